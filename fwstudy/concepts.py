@@ -1,0 +1,132 @@
+"""Concept sets: what the named axes shall stand for, and their mean activation.
+
+Every set is a list of `Concept`: images that show the concept and, where there are any, images that
+are alike in all but the concept. Their difference is what an axis is turned towards.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fwstudy.crops import CropSet, to_tensor
+from fwstudy.faces.clips import FORGED_PARTS, PARTS
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing for an axis to stand for.
+
+    Args:
+        name: shown in figures.
+        shown: (n, 3, S, S) float32 in [-1, 1], images with the concept.
+        absent: (n, 3, S, S), the same images without it; None compares with the average image.
+        identities: (n,) str, the person in each image.
+    """
+
+    name: str
+    shown: torch.Tensor
+    absent: torch.Tensor | None
+    identities: np.ndarray
+
+
+def sample_rows(crops: CropSet, count: int | None, seed: int) -> np.ndarray:
+    """At most ``count`` rows of the manifest, without order; all if None."""
+    rows = crops.manifest["row"].to_numpy()
+    if count is None or count >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def identities_of(crops: CropSet, rows: np.ndarray) -> np.ndarray:
+    """The person in each row of the manifest."""
+    return crops.manifest.set_index("row").loc[rows, "identity"].to_numpy()
+
+
+def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
+    """Zero-padded patches: cell (i, j) of an n × n grid is kept, the rest set to zero.
+
+    Hua et al. 2021 as in the authors' code (there n = 10). Zero is mid-grey here, because images
+    are scaled to [-1, 1].
+    """
+    rows = sample_rows(crops.select(kind="whole"), count, seed)
+    images, edges = to_tensor(crops.images[rows]), None
+    edges = np.linspace(0, images.shape[-1], grid_size + 1).round().astype(int)
+    concepts = []
+    for i in range(grid_size):
+        for j in range(grid_size):
+            keep = torch.zeros_like(images[:1])
+            keep[..., edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 1
+            name = f"row {i + 1}, column {j + 1}"
+            concepts.append(Concept(name, images * keep, None, identities_of(crops, rows)))
+    return concepts
+
+
+def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
+    """Zero-padded facial parts: the pixels of one part are kept, the rest set to zero."""
+    rows = sample_rows(crops.select(kind="whole"), count, seed)
+    images, parts = to_tensor(crops.images[rows]), torch.from_numpy(crops.parts[rows])
+    return [
+        Concept(
+            name,
+            images * (parts == PARTS.index(name))[:, None],
+            None,
+            identities_of(crops, rows),
+        )
+        for name in FORGED_PARTS
+    ]
+
+
+def forged_part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
+    """Exactly one part is forged; the untouched original stands beside it, so identity cancels."""
+    concepts = []
+    for name in FORGED_PARTS:
+        forged = crops.select(kind="part", variant=name)
+        rows = sample_rows(forged, count, seed)
+        if not len(rows):
+            raise ValueError(f"concept set forged_parts: no crop has a forged {name}")
+        table = crops.manifest.set_index("row").loc[rows]
+        originals = table["original_row"].to_numpy()
+        concepts.append(
+            Concept(
+                name,
+                to_tensor(crops.images[rows]),
+                to_tensor(crops.images[originals]),
+                table["identity"].to_numpy(),
+            )
+        )
+    return concepts
+
+
+CONCEPT_SETS: dict[str, Callable[..., list[Concept]]] = {
+    "grid": grid_concepts,
+    "parts": part_concepts,
+    "forged_parts": forged_part_concepts,
+}
+
+
+@torch.no_grad()
+def layer_inputs(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Spatial mean of what a layer is given, image by image.
+
+    Args:
+        images: (n, 3, S, S).
+
+    Returns:
+        (n, C) float32.
+    """
+    found = []
+    handle = layer.register_forward_pre_hook(
+        lambda module, inputs: found.append(inputs[0].float().mean(dim=(2, 3)))
+    )
+    device = next(model.parameters()).device
+    try:
+        for batch in images.split(BATCH_SIZE):
+            model(batch.to(device))
+    finally:
+        handle.remove()
+    return torch.cat(found)

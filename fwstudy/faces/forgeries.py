@@ -1,0 +1,301 @@
+"""Four families of face forgeries, and the exchange of single parts.
+
+The families are those of FaceForensics++ (Rössler et al., ICCV 2019). Each function takes the
+portrait to be forged, a donor and a random generator, and returns
+
+    image   (H, W, 3) uint8, RGB, equal to ``target.image`` wherever the region is 0
+    region  (H, W) float32, blending weight of the forged pixels, 0..1
+
+They follow the originals in what they change, how they blend and what traces they leave, not in
+how the donor's picture comes about: where the originals train an autoencoder (Deepfakes) or a
+neural texture (NeuralTextures), or fit a 3D model to a video (FaceSwap, Face2Face), the donor here
+is a picture that already shows the wanted person, pose and expression. What that picture must show
+is said in each function.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from . import blending, warp
+from .clips import FAMILIES, FORGED_PARTS, Portrait
+
+# Difficulty. Lengths are shares of the interocular distance; ranges are drawn from uniformly.
+COMPETENCE = (0.7, 1.0)  # share of missing noise and sharpness that the forger restores
+POISSON_SHARE = 0.5  # FaceSwap: how often the seam is solved by Poisson instead of feathering
+FACE_INSET = 0.04  # how far a swapped face stays inside the outline
+SWAP_FEATHER = (0.06, 0.20)
+REENACT_FEATHER = (0.08, 0.16)
+REENACT_GAIN = 0.012  # Face2Face: standard deviation of the error of the three colour gains
+REENACT_SHIFT = 0.3  # Face2Face: px, tracking error that makes the forger resample the face
+DEEPFAKE_RESOLUTION = (0.55, 0.9)  # size of the generated face, share of its size in the frame
+DEEPFAKE_COVER = 0.68  # share of the square crop that the inner face spans
+DEEPFAKE_FEATHER = (0.10, 0.22)
+TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
+TEXTURE_GRID = 0.008  # standard deviation of the gain of each phase of that up-sampling
+TEXTURE_SHARPEN = 0.5
+TEXTURE_MARGIN = 0.35
+TEXTURE_FEATHER = 0.25
+PART_LIGHT = 0.25  # scale on which the light around an exchanged part is matched
+PART_SHAPE = 0.5  # share of the donor's own shape that an exchanged part keeps
+
+Forged = tuple[np.ndarray, np.ndarray]
+FACE = ("skin", "nose", "mouth")  # where colour statistics are taken
+JAW = range(4, 13)
+
+
+def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+    """FaceSwap: another person's face, bent to the target's landmarks.
+
+    Landmark warp, colour transfer, then Poisson or feathered blending. The original warps by a
+    fitted 3D model; here the landmarks' triangles are warped in the image.
+
+    Args:
+        target: the face to be replaced.
+        donor: any picture of another person; the closer the pose, the better.
+        rng: decides on blending, its width and the forger's competence.
+
+    Returns:
+        image and region, see the module.
+    """
+    warped = warp.warp_portrait(
+        donor, target.landmarks[warp.STABLE], target.parts.shape, warp.STABLE
+    )
+    support = _face_support(target, warped)
+    forged = _settle(warped, target, support, rng)
+    if rng.random() < POISSON_SHARE:
+        forged = blending.poisson_blend(forged, target.image, support)
+        width = SWAP_FEATHER[0] / 2
+    else:
+        width = rng.uniform(*SWAP_FEATHER)
+    return _blend(forged, target, support, width)
+
+
+def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+    """Face2Face: the same person, re-enacted with another expression.
+
+    The face without hair comes from the donor, with a slight error of colour and of tracking. The
+    original renders a tracked 3D model and fetches the mouth from other frames.
+
+    Args:
+        target: the face to be re-enacted.
+        donor: the same person in the same pose, with another expression.
+        rng: decides on errors, blending width and the forger's competence.
+
+    Returns:
+        image and region, see the module.
+    """
+    shift = np.float64([[1, 0, 0], [0, 1, 0]])
+    shift[:, 2] = rng.uniform(-REENACT_SHIFT, REENACT_SHIFT, 2)
+    moved = warp.align_portrait(donor, shift, target.parts.shape)
+    outline = np.concatenate([warp.face_outline(p.landmarks) for p in (target, moved)])
+    support = _shared_support(target, moved, outline)
+    forged = _restore(moved.image, target, support, rng) * (1 + rng.normal(0, REENACT_GAIN, 3))
+    return _blend(forged, target, support, rng.uniform(*REENACT_FEATHER))
+
+
+def deepfakes(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+    """Deepfakes: another person's face with the target's pose and expression, from a small net.
+
+    The inner face is squeezed through a low resolution, colour matched and blended softly; noise
+    like the target's is added. The original decodes the face by an autoencoder trained on the two
+    people; here the donor's picture takes the place of the decoder's output.
+
+    Args:
+        target: the face to be replaced.
+        donor: another person in the target's pose and with the target's expression.
+        rng: decides on resolution, blending width and the forger's competence.
+
+    Returns:
+        image and region, see the module.
+    """
+    shape = target.parts.shape
+    side = np.ptp(target.landmarks[17:], axis=0).max() / DEEPFAKE_COVER
+    small = max(8, round(side * rng.uniform(*DEEPFAKE_RESOLUTION)))
+    square = np.array([[0, 0], [small, 0], [small, small], [0, small]], np.float64)
+    centre = target.landmarks[17:].mean(0)
+    to_crop = warp.similarity(centre + side * (square / small - 0.5), square)
+    to_target = warp.similarity(donor.landmarks[17:], target.landmarks[17:])
+
+    aligned = warp.align_portrait(donor, to_target, shape)
+    smooth = cv2.GaussianBlur(aligned.image, (0, 0), max(0.3, 0.4 * side / small))
+    crop = cv2.warpAffine(smooth, to_crop, (small, small), borderMode=cv2.BORDER_REFLECT_101)
+    generated = cv2.warpAffine(
+        crop,
+        to_crop,
+        shape[::-1],
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    inside = cv2.warpAffine(
+        np.ones((small, small), np.uint8),
+        to_crop,
+        shape[::-1],
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+    )
+    face = Portrait(generated, aligned.landmarks, aligned.parts)
+    support = _face_support(target, face) & (inside > 0)
+    support &= warp.hull_mask(warp.face_outline(face.landmarks), shape) > 0.5
+    return _blend(
+        _settle(face, target, support, rng), target, support, rng.uniform(*DEEPFAKE_FEATHER)
+    )
+
+
+def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+    """NeuralTextures: the mouth alone, re-synthesised with another expression.
+
+    The mouth region passes a strided layer and its up-sampling, whose phases have slightly
+    different gains: the checkerboard of transposed convolutions (Odena et al. 2016). The original
+    learns a neural texture and a rendering network per video.
+
+    Args:
+        target: the face to be re-enacted.
+        donor: the same person in the same pose, with another expression of the mouth.
+        rng: decides on the grid's gains and on the forger's competence.
+
+    Returns:
+        image and region, see the module.
+    """
+    unit = warp.interocular(target.landmarks)
+    mouths = np.concatenate([p.landmarks[48:60] for p in (target, donor)])
+    jaws = np.concatenate([p.landmarks[list(JAW)] for p in (target, donor)])
+    centre = mouths.mean(0)
+    reach = np.linalg.norm(mouths - centre, axis=1, keepdims=True)
+    wide = centre + (mouths - centre) * (1 + TEXTURE_MARGIN * unit / np.maximum(reach, 1))
+    support = _shared_support(target, donor, np.concatenate([wide, jaws]))
+    forged = _restore(_resynthesise(donor.image, rng), target, support, rng)
+    return _blend(forged, target, support, TEXTURE_FEATHER)
+
+
+def swap_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Generator) -> Forged:
+    """Exactly one part of the face from another person.
+
+    The part is bent halfway (`PART_SHAPE`) to the target's landmarks, colour matched on the skin
+    around it and blended softly; all other parts and hair are spared.
+
+    Args:
+        target: the face to be forged.
+        donor: another person, roughly in the same pose.
+        part: one of `FORGED_PARTS`.
+        rng: decides on the forger's competence.
+
+    Returns:
+        image and region, see the module.
+
+    Raises:
+        ValueError: unknown part; the message names the known ones.
+    """
+    if part not in FORGED_PARTS:
+        raise ValueError(f"unknown part {part!r}; known: {', '.join(FORGED_PARTS)}")
+    points = [point for point in warp.PART_LANDMARKS[part] if point in warp.STABLE]
+    inner = slice(17, None)
+    moved = warp.transform(
+        donor.landmarks, warp.similarity(donor.landmarks[inner], target.landmarks[inner])
+    )
+    goal = target.landmarks.copy()
+    own = moved[points] + (goal[points] - moved[points]).mean(0)
+    goal[points] += PART_SHAPE * (own - goal[points])
+    warped = warp.warp_portrait(donor, goal[warp.STABLE], target.parts.shape, warp.STABLE)
+    region = warp.part_mask(target, part, warped)
+    around = warp.is_part(target.parts, "skin") & warp.is_part(warped.parts, "skin")
+    forged = blending.transfer_light(
+        _settle(warped, target, _face_support(target, warped), rng),
+        target.image,
+        around,
+        PART_LIGHT * warp.interocular(target.landmarks),
+    )
+    return blending.composite(forged, target.image, region)
+
+
+FORGERIES: dict[str, Callable[[Portrait, Portrait, np.random.Generator], Forged]] = dict(
+    zip(FAMILIES, (face_swap, face2face, deepfakes, neural_textures), strict=True)
+)
+
+
+def forge(family: str, target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+    """Apply one of `FORGERIES` by name.
+
+    Raises:
+        ValueError: unknown family; the message names the known ones.
+    """
+    if family not in FORGERIES:
+        raise ValueError(f"unknown family {family!r}; known: {', '.join(FORGERIES)}")
+    return FORGERIES[family](target, donor, rng)
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A bool mask, a pixel wider."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _face_support(target: Portrait, warped: Portrait) -> np.ndarray:
+    """(H, W) bool: just inside the target's outline, where both show face and not hair."""
+    hull = warp.hull_mask(warp.face_outline(target.landmarks), target.parts.shape) > 0.5
+    inner = cv2.distanceTransform(hull.astype(np.uint8), cv2.DIST_L2, 5)
+    deep = inner > FACE_INSET * warp.interocular(target.landmarks)
+    foreign = [warp.is_part(p.parts, "background", "hair", "clothes") for p in (target, warped)]
+    return deep & ~_grown(foreign[0]) & ~_grown(foreign[1])
+
+
+def _shared_support(target: Portrait, donor: Portrait, outline: np.ndarray) -> np.ndarray:
+    """(H, W) bool: hull of an outline of two faces of one person, without hair and clothes.
+
+    The donor's background counts only where the target shows background too.
+    """
+    covered = [warp.is_part(p.parts, "hair", "clothes") for p in (target, donor)]
+    behind = [warp.is_part(p.parts, "background") for p in (target, donor)]
+    hull = warp.hull_mask(outline, target.parts.shape) > 0.5
+    return hull & ~_grown(covered[0] | covered[1] | (behind[1] & ~behind[0]))
+
+
+def _calm(target: Portrait, support: np.ndarray) -> np.ndarray:
+    """(H, W) bool: skin inside the support, where noise can be measured."""
+    skin = support & warp.is_part(target.parts, *FACE)
+    return skin if skin.sum() >= blending.MIN_PIXELS else support
+
+
+def _restore(
+    forged: np.ndarray, target: Portrait, support: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Sharpness and noise of the target's camera, as far as the forger is competent."""
+    calm, competence = _calm(target, support), rng.uniform(*COMPETENCE)
+    sharp = blending.match_sharpness(forged, target.image, calm, competence)
+    return blending.match_noise(sharp, target.image, calm, competence, rng)
+
+
+def _settle(
+    warped: Portrait, target: Portrait, support: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Colours of the target, then the sharpness and noise of its camera."""
+    here, there = (support & warp.is_part(portrait.parts, *FACE) for portrait in (target, warped))
+    coloured = blending.transfer_colour(warped.image, target.image, there, here)
+    return _restore(coloured, target, support, rng)
+
+
+def _blend(forged: np.ndarray, target: Portrait, support: np.ndarray, feather: float) -> Forged:
+    """Composite with a seam of `feather` interocular distances inside the support.
+
+    Slivers of the support, as between strands of hair, are dropped.
+    """
+    unit = warp.interocular(target.landmarks)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(3, round(0.1 * unit)),) * 2)
+    smooth = cv2.morphologyEx(support.astype(np.uint8), cv2.MORPH_OPEN, brush)
+    weight = warp.feather_inside((smooth > 0) & support, feather * unit)
+    return blending.composite(forged, target.image, weight)
+
+
+def _resynthesise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A picture after a strided layer and a transposed convolution with uneven phases."""
+    height, width = image.shape[:2]
+    stride = TEXTURE_STRIDE
+    rows, columns = -(-height // stride), -(-width // stride)
+    padded = cv2.copyMakeBorder(
+        image, 0, rows * stride - height, 0, columns * stride - width, cv2.BORDER_REPLICATE
+    )
+    code = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
+    grown = cv2.resize(code, (columns * stride, rows * stride), interpolation=cv2.INTER_LINEAR)
+    grown = grown.astype(np.float32)
+    sharp = grown + TEXTURE_SHARPEN * (grown - cv2.GaussianBlur(grown, (0, 0), 1.5))
+    gains = 1 + rng.normal(0, TEXTURE_GRID, (stride, stride, 1))
+    return (sharp * np.tile(gains, (rows, columns, 1)))[:height, :width]

@@ -1,0 +1,236 @@
+"""What is measured of one detector's explanations, each with an interval over identities."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS, Concept
+from fwstudy.crops import CropSet, to_tensor
+from fwstudy.evidence import (
+    capture,
+    centre_prior,
+    decompose,
+    evidence_maps,
+    grad_cam,
+    mean_mask_prior,
+    named_share,
+)
+from fwstudy.figures import overlay
+from fwstudy.metrics import concept_purity, identity_interval, rank_auc, relevance_mass
+from fwstudy.models import last_norm
+from fwstudy.params import Params, Whitening
+from fwstudy.study import Detector
+from fwstudy.whitening import whiteness
+
+WHITENESS_IMAGES = 512
+
+
+@torch.inference_mode()
+def normalized_features(detector: Detector, crops: CropSet, count: int = WHITENESS_IMAGES) -> torch.Tensor:
+    """What the layer makes of its input before its affine map and activation function.
+
+    For batch normalisation: standardised channels. For feature whitening: whitened, rotated axes.
+
+    Args:
+        count: at most this many images, evenly spaced.
+
+    Returns:
+        (n, C, H, W) float32.
+    """
+    rows = crops.manifest["row"].to_numpy()
+    rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    found = []
+    layer = detector.layer
+    handle = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].float()))
+    try:
+        for batch in np.array_split(rows, max(1, len(rows) // BATCH_SIZE)):
+            detector.model.eval()(to_tensor(crops.images[batch]))
+    finally:
+        handle.remove()
+    features = torch.cat(found)
+    if hasattr(layer, "rotation"):
+        return layer.normalize(features)
+    scale = (layer.running_var + layer.eps).rsqrt()
+    return (features - layer.running_mean[:, None, None]) * scale[:, None, None]
+
+
+def channel_correlation(features: torch.Tensor) -> np.ndarray:
+    """Correlation of every two channels over images and positions: (N, C, H, W) -> (C, C)."""
+    return torch.corrcoef(features.movedim(1, 0).flatten(1)).numpy(force=True)
+
+
+@torch.inference_mode()
+def concept_activations(detector: Detector, concepts: list[Concept]) -> pd.DataFrame:
+    """Pooled activation of every axis on every concept image.
+
+    Returns:
+        columns 0 … C-1, and ``concept`` (index) and ``identity``.
+    """
+    detector.model.eval()
+    tables = []
+    for number, concept in enumerate(concepts):
+        maps = [
+            capture(detector.model, detector.layer, batch)[0].mean(dim=(2, 3))
+            for batch in concept.shown.split(BATCH_SIZE)
+        ]
+        table = pd.DataFrame(torch.cat(maps).numpy(force=True))
+        tables.append(table.assign(concept=number, identity=concept.identities))
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_axes(activations: pd.DataFrame, num_concepts: int) -> list[int]:
+    """For each concept the axis that tells it from the others best: for models without names."""
+    values = activations.drop(columns=["concept", "identity"]).to_numpy()
+    concepts = activations["concept"].to_numpy()
+    return [int(rank_auc(concepts == j, values).argmax()) for j in range(num_concepts)]
+
+
+def purity_table(
+    detector: Detector, settings: Whitening, training: CropSet, test: CropSet, seed: int
+) -> pd.DataFrame:
+    """Purity of the named axes, and of the best axis there is (chosen on training identities).
+
+    Returns:
+        a row for each concept and one for their mean: concept, purity, purity_low, purity_high,
+        best, best_low, best_high, best_axis, num_images.
+    """
+    make = CONCEPT_SETS[settings.concepts]
+    concepts = make(test, None, seed, settings.grid_size)
+    learned = concept_activations(detector, make(training, 64, seed, settings.grid_size))
+    chosen = best_axes(learned, len(concepts))
+    table = concept_activations(detector, concepts)
+    axes = {"purity": list(range(len(concepts))), "best": chosen}
+    values: dict[str, list] = {"concept": [concept.name for concept in concepts] + ["mean"]}
+    for name, columns in axes.items():
+
+        def statistic(part: pd.DataFrame, columns=columns) -> np.ndarray:
+            return concept_purity(part[columns].to_numpy(), part["concept"].to_numpy())
+
+        whole = statistic(table)
+        low, high = identity_interval(table, lambda part: np.nanmean(statistic(part)))
+        unknown = [np.nan] * len(concepts)
+        values |= {
+            name: [*whole, np.nanmean(whole)],
+            f"{name}_low": [*unknown, low],
+            f"{name}_high": [*unknown, high],
+        }
+    values["best_axis"] = [*chosen, None]
+    values["num_images"] = [*table["concept"].value_counts(sort=False), len(table)]
+    return pd.DataFrame(values)
+
+
+def localisation_table(
+    baseline: Detector, whitened: Detector, num_named: int, training: CropSet, test: CropSet
+) -> pd.DataFrame:
+    """Relevance mass on the changed pixels, image by image, for each map and for two priors.
+
+    The priors see no image: a map is worth something only where it beats both.
+
+    Args:
+        test: forged whole-face crops.
+
+    Returns:
+        columns identity, variant, method, mass.
+    """
+    size = test.images.shape[1]
+    methods: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
+        "Grad-CAM, BatchNorm": lambda images: grad_cam(baseline.model, baseline.layer, images),
+        "Grad-CAM, whitened": lambda images: grad_cam(whitened.model, whitened.layer, images),
+        "named axes, whitened": lambda images: evidence_maps(
+            whitened.model, whitened.layer, images, slice(0, num_named)
+        ),
+        "centre prior": lambda images: np.broadcast_to(centre_prior(size), (len(images), size, size)),
+        "mean-mask prior": lambda images, prior=mean_mask_prior(training.select(kind="whole")): (
+            np.broadcast_to(prior, (len(images), size, size))
+        ),
+    }
+    rows = test.manifest["row"].to_numpy()
+    batches = np.array_split(rows, max(1, len(rows) // BATCH_SIZE))
+    tables = []
+    for batch in batches:
+        images, masks = to_tensor(test.images[batch]), test.changed[batch]
+        about = test.manifest.set_index("row").loc[batch, ["identity", "variant"]]
+        for name, explain in methods.items():
+            mass = relevance_mass(explain(images), masks)
+            tables.append(about.assign(method=name, mass=mass))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
+    """Mean of a column with its interval over identities, for each group.
+
+    Returns:
+        the columns of ``by``, then value, value_low, value_high, num_images, num_undefined.
+    """
+    rows = []
+    for key, part in table.groupby(by, sort=False):
+        low, high = identity_interval(part, lambda drawn: drawn[value].mean())
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                value: part[value].mean(),
+                f"{value}_low": low,
+                f"{value}_high": high,
+                "num_images": len(part),
+                "num_undefined": int(part[value].isna().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def explanation_metrics(detector: Detector, settings: Whitening, params: Params, crops: CropSet) -> dict:
+    """Purity, named share and whiteness of one variant, on test people at the study's quality.
+
+    ``purity`` and ``named_share`` are missing (None) where axes were given no names;
+    ``named_share`` also where the layer does not feed the pooling.
+    """
+    crops = crops.select(quality=params.preprocess.quality)
+    training, test = crops.select(split="train"), crops.select(split="test")
+    purity = purity_table(detector, settings, training, test, params.train.seed)
+    mean = purity.set_index("concept").loc["mean"]
+    named = settings.norm == "whitening" and settings.rotation == "aligned"
+    whole = test.select(kind="whole")
+    white = whiteness(normalized_features(detector, whole))
+    is_last = detector.layer_name == last_norm(detector.model)
+    share = None
+    if named and is_last:
+        share = named_share(decompose(detector.model, detector.layer, whole), len(purity) - 1)
+    return {
+        "purity": float(mean["purity"]) if named else None,
+        "best_purity": float(mean["best"]),
+        "named_share": share,
+        **white,
+    }
+
+
+def panel_rows(
+    baseline: Detector, whitened: Detector, num_named: int, crops: CropSet, chosen: pd.DataFrame
+) -> list[dict]:
+    """What `fwstudy.figures.evidence_panel` shows of the chosen rows of a manifest."""
+    images = to_tensor(crops.images[chosen["row"]])
+    maps = {
+        "Grad-CAM, BatchNorm": grad_cam(baseline.model, baseline.layer, images),
+        "evidence, all axes": evidence_maps(whitened.model, whitened.layer, images),
+        "evidence, named axes": evidence_maps(
+            whitened.model, whitened.layer, images, slice(0, num_named)
+        ),
+    }
+    limits = {name: np.quantile(np.abs(values), 0.99) for name, values in maps.items()}
+    wanted = crops.select(row=chosen["row"].tolist())
+    evidence = decompose(whitened.model, whitened.layer, wanted).evidence[:, :num_named]
+    order = {row: number for number, row in enumerate(wanted.manifest["row"])}
+    return [
+        {
+            "label": f"{entry['variant']}",
+            "image": crops.images[entry["row"]],
+            "truth": crops.changed[entry["row"]],
+            "evidence": evidence[order[entry["row"]]],
+            **{
+                name: overlay(crops.images[entry["row"]], values[number], limits[name])
+                for name, values in maps.items()
+            },
+        }
+        for number, entry in enumerate(chosen.to_dict("records"))
+    ]

@@ -1,0 +1,179 @@
+"""``params.yaml`` as frozen, checked objects: the only place for a number a user may tweak.
+
+Every section is one stage's settings. An unknown, missing, mistyped or out-of-range key is an error
+that names the file and the key, before anything runs.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Quality = Literal["raw", "c23", "c40"]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: immutable, no unknown keys, no defaults hidden in code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rendered(Section):
+    """The embedded data set: people rendered from CC0 assets."""
+
+    num_identities: Annotated[int, Field(ge=2, multiple_of=2)]
+    clips_per_identity: Count
+    frames_per_clip: Count
+
+
+class Photos(Section):
+    """A folder of face photographs; relative to the project's root."""
+
+    root: str
+    identity_pattern: str
+
+
+class Faces(Section):
+    """Stage ``faces``: where faces come from and how they are forged."""
+
+    source: Literal["rendered", "photos"]
+    seed: int
+    size: Annotated[int, Field(ge=64, multiple_of=2)]
+    num_workers: int
+    rendered: Rendered
+    photos: Photos
+
+
+class Split(Section):
+    """Shares of the identities (connected through swaps) in each split."""
+
+    train: Fraction
+    validation: Fraction
+    test: Fraction
+
+
+class Preprocess(Section):
+    """Stage ``preprocess``: codec, face crop, split."""
+
+    quality: Quality
+    further_test_qualities: list[Quality]
+    crop_scale: Annotated[float, Field(ge=1)]
+    crop_size: Annotated[int, Field(ge=32)]
+    part_frames: Count
+    split: Split
+    seed: int
+    num_workers: int
+
+
+class Backbone(Section):
+    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file."""
+
+    name: str
+    options: dict
+    weights: str | None
+
+
+class Schedule(Section):
+    """One run of the optimiser."""
+
+    steps: Count
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    evaluation_interval: Count
+
+
+class Train(Section):
+    """Stage ``train``: the BatchNorm baseline and the schedule of every fine-tuned model."""
+
+    seed: int
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
+    backbone: Backbone
+    baseline: Schedule
+    fine_tune: Schedule
+
+
+class Whitening(Section):
+    """The feature whitening module that replaces one norm layer, and its rotation."""
+
+    norm: Literal["batch", "whitening"]
+    layer: str
+    num_groups: Count
+    solver: str
+    shrinkage: float | str
+    refresh_interval: Count
+    rotation: Literal["none", "random", "aligned"]
+    rotation_interval: Count
+    concepts: Literal["grid", "parts", "forged_parts"]
+    grid_size: Annotated[int, Field(ge=2)]
+
+
+class Ablations(Section):
+    """Stage ``ablation@variant``: each variant lists what differs from `Whitening`'s values."""
+
+    variants: dict[str, dict]
+
+
+class Interpretability(Section):
+    """Stage ``interpretability``: how much is shown and how often is resampled."""
+
+    num_examples: Count
+    faces_per_axis: Count
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    faces: Faces
+    preprocess: Preprocess
+    train: Train
+    whitening: Whitening
+    ablations: Ablations
+    interpretability: Interpretability
+
+    def variant(self, name: str) -> Whitening:
+        """The whitening settings of one ablation variant.
+
+        Raises:
+            KeyError: no such variant; the message lists those there are.
+        """
+        if name not in self.ablations.variants:
+            known = ", ".join(self.ablations.variants)
+            raise KeyError(f"params.yaml: no variant ablations.variants.{name}; there are: {known}")
+        return Whitening(**{**self.whitening.model_dump(), **self.ablations.variants[name]})
+
+
+def describe(error: ValidationError, prefix: str = "") -> str:
+    """One line a problem: the dotted key and what is wrong with it."""
+    return "\n".join(
+        f"  {prefix}{'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
+        for problem in error.errors()
+    )
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml, every ablation variant included.
+
+    Raises:
+        ValueError: naming the file and every key that is unknown, missing or has an illegal value.
+    """
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
+    try:
+        params = Params(**content)
+    except ValidationError as error:
+        raise ValueError(f"{path}:\n{describe(error)}") from None
+    total = params.preprocess.split.train + params.preprocess.split.validation
+    if abs(total + params.preprocess.split.test - 1) > 1e-6:
+        raise ValueError(f"{path}:\n  preprocess.split: train + validation + test must be 1")
+    for name in params.ablations.variants:
+        try:
+            params.variant(name)
+        except ValidationError as error:
+            raise ValueError(f"{path}:\n{describe(error, f'ablations.variants.{name}.')}") from None
+    return params

@@ -1,0 +1,78 @@
+"""Where the project lies, seeds, threads, and the provenance of every result."""
+
+import hashlib
+import json
+import os
+import platform
+import random
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+PROVENANCE_PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "captum", "av")
+
+
+def project_root() -> Path:
+    """The folder that holds params.yaml and dvc.yaml: the working folder or the nearest above it.
+
+    Raises:
+        FileNotFoundError: neither here nor above.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        "params.yaml and dvc.yaml were found neither in the working folder nor above it; "
+        "start from the project's folder"
+    )
+
+
+def result_path(name: str) -> Path:
+    """A file below ``data/results``; its folder is made if missing."""
+    path = project_root() / "data" / "results" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def seed_everything(seed: int) -> None:
+    """Make PyTorch, NumPy and Python repeat themselves; deterministic kernels only."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def provenance(seed: int) -> str:
+    """One line for the top of a notebook: versions, device and seed."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PROVENANCE_PACKAGES)
+    device = default_device()
+    return (
+        f"Python {platform.python_version()}, {versions}; {platform.machine()}, "
+        f"device {device.type}, {torch.get_num_threads()} threads of {os.cpu_count()}; seed {seed}"
+    )
+
+
+def partial_folder(stage: str, settings: dict) -> Path:
+    """Where a stage keeps unfinished work, so that an interrupted run resumes.
+
+    The name depends on the settings and on the package's source: work done under other settings or
+    by other code is never picked up.
+
+    Args:
+        stage: name of the stage.
+        settings: all that its result depends on, as JSON values.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    folder = project_root() / "data" / "partial" / f"{stage}-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

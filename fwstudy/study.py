@@ -1,0 +1,132 @@
+"""The study's steps, one call each: what the notebooks do, and where each result is kept."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from fwstudy.crops import CropSet
+from fwstudy.metrics import balanced_threshold
+from fwstudy.models import create_model, replace_norm
+from fwstudy.params import Params, Train, Whitening
+from fwstudy.runtime import default_device, partial_folder, project_root, seed_everything
+from fwstudy.training import fit, load_weights, predict, save_weights
+from fwstudy.variants import layer_name, make_variant, whitening_factory
+
+PREDICTION_COLUMNS = ["identity", "clip", "frame", "variant", "quality", "label"]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained model, the norm layer the study looks at, and how it came about.
+
+    Args:
+        model: gives one logit an image; in eval mode.
+        layer_name: dotted name of the layer.
+        history: see `fwstudy.training.fit`.
+    """
+
+    model: nn.Module
+    layer_name: str
+    history: pd.DataFrame
+
+    @property
+    def layer(self) -> nn.Module:
+        """The norm layer the study looks at."""
+        return self.model.get_submodule(self.layer_name)
+
+
+def weights_path(name: str) -> Path:
+    """Where the weights of ``baseline``, ``whitened`` or an ablation variant lie."""
+    return project_root() / "data" / "models" / f"{name}.safetensors"
+
+
+def new_model(train: Train) -> nn.Module:
+    """The untrained backbone of the study, with ``backbone.weights`` loaded if given."""
+    backbone = train.backbone
+    model = create_model(backbone.name, num_classes=1, **backbone.options)
+    if backbone.weights:
+        load_weights(model, project_root() / backbone.weights)
+    return model.to(default_device())
+
+
+def settings_of(params: Params, *sections: str) -> dict:
+    """The given sections of params.yaml as JSON values."""
+    return {section: getattr(params, section).model_dump() for section in sections}
+
+
+def train_baseline(params: Params, crops: CropSet) -> Detector:
+    """Train the BatchNorm baseline (or load the finished one) and keep its weights."""
+    train = params.train
+    seed_everything(train.seed)
+    model = new_model(train)
+    history = fit(
+        model,
+        crops.select(split="train", kind="whole"),
+        validation_of(crops, params),
+        train.baseline,
+        train.batch_size,
+        train.seed,
+        partial_folder("baseline", settings_of(params, "faces", "preprocess", "train")) / "state",
+    )
+    save_weights(model, weights_path("baseline"))
+    return Detector(model, layer_name(model, params.whitening), history)
+
+
+def validation_of(crops: CropSet, params: Params) -> CropSet:
+    """Whole faces of the validation split at the study's quality."""
+    return crops.select(split="validation", kind="whole", quality=params.preprocess.quality)
+
+
+def train_variant(params: Params, settings: Whitening, name: str, crops: CropSet) -> Detector:
+    """Fine-tune one variant from the baseline's weights and keep its weights as ``name``."""
+    train = params.train
+    baseline = load_baseline(params).model
+    seed_everything(train.seed)
+    training = crops.select(split="train")
+    model, layer, after_step = make_variant(baseline, settings, training, train.seed)
+    sections = settings_of(params, "faces", "preprocess", "train") | {"variant": settings.model_dump()}
+    history = fit(
+        model,
+        training.select(kind="whole"),
+        validation_of(crops, params),
+        train.fine_tune,
+        train.batch_size,
+        train.seed + 1,
+        partial_folder(name, sections) / "state",
+        after_step,
+    )
+    save_weights(model, weights_path(name))
+    return Detector(model, layer, history)
+
+
+def load_baseline(params: Params) -> Detector:
+    """The trained baseline."""
+    model = load_weights(new_model(params.train), weights_path("baseline")).eval()
+    return Detector(model, layer_name(model, params.whitening), pd.DataFrame())
+
+
+def load_variant(params: Params, settings: Whitening, name: str) -> Detector:
+    """A fine-tuned variant, by the name it was kept under."""
+    model = new_model(params.train)
+    layer = layer_name(model, settings)
+    if settings.norm == "whitening":
+        replace_norm(model, layer, whitening_factory(settings))
+    return Detector(load_weights(model, weights_path(name)).eval(), layer, pd.DataFrame())
+
+
+def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.DataFrame, float]:
+    """Score the test split, and choose the threshold on validation.
+
+    Returns:
+        one row a test image (columns `PREDICTION_COLUMNS` and score), and the threshold.
+    """
+    validation = validation_of(crops, params)
+    labels = validation.manifest["label"].to_numpy()
+    threshold = balanced_threshold(labels, predict(detector.model, validation))
+    test = crops.select(split="test", kind="whole")
+    scores = predict(detector.model, test).astype(np.float64)
+    return test.manifest[PREDICTION_COLUMNS].assign(score=scores), threshold

@@ -1,0 +1,249 @@
+"""Training: paired batches, one optimiser loop for every model, selection on validation only.
+
+Every batch holds originals and forgeries *of the same frames*, so that a forgery's traces are all
+that tells the two halves apart. The batch of a step depends on the seed and the step alone: two
+models with one seed see the same images in the same order, and an interrupted run resumes exactly.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from fwstudy.crops import CropSet, to_tensor
+from fwstudy.params import Schedule
+
+MAX_SHIFT = 4  # pixels; random translation of a training crop
+MAX_GAIN = 0.1  # random change of contrast, of one channel against another a third of it
+
+
+def augment(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Shift by whole pixels and change contrast and brightness; a pair's two images alike.
+
+    Whole pixels, because interpolation would wipe out the traces a detector looks for.
+
+    Args:
+        images: (2, B, 3, S, S): originals and their forgeries.
+    """
+    _, batch, _, size, _ = images.shape
+    padded = functional.pad(images.flatten(0, 1), [MAX_SHIFT] * 4, mode="reflect")
+    padded = padded.unflatten(0, (2, batch))
+    shifts = rng.integers(0, 2 * MAX_SHIFT + 1, (batch, 2))
+    shifted = torch.stack(
+        [padded[:, i, :, y : y + size, x : x + size] for i, (y, x) in enumerate(shifts)], dim=1
+    )
+    gain = 1 + rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1)) + rng.uniform(-1, 1, (batch, 3)) * MAX_GAIN / 3
+    offset = rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1)) * np.ones((1, 3))
+    gain, offset = (torch.from_numpy(x).to(images)[..., None, None] for x in (gain, offset))
+    return shifted * gain + offset
+
+
+class PairedBatches:
+    """The batch of every step: frames drawn at random, each as it was and with one forgery.
+
+    Frames come in rounds, so that each is seen once before any is seen twice; among the forgeries
+    of a frame one is drawn evenly.
+
+    Args:
+        crops: whole-face crops of the training split.
+        batch_size: even; half originals, half forgeries.
+        seed: of the order, the choice of forgeries and the augmentation.
+
+    Raises:
+        ValueError: no forged crop.
+    """
+
+    def __init__(self, crops: CropSet, batch_size: int, seed: int):
+        forged = crops.manifest[crops.manifest["label"] == 1]
+        if forged.empty:
+            raise ValueError("the training split holds no forged crop")
+        self.images, self.half, self.seed = crops.images, batch_size // 2, seed
+        self.forgeries = forged.groupby("original_row")["row"].agg(list).to_dict()
+        self.originals = np.array(sorted(self.forgeries))
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the originals and of the forgeries in the batch of one step."""
+        places = np.arange(step * self.half, (step + 1) * self.half)
+        rounds, turns = np.divmod(places, len(self.originals))
+        orders = {
+            number: np.random.default_rng([self.seed, 1, number]).permutation(self.originals)
+            for number in np.unique(rounds)
+        }
+        originals = np.array([orders[number][turn] for number, turn in zip(rounds, turns)])
+        rng = np.random.default_rng([self.seed, 2, step])
+        return originals, np.array([rng.choice(self.forgeries[row]) for row in originals])
+
+    def batch(self, step: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (batch_size, 3, S, S) float32 in [-1, 1] and labels (batch_size,) float32."""
+        rng = np.random.default_rng([self.seed, 3, step])
+        images = to_tensor(self.images[np.concatenate(self.rows(step))], device)
+        images = augment(images.unflatten(0, (2, self.half)), rng).flatten(0, 1)
+        labels = torch.arange(2, device=device).repeat_interleave(self.half).float()
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarray:
+    """The logit of every crop, in the manifest's order; positive means forged.
+
+    Returns:
+        (len(crops),) float32.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = crops.manifest["row"].to_numpy()
+    parts = np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))
+    logits = [model(to_tensor(crops.images[part], device))[:, 0].cpu().numpy() for part in parts]
+    return np.concatenate(logits)
+
+
+def save_weights(model: nn.Module, path: Path, **notes) -> None:
+    """Write a model's state as safetensors, with notes (JSON values) in its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, path, {name: json.dumps(note) for name, note in notes.items()})
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Read what `save_weights` wrote into a model of the same architecture.
+
+    Raises:
+        ValueError: a truncated file, or one of another architecture; the message names it.
+    """
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model: {error}") from error
+    return model
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Linear warm-up over the first tenth, then half a cosine down to zero."""
+    warm_up = max(1, steps // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+class Checkpoint:
+    """The state of an unfinished run in one safetensors file, replaced in one step.
+
+    Args:
+        path: of the file; removed by `close`, when the run is complete.
+        model, optimizer: what is saved and restored.
+    """
+
+    def __init__(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer):
+        self.path, self.model, self.optimizer = path, model, optimizer
+
+    def save(self, best: dict[str, torch.Tensor], history: list[dict]) -> None:
+        """Write weights, the optimiser's moments, the best weights so far and the history."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+        partial = self.path.with_suffix(".partial")
+        tensors = {name: value.clone().contiguous() for name, value in tensors.items()}
+        safetensors.torch.save_file(tensors, partial, {"history": json.dumps(history)})
+        partial.replace(self.path)
+
+    def restore(self) -> tuple[dict[str, torch.Tensor], list[dict]]:
+        """Put back what `save` wrote; returns the best weights so far and the history.
+
+        Raises:
+            ValueError: the file is truncated; the message names it.
+        """
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                history = json.loads(file.metadata()["history"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is truncated ({error}); delete it to start anew") from error
+        groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        self.model.load_state_dict(groups["model"])
+        state = self.optimizer.state_dict()
+        for name, value in groups["optimizer"].items():
+            index, _, moment = name.partition("/")
+            state["state"].setdefault(int(index), {})[moment] = value
+        self.optimizer.load_state_dict(state)
+        return groups["best"], history
+
+    def close(self) -> None:
+        """Remove the file: the run is complete."""
+        self.path.unlink(missing_ok=True)
+
+
+def fit(
+    model: nn.Module,
+    training: CropSet,
+    validation: CropSet,
+    schedule: Schedule,
+    batch_size: int,
+    seed: int,
+    checkpoint: Path,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> pd.DataFrame:
+    """Train a model in place and leave it with the weights that were best on validation.
+
+    AdamW, binary cross-entropy on paired batches. The validation AUC is taken every
+    ``schedule.evaluation_interval`` steps and at the end; the run resumes from the last of these.
+
+    Args:
+        model: gives one logit an image.
+        training, validation: whole-face crops.
+        batch_size: even.
+        seed: of the order of images and their augmentation.
+        checkpoint: file for the state of an unfinished run.
+        after_step: called with the number of steps done, e.g. to update a rotation.
+
+    Returns:
+        the history: columns step, loss (mean since the last evaluation), validation_auc.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.AdamW(
+        model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    batches = PairedBatches(training, batch_size, seed)
+    keeper = Checkpoint(checkpoint, model, optimizer)
+    best, history, losses = {}, [], []
+    if checkpoint.exists():
+        best, history = keeper.restore()
+    start = history[-1]["step"] if history else 0
+    for step in tqdm(range(start, schedule.steps), "steps", initial=start, total=schedule.steps):
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * learning_rate_factor(step, schedule.steps)
+        images, labels = batches.batch(step, device)
+        loss = functional.binary_cross_entropy_with_logits(model(images)[:, 0], labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        done = step + 1
+        after_step(done)
+        if done % schedule.evaluation_interval == 0 or done == schedule.steps:
+            score = roc_auc_score(validation.manifest["label"], predict(model, validation))
+            history.append({"step": done, "loss": float(np.mean(losses)), "validation_auc": score})
+            losses = []
+            if score >= max(entry["validation_auc"] for entry in history):
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            keeper.save(best, history)
+    model.load_state_dict(best)
+    model.eval()
+    keeper.close()
+    return pd.DataFrame(history)

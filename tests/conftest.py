@@ -1,0 +1,71 @@
+"""A tiny data set of smooth blobs: eight people in four pairs, forged by drawing over a square."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fwstudy.faces.clips import (
+    FAMILIES,
+    FORGED_PARTS,
+    ORIGINAL,
+    PART_PREFIX,
+    PARTS,
+    Clip,
+    Variant,
+    pristine,
+    save_clip,
+)
+from fwstudy.preprocess import build_crops
+
+SIZE = 80
+NUM_PEOPLE = 8
+
+
+def smooth(rng, *shape):
+    noise = rng.normal(0, 40, (*shape, 3)).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(noise, (0, 0), 4) * 6 + 128, 0, 255)
+
+
+def make_clip(person: int, number: int, num_frames: int = 2) -> Clip:
+    """A clip whose forgeries are a visible checkerboard in a square that tells the part."""
+    rng = np.random.default_rng([person, number])
+    frames = np.stack([smooth(rng, SIZE, SIZE)] * num_frames).astype(np.uint8)
+    landmarks = np.stack([rng.uniform(20, 60, (68, 2))] * num_frames).astype(np.float32)
+    parts = np.zeros(frames.shape[:3], np.uint8)
+    parts[:, 20:60, 20:60] = PARTS.index("skin")
+    squares = {name: (20 + 6 * i, 20 + 6 * i) for i, name in enumerate(FORGED_PARTS)}
+    for name, (y, x) in squares.items():
+        parts[:, y : y + 8, x : x + 8] = PARTS.index(name)
+    partner = f"{person ^ 1:03d}"
+    variants = {ORIGINAL: pristine(frames, f"{person:03d}")}
+    boards = np.indices((SIZE, SIZE)).sum(0) % 2
+    for i, name in enumerate([*FAMILIES, *(PART_PREFIX + part for part in FORGED_PARTS)]):
+        y, x = squares.get(name.removeprefix(PART_PREFIX), (28, 28))
+        side = 8 if name.startswith(PART_PREFIX) else 20 + i
+        region = np.zeros(frames.shape[:3], np.uint8)
+        region[:, y : y + side, x : x + side] = 255
+        drawn = np.where(boards == 1, 40, 215)[None, ..., None]
+        forged = np.where(region[..., None] > 0, drawn, frames).astype(np.uint8)
+        changed = (forged != frames).any(axis=-1)
+        variants[name] = Variant(forged, changed, region, partner)
+    attributes = {"sex": "female" if person % 2 else "male", "age_years": 20 + person}
+    return Clip(f"{person:03d}_{number}", f"{person:03d}", landmarks, parts, variants, attributes)
+
+
+@pytest.fixture(scope="session")
+def clip_paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return [save_clip(folder, make_clip(person, 0)) for person in range(NUM_PEOPLE)]
+
+
+@pytest.fixture(scope="session")
+def crops(clip_paths, tmp_path_factory):
+    return build_crops(
+        clip_paths,
+        tmp_path_factory.mktemp("crops"),
+        ["c23", "c40"],
+        {"train": 0.5, "validation": 0.25, "test": 0.25},
+        seed=0,
+        settings={"crop_scale": 1.3, "crop_size": 64, "part_frames": 1},
+        num_workers=1,
+    )

@@ -1,0 +1,232 @@
+"""Rotations: optimality, orthogonality over many updates, monotone ascent, degenerate input."""
+
+import doctest
+from itertools import pairwise
+
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fwstudy.alignment
+from fwstudy.alignment import (
+    align_max,
+    align_mean,
+    cayley_search,
+    max_objective,
+    mean_objective,
+    orthogonality_error,
+    random_rotation,
+)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_docstring_examples():
+    assert doctest.testmod(fwstudy.alignment).failed == 0
+
+
+# --- mean
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 12), share=st.floats(0, 1), seed=st.integers(0, 100),
+       dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_align_mean_is_orthogonal_and_reaches_the_nuclear_norm(size, share, seed, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    count = 1 + int(share * (size - 1))
+    means = torch.randn(size, count, generator=generator, dtype=dtype)
+    rotation = align_mean(means, random_rotation(size, generator))
+    assert rotation.dtype == dtype
+    assert orthogonality_error(rotation) < 1e-6
+    nuclear = torch.linalg.matrix_norm(means.double(), "nuc").item()
+    assert mean_objective(rotation, means) == pytest.approx(nuclear, rel=1e-5)
+
+
+def test_golden_two_by_two():
+    # m_1 = (3, 4): r_1 = (3, 4) / 5. The identity's second row, projected on the complement
+    # (-4, 3) / 5, is 3/5 of it.
+    expected = torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
+    torch.testing.assert_close(align_mean(torch.tensor([[3.0], [4.0]])), expected)
+
+
+def test_no_rotation_is_better():
+    means = torch.randn(6, 3)
+    best = mean_objective(align_mean(means), means)
+    others = [mean_objective(random_rotation(6), means) for _ in range(200)]
+    assert max(others) < best
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 1), (9, 3), (8, 6), (5, 5)])
+def test_other_axes_are_the_polar_projection_of_the_previous_ones(size, count):
+    previous = random_rotation(size).double()
+    means = torch.randn(size, count, dtype=torch.float64)
+    rotation = align_mean(means, previous)
+    axes, rest = rotation[:count], previous[count:]
+    projected = rest - rest @ axes.T @ axes
+    if len(rest):
+        left, _, right = scipy.linalg.svd(projected.numpy(), full_matrices=False)
+        torch.testing.assert_close(rotation[count:], torch.from_numpy(left @ right))
+
+
+def test_aligned_again_nothing_changes():
+    means = torch.randn(10, 4)
+    once = align_mean(means)
+    torch.testing.assert_close(align_mean(means, once), once, atol=1e-6, rtol=0)
+
+
+def test_other_axes_when_an_axis_is_taken_from_them():
+    # Concept 1 asks for exactly the axis that was fourth: that row must go elsewhere.
+    rotation = align_mean(torch.eye(4)[:, 3:])
+    torch.testing.assert_close(rotation[0], torch.eye(4)[3])
+    torch.testing.assert_close(rotation[1:3], torch.eye(4)[1:3])
+    assert rotation[3].abs()[0] == pytest.approx(1)
+    assert orthogonality_error(rotation) < 1e-6
+
+
+def test_orthogonal_after_thousands_of_updates():
+    rotation = random_rotation(24)
+    for _ in range(3000):
+        rotation = align_mean(torch.randn(24, 5), rotation)
+    assert rotation.dtype == torch.float32
+    assert orthogonality_error(rotation) < 1e-6
+    assert abs(torch.linalg.det(rotation.double()).item()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("means", [torch.zeros(6, 3), torch.eye(6)[:, :3] * torch.tensor([1, 0, 1])])
+def test_zero_means_keep_the_previous_axes(means):
+    previous = torch.eye(6) if means.any() else random_rotation(6)
+    torch.testing.assert_close(align_mean(means, previous), previous, atol=1e-6, rtol=0)
+
+
+def test_equal_means_share_the_axis():
+    means = torch.eye(4)[:, [0, 0]]
+    rotation = align_mean(means)
+    assert orthogonality_error(rotation) < 1e-6
+    assert mean_objective(rotation, means) == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_any_scale(scale):
+    means = torch.randn(5, 2)
+    torch.testing.assert_close(align_mean(means * scale), align_mean(means), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("means", "previous", "message"), [
+    (torch.ones(3), None, r"concept_means must be \(C, k\) with 1 <= k <= C, not \(3,\)"),
+    (torch.ones(3, 4), None, r"concept_means must be .* not \(3, 4\)"),
+    (torch.ones(3, 0), None, r"concept_means must be .* not \(3, 0\)"),
+    (torch.full((3, 1), torch.nan), None, "concept_means must be finite"),
+    (torch.ones(3, 1), torch.eye(4), r"previous must be \(C, C\), C = 3, not \(4, 4\)"),
+    (torch.ones(3, 1), 2 * torch.eye(3), "previous must be orthogonal"),
+    (torch.ones(3, 1), torch.full((3, 3), torch.nan), "previous must be orthogonal"),
+])
+def test_errors(means, previous, message):
+    with pytest.raises(ValueError, match=message):
+        align_mean(means, previous)
+
+
+# --- max
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_align_max_is_monotone(window, seed):
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(count, 10, 5, 4, generator=generator) for count in (3, 1, 7)]
+    rotation, history = align_max(maps, window)
+    assert orthogonality_error(rotation) < 1e-6
+    assert all(later > earlier for earlier, later in pairwise(history))
+    assert max_objective(rotation, maps, window) == pytest.approx(history[-1], rel=1e-5)
+    previous = random_rotation(10, generator)
+    rotation, history = align_max(maps, window, previous)
+    assert history[0] == pytest.approx(max_objective(previous, maps, window), rel=1e-5)
+    assert history[-1] >= history[0]
+
+
+def test_align_max_window_one_is_align_mean():
+    maps = torch.randn(3, 4, 8, 3, 3)
+    rotation, history = align_max(maps, window=1)
+    means = maps.mean((1, 3, 4)).T
+    torch.testing.assert_close(rotation, align_mean(means), atol=1e-5, rtol=0)
+    assert len(history) <= 2
+    rotation, _ = align_max(maps, 1, random_rotation(8))
+    assert mean_objective(rotation, means) == pytest.approx(history[-1], rel=1e-5)
+
+
+def test_align_max_objective_golden():
+    # One image, one concept, axis (1, 0): locations score 1, 2, 3, 5 in a 2 x 2 map.
+    maps = [torch.tensor([[[[1.0, 2.0], [3.0, 5.0]], [[9.0, 9.0], [9.0, 9.0]]]])]
+    assert max_objective(torch.eye(2), maps) == 5
+    assert max_objective(torch.eye(2), maps, window=1) == 11 / 4
+    assert max_objective(torch.eye(2), maps, window=3) == 5  # the map is smaller: all of it
+
+
+def test_align_max_finds_planted_axes():
+    # Concept j appears at one location only; elsewhere all axes are weakly active.
+    axes = random_rotation(12)
+    maps = 0.1 * torch.randn(4, 20, 12, 4, 4)
+    for concept in range(4):
+        maps[concept, :, :, 1, concept] += 5 * axes[concept]
+    rotation, _ = align_max(maps)
+    assert (rotation[:4] * axes[:4]).sum(1).min() > 0.99
+
+
+def test_align_max_without_iterations_is_the_start():
+    previous = random_rotation(6)
+    rotation, history = align_max(torch.randn(2, 3, 6, 2, 2), previous=previous, max_iterations=0)
+    torch.testing.assert_close(rotation, previous)
+    assert len(history) == 1
+
+
+@pytest.mark.parametrize(("maps", "message"), [
+    ([], "concept_maps must be tensors"),
+    ([torch.randn(3, 4)], "concept_maps must be tensors"),
+    ([torch.randn(0, 4, 2, 2)], "concept_maps must be tensors"),
+    (torch.randn(5, 2, 4, 2, 2), "1 <= k <= C"),
+    ([torch.full((1, 4, 2, 2), torch.nan)], "must be finite"),
+])
+def test_align_max_errors(maps, message):
+    with pytest.raises(ValueError, match=message):
+        align_max(maps)
+
+
+# --- random rotation and the published search
+
+
+def test_random_rotation():
+    rotation = random_rotation(16, torch.Generator().manual_seed(3))
+    assert orthogonality_error(rotation) < 1e-6
+    assert torch.linalg.det(rotation) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(rotation, random_rotation(16, torch.Generator().manual_seed(3)))
+    assert random_rotation(1).item() == 1
+    entries = torch.stack([random_rotation(3) for _ in range(500)])
+    assert entries.mean(0).abs().max() < 0.1  # Haar: no entry is favoured
+    assert (entries.square().mean(0) - 1 / 3).abs().max() < 0.06
+
+
+def test_cayley_search_ascends_to_the_closed_form_slowly():
+    means = torch.randn(16, 4)
+    best = mean_objective(align_mean(means), means)
+    rotation, objectives = random_rotation(16), []
+    for _ in range(60):
+        rotation = cayley_search(means, rotation)
+        objectives.append(mean_objective(rotation, means))
+        assert orthogonality_error(rotation) < 1e-4
+    assert all(later >= earlier - 1e-4 for earlier, later in pairwise(objectives))
+    assert objectives[0] < 0.9 * best
+    assert best * 0.9 < objectives[-1] <= best * (1 + 1e-6)
+
+
+def test_cayley_search_at_the_optimum_stays():
+    means = torch.randn(6, 2)
+    best = align_mean(means)
+    torch.testing.assert_close(cayley_search(means, best), best, atol=1e-4, rtol=0)

@@ -1,0 +1,156 @@
+"""Backbones: every family takes a whitening layer; the layer before the pooling is found."""
+
+import doctest
+from functools import partial
+
+import pytest
+import timm
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+import fwstudy.models
+from fwstudy.models import create_model, find_classifier, last_norm, list_norms, replace_norm
+from fwstudy.whitening import FeatureWhitening
+
+SIZE = 64
+FAMILIES = {  # name -> options, and the norm that is averaged into the classifier input, if any
+    "legacy_xception": ({}, "bn4"),
+    "mobilenetv2_035": ({"output_stride": 16}, "bn2"),
+    "efficientnet_b0": ({}, "bn2"),
+    "resnetv2_18": ({}, "norm"),
+    "densenet121": ({}, "features.norm5"),
+    "mobilenetv3_small_100": ({}, None),  # a layer after the pooling
+    "regnetx_002": ({}, None),  # a shortcut after the norm
+    "resnet18": ({}, None),  # the same
+}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_docstring_examples():
+    assert doctest.testmod(fwstudy.models).failed == 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_a_whitening_layer(name):
+    options, expected = FAMILIES[name]
+    model = create_model(name, **options).eval()
+    images = torch.randn(2, 3, SIZE, SIZE, requires_grad=True)
+    before = model(images).detach()
+    chosen = expected or list_norms(model)[-1]
+    if expected is None:
+        with pytest.raises(ValueError, match=f"averaged into the classifier .* {chosen}$"):
+            last_norm(model)
+    else:
+        assert last_norm(model) == expected
+    norm = model.get_submodule(chosen)
+    num_groups = 8 if norm.num_features % 8 == 0 else 1
+    layer = replace_norm(model, chosen, partial(
+        FeatureWhitening.from_batch_norm, num_groups=num_groups, refresh_interval=2))
+    assert model.get_submodule(chosen) is layer
+    assert chosen not in list_norms(model)
+    if expected is not None:
+        assert last_norm(model) == expected
+    torch.testing.assert_close(model(images), before, atol=1e-4, rtol=1e-3)
+    for mode in (True, False):
+        images.grad = None
+        model.train(mode)(images).sum().backward()
+        assert images.grad.isfinite().all()
+        assert images.grad.abs().sum() > 0
+        assert layer.weight.grad.isfinite().all()
+
+
+def test_activation_of_the_replaced_norm_is_kept():
+    model = create_model("efficientnet_b0")
+    norm = model.get_submodule("bn2")
+    assert isinstance(norm, BatchNormAct2d)
+    layer = replace_norm(model, "bn2", FeatureWhitening.from_batch_norm)
+    assert [type(module) for module in layer.activation] == [type(norm.act)]
+
+
+def test_convnext_has_no_layer_to_replace():
+    model = create_model("convnext_atto")
+    assert list_norms(model) == []
+    with pytest.raises(ValueError, match="these can: none .the architecture has no BatchNorm2d"):
+        replace_norm(model, "head.norm", FeatureWhitening.from_batch_norm)
+    with pytest.raises(ValueError, match="no norm layer of ConvNeXt .*none .it has no BatchNorm2d"):
+        last_norm(model)
+
+
+def test_replace_norm_lists_the_layers():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    for name in ("0", "bn9", ""):
+        with pytest.raises(ValueError, match="is not a layer that can be replaced; these can: 1$"):
+            replace_norm(model, name, FeatureWhitening.from_batch_norm)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "resnet18"])
+def test_activations_are_not_in_place(name):
+    in_place = [m for m in timm.create_model(name).modules() if getattr(m, "inplace", False)]
+    assert in_place  # else there is nothing left to do
+    assert not any(getattr(m, "inplace", False) for m in create_model(name).modules())
+
+
+def test_create_model_outputs_and_options():
+    model = create_model("mobilenetv2_035", output_stride=16, in_chans=1).eval()
+    assert model(torch.randn(1, 1, SIZE, SIZE)).shape == (1, 1)
+    assert model.forward_features(torch.randn(1, 1, SIZE, SIZE)).shape == (1, 1280, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "resnetv2_18", "regnetx_002"])
+def test_find_classifier(name):
+    model = create_model(name)
+    classifier = find_classifier(model)
+    assert isinstance(classifier, (nn.Linear, nn.Conv2d))
+    assert classifier.weight.shape[0] == 1
+
+
+def test_find_classifier_without_one():
+    with pytest.raises(ValueError, match="no classifier"):
+        find_classifier(create_model("resnet10t", num_classes=0))
+    with pytest.raises(ValueError, match="no classifier"):
+        find_classifier(nn.Sequential(nn.Conv2d(3, 4, 1)))
+    plain = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    assert find_classifier(plain) is plain[2]
+
+
+def tail(*layers):
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), *layers,
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.ReLU(), nn.SiLU(), nn.Identity()])
+def test_last_norm_sees_through_an_activation(activation):
+    assert last_norm(tail(activation)) == "1"
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(8, 8, 1), nn.PReLU(), nn.MaxPool2d(2)])
+def test_last_norm_refuses_a_layer_in_between(layer):
+    with pytest.raises(ValueError, match="no norm layer of Sequential .* name one of 1$"):
+        last_norm(tail(layer))
+
+
+def test_last_norm_leaves_no_trace():
+    model = tail(nn.Dropout())
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    before = model[1].running_mean.clone()
+    assert last_norm(model) == "1"
+    with pytest.raises(RuntimeError):
+        last_norm(model, torch.randn(1, 5, 9, 9))
+    assert [module.training for module in model.modules()] == modes
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+    torch.testing.assert_close(model[1].running_mean, before)
+
+
+def test_zero_initialised_shortcut_is_not_mistaken_for_the_last_norm():
+    with pytest.raises(ValueError, match="no norm layer of ResNet"):
+        last_norm(create_model("test_resnet"))

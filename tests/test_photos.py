@@ -1,0 +1,174 @@
+"""The photographs are the astronaut of scikit-image, bundled and in the public domain, in disguise."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from fwstudy.faces import detection, photos, warp
+from fwstudy.faces.clips import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS, load_clip
+
+SIZE = 96
+EVERYTHING = {ORIGINAL, *FAMILIES, *(f"part:{part}" for part in FORGED_PARTS)}
+OWN = {"Face2Face", "NeuralTextures"}
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return data.astronaut()[:320, 60:380]
+
+
+@pytest.fixture(scope="module")
+def folder(astronaut, tmp_path_factory):
+    """Two people with two photographs, one with one, and all that can go wrong."""
+    root = tmp_path_factory.mktemp("photographs")
+    (root / "deeper").mkdir()
+    flipped = astronaut[:, ::-1]
+    tinted = (astronaut * (0.8, 0.9, 1.0)).astype(np.uint8)
+    Image.fromarray(astronaut).save(root / "ann_1.png")
+    Image.fromarray(np.roll(astronaut, 9, axis=1)).save(root / "ann_2.jpg", quality=95)
+    Image.fromarray(flipped).convert("L").save(root / "bob_1.png")
+    orientation = Image.Exif()
+    orientation[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it
+    Image.fromarray(np.rot90(flipped).copy()).save(
+        root / "deeper" / "bob_2.jpg", exif=orientation, quality=95
+    )
+    Image.fromarray(tinted).save(root / "eve_1.webp")
+    Image.fromarray(np.hstack([astronaut, tinted])).save(root / "zoe_1.png")
+    Image.fromarray(np.full((200, 200, 3), 90, np.uint8)).save(root / "wall_1.png")
+    Image.fromarray(astronaut).save(root / "_nobody.png")
+    whole = (root / "ann_2.jpg").read_bytes()
+    (root / "cut_1.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "text_1.jpg").write_text("not a photograph")
+    (root / "notes.txt").write_text("ignored")
+    (root / "people.csv").write_text(
+        "face_id,face_age,face_gender,face_eth\nann,31,female,white\nbob,NA,male,white\n"
+        "eve,29,female,black\nzoe,60,male,white\n"
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("clips")
+    return photos.photo_dataset(folder, out, SIZE, seed=3), out
+
+
+def test_every_usable_photograph_becomes_a_clip(dataset):
+    (paths, _), _ = dataset
+    assert [p.stem for p in paths] == ["ann_1", "ann_2", "bob_1", "bob_2", "eve_1", "zoe_1"]
+    for path in paths:
+        clip = load_clip(path)
+        expected = EVERYTHING if clip.identity in ("ann", "bob") else EVERYTHING - OWN
+        assert set(clip.variants) == expected
+        assert clip.name == path.stem and clip.identity == path.stem.split("_")[0]
+        for name, variant in clip.variants.items():
+            assert variant.frames.shape == (1, SIZE, SIZE, 3)
+            if name != ORIGINAL:
+                assert 0.002 < variant.changed.mean() < 0.5
+                assert not (variant.changed & (variant.region == 0)).any()
+                assert (variant.source == clip.identity) == (name in OWN)
+
+
+def test_nothing_is_left_out_silently(dataset, folder):
+    (paths, report), _ = dataset
+    reasons = {(row["file"], row["left_out"]): row["reason"] for row in report}
+    assert "unreadable" in reasons["cut_1.jpg", True]
+    assert "unreadable" in reasons["text_1.jpg", True]
+    assert reasons["wall_1.png", True] == "no face found"
+    assert "no identity" in reasons["_nobody.png", True]
+    assert "2 faces" in reasons["zoe_1.png", False] or "only" in reasons["zoe_1.png", False]
+    assert "only photograph" in reasons["eve_1.webp", False]
+    assert any("2 faces found" in row["reason"] for row in report)
+    left_out = {row["file"] for row in report if row["left_out"]}
+    files = [p for p in folder.rglob("*") if p.suffix in photos.SUFFIXES]
+    assert len(left_out) + len(paths) == len(files)
+
+
+def test_attributes_and_partners(dataset):
+    (paths, _), _ = dataset
+    clips = {path.stem: load_clip(path) for path in paths}
+    assert clips["ann_1"].attributes == {"age_years": 31, "sex": "female", "ethnicity": "white"}
+    assert clips["bob_2"].attributes == {"sex": "male", "ethnicity": "white"}
+    sources = {clip.identity: clip.variants["FaceSwap"].source for clip in clips.values()}
+    assert sources == {"ann": "eve", "eve": "ann", "bob": "zoe", "zoe": "bob"}
+
+
+def test_frames_are_upright_and_of_standard_scale(dataset):
+    (paths, _), _ = dataset
+    for path in paths:
+        clip = load_clip(path)
+        landmarks = clip.landmarks[0] / SIZE
+        eyes = (landmarks[36:42].mean(0) + landmarks[42:48].mean(0)) / 2
+        assert np.allclose(eyes, (0.5, photos.EYE_HEIGHT), atol=0.03)
+        assert abs(warp.interocular(landmarks) - photos.INTEROCULAR) < 0.02
+        assert landmarks[8, 1] > eyes[1] + 0.3
+        assert (clip.parts == PARTS.index("nose")).any()
+    upright, turned = (load_clip(p).variants[ORIGINAL].frames[0] for p in paths[2:4])
+    grey = turned.mean(-1)
+    assert np.abs(upright.mean(-1) - grey).mean() < 12  # bob_2 is bob_1 in colour, and turned
+
+
+def test_finished_clips_are_kept_and_broken_ones_made_again(dataset, folder):
+    (paths, report), out = dataset
+    before = {path: path.read_bytes() for path in paths}
+    times = {path: path.stat().st_mtime_ns for path in paths}
+    paths[0].write_bytes(before[paths[0]][:1000])
+    again, report_again = photos.photo_dataset(folder, out, SIZE, seed=3)
+    assert again == paths and report_again == report
+    assert all(path.stat().st_mtime_ns == times[path] for path in paths[1:])
+    old, new = load_clip(paths[1]), load_clip(paths[0])
+    assert new.name == "ann_1" and old.name == "ann_2"
+    with np.load(paths[0]) as file:
+        remade = {name: file[name] for name in file}
+    paths[0].write_bytes(before[paths[0]])
+    with np.load(paths[0]) as file:
+        assert all(np.array_equal(remade[name], file[name]) for name in file)  # deterministic
+
+
+def test_same_stems_in_two_folders_and_a_pattern_with_a_group(astronaut, tmp_path):
+    source = tmp_path / "in"
+    for mood in ("calm", "glad"):
+        (source / mood).mkdir(parents=True)
+        Image.fromarray(astronaut).save(source / mood / "face-ann.png")
+    paths, report = photos.photo_dataset(source, tmp_path / "out", SIZE, 0, 1, r"-(\w+)$")
+    assert len(paths) == 2
+    clips = [load_clip(path) for path in paths]
+    assert {clip.identity for clip in clips} == {"ann"}
+    assert set(clips[0].variants) == {ORIGINAL, *OWN}
+    assert all("no other person" in row["reason"] and not row["left_out"] for row in report)
+
+
+def test_errors_name_the_folder_and_the_pattern(folder, tmp_path):
+    with pytest.raises(ValueError, match=rf"no photographs .* in {tmp_path}"):
+        photos.photo_dataset(tmp_path, tmp_path / "out", SIZE, 0)
+    with pytest.raises(ValueError, match=r"illegal identity pattern '\('"):
+        photos.photo_dataset(folder, tmp_path / "out", SIZE, 0, 1, "(")
+    only_wall = tmp_path / "wall"
+    only_wall.mkdir()
+    shutil.copy(folder / "wall_1.png", only_wall)
+    with pytest.raises(ValueError, match="no usable face .*no face found"):
+        photos.photo_dataset(only_wall, tmp_path / "out", SIZE, 0)
+
+
+def test_pairs_without_attributes_and_with_an_odd_number():
+    assert photos.pair_identities("dcba", {}) == {"a": "b", "b": "a", "c": "d", "d": "c"}
+    assert photos.pair_identities("abc", {})["c"] == "a"
+    assert photos.pair_identities("a", {}) == {}
+
+
+def test_detection_sorts_by_size_and_finds_nothing_in_noise(astronaut):
+    small = np.array(Image.fromarray(astronaut).resize((200, 200)))
+    canvas = np.zeros((320, 520, 3), np.uint8)
+    canvas[:200, :200], canvas[:, 200:] = small, astronaut
+    faces = detection.detect_faces(canvas)
+    assert len(faces) == 2
+    assert faces[0].box[0] > 200 > faces[1].box[0]
+    assert faces[0].points.shape == (5, 2) and 0.9 <= faces[0].probability <= 1
+    right_eye, left_eye, nose, *_ = faces[0].points
+    assert right_eye[0] < nose[0] < left_eye[0] and nose[1] > right_eye[1]
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    assert detection.detect_faces(noise) == []
+    assert detection.detect_faces(np.zeros((8, 8, 3), np.uint8)) == []

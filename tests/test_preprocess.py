@@ -1,0 +1,138 @@
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from fwstudy import preprocess
+from fwstudy.crops import CropSet, to_tensor
+from fwstudy.faces.clips import load_clip, load_header, save_clip
+
+from .conftest import NUM_PEOPLE, make_clip
+
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def test_clip_round_trip(tmp_path):
+    clip = make_clip(3, 1)
+    path = save_clip(tmp_path, clip)
+    read = load_clip(path)
+    assert (read.name, read.identity, read.attributes) == (clip.name, "003", clip.attributes)
+    np.testing.assert_array_equal(read.parts, clip.parts)
+    for name, variant in clip.variants.items():
+        np.testing.assert_array_equal(read.variants[name].frames, variant.frames)
+        np.testing.assert_array_equal(read.variants[name].changed, variant.changed)
+        np.testing.assert_array_equal(read.variants[name].region, variant.region)
+        assert load_header(path)["sources"][name] == variant.source
+    assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
+
+
+def test_truncated_clip_is_named(tmp_path):
+    path = save_clip(tmp_path, make_clip(0, 0))
+    for content in (path.read_bytes()[:-400], b"", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"000_0\.npz is not a readable clip"):
+            load_clip(path)
+
+
+def test_face_box_golden():
+    landmarks = np.array([[10, 20], [50, 40]])
+    # longer side 40, times 1.5 = 60, about (30, 30)
+    assert preprocess.face_box(landmarks, 1.5).tolist() == [0, 0, 60, 60]
+
+
+def test_crop_reaches_outside_by_mirroring():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    cut = preprocess.crop(image, np.array([-1, -1, 3, 3]), 4, cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(cut, np.pad(image, 1, mode="reflect")[:4, :4])
+
+
+def test_image_and_mask_are_cut_alike():
+    rng = np.random.default_rng(0)
+    image = np.zeros((50, 60, 3), np.uint8)
+    mask = np.zeros((50, 60), np.uint8)
+    y, x = rng.integers(10, 40, 2)
+    image[y : y + 5, x : x + 5] = mask[y : y + 5, x : x + 5] = 255
+    box = np.array([-7, 3, 61, 71])
+    a = preprocess.crop(image, box, 32, cv2.INTER_AREA)
+    b = preprocess.crop(mask, box, 32, cv2.INTER_AREA)
+    np.testing.assert_array_equal(a[..., 0], b)
+    assert b.any()
+
+
+def test_split_keeps_lenders_together_and_shares():
+    people = [f"{i:03d}" for i in range(40)]
+    pairs = pd.DataFrame({"identity": people, "source": [f"{i ^ 1:03d}" for i in range(40)]})
+    split = preprocess.split_identities(pairs, SHARES, seed=3)
+    assert all(split[a] == split[b] for a, b in pairs.to_numpy())
+    counts = pd.Series(split).value_counts()
+    assert counts.to_dict() == {"train": 24, "validation": 8, "test": 8}
+    assert split == preprocess.split_identities(pairs.sample(frac=1), SHARES, seed=3)
+    assert split != preprocess.split_identities(pairs, SHARES, seed=4)
+
+
+def test_split_of_one_group_is_refused():
+    pairs = pd.DataFrame({"identity": ["a", "b", "c"], "source": ["b", "c", "a"]})
+    with pytest.raises(ValueError, match="3 identities form 1 group"):
+        preprocess.split_identities(pairs, SHARES, seed=0)
+
+
+def test_crop_set(crops):
+    manifest = crops.manifest
+    assert manifest["identity"].nunique() == NUM_PEOPLE
+    people = {
+        name: set(part["identity"]) | set(part["source"])
+        for name, part in manifest.groupby("split")
+    }
+    assert len(people) == 3
+    assert not people["train"] & people["test"] and not people["train"] & people["validation"]
+    assert set(manifest.loc[manifest["quality"] == "c40", "split"]) == {"test"}
+    originals = manifest.set_index("row").loc[manifest["original_row"]]
+    assert (originals["variant"] == "original").all()
+    for key in ("clip", "frame", "quality"):
+        assert (originals[key].to_numpy() == manifest[key].to_numpy()).all()
+    changed = crops.changed.any(axis=(1, 2))
+    np.testing.assert_array_equal(changed, manifest["label"] == 1)
+
+
+def test_changed_pixels_are_where_the_crops_differ(crops):
+    forged = crops.select(kind="whole", variant="FaceSwap", quality="c23")
+    rows, originals = forged.manifest["row"], forged.manifest["original_row"]
+    difference = np.abs(
+        crops.images[rows].astype(int) - crops.images[originals].astype(int)
+    ).max(axis=-1)
+    inside = difference[crops.changed[rows]].mean()
+    assert inside > 10 * difference[~crops.changed[rows]].mean()
+
+
+def test_select(crops):
+    part = crops.select(kind="part", variant=["nose", "mouth"])
+    assert len(part) == 2 * NUM_PEOPLE
+    assert set(part.manifest["variant"]) == {"nose", "mouth"}
+
+
+def test_workers_do_not_change_a_pixel(clip_paths, crops, tmp_path):
+    settings = {"crop_scale": 1.3, "crop_size": 64, "part_frames": 1}
+    shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    again = preprocess.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
+    np.testing.assert_array_equal(again.images, crops.images)
+    pd.testing.assert_frame_equal(again.manifest, crops.manifest)
+
+
+def test_no_clips(tmp_path):
+    with pytest.raises(ValueError, match="no clips to crop"):
+        preprocess.build_crops([], tmp_path, ["c23"], SHARES, 0, {}, 1)
+
+
+def test_missing_and_mismatched_files_are_named(crops, tmp_path):
+    arrays = crops.images[:3], crops.changed[:3], crops.parts[:2]
+    with pytest.raises(ValueError, match="parts.npy has 2 rows, the manifest 3"):
+        CropSet.write(tmp_path, crops.manifest[:3], *arrays)
+    (tmp_path / "images.npy").unlink()
+    with pytest.raises(FileNotFoundError, match="images.npy"):
+        CropSet.open(tmp_path)
+
+
+def test_to_tensor_range():
+    tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
+    assert tensor.shape == (1, 3, 1, 1)
+    np.testing.assert_allclose(tensor.flatten(), [-1, 127 / 127.5 - 1, 1], atol=1e-6)

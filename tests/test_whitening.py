@@ -1,0 +1,524 @@
+"""Whitening: invariants, references, gradients, golden values, degenerate input, state."""
+
+import copy
+import doctest
+import pickle
+from itertools import pairwise
+
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import OAS
+from timm.layers import BatchNormAct2d
+from torch import nn
+
+import fwstudy.whitening
+from fwstudy.whitening import (
+    SOLVERS,
+    FeatureWhitening,
+    covariance,
+    evaluation_mode,
+    oas,
+    shrink,
+    update_statistics,
+    whiteness,
+)
+
+CONVERGED = ["eigh", "cholesky", "newton_schulz"]
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def spd(size, condition=10.0, blocks=(), dtype=torch.float64):
+    """Symmetric positive definite, eigenvalues evenly spaced in logarithm from 1 to 1/condition."""
+    vectors = torch.linalg.qr(torch.randn(*blocks, size, size, dtype=torch.float64))[0]
+    exponents = torch.linspace(0, 1, size, dtype=torch.float64)
+    return ((vectors * condition**-exponents) @ vectors.mT).to(dtype)
+
+
+def correlated(*shape, dtype=torch.float32):
+    """Features (N, C, H, W) with correlated channels and means away from 0."""
+    mixing = torch.randn(shape[1], shape[1], dtype=dtype) + 2 * torch.eye(shape[1], dtype=dtype)
+    return torch.einsum("dc,nchw->ndhw", mixing, torch.randn(shape, dtype=dtype)) + 3
+
+
+def residual(whitening, matrix):
+    identity = torch.eye(matrix.shape[-1], dtype=torch.float64)
+    return (whitening.double() @ matrix.double() @ whitening.double().mT - identity).abs().max()
+
+
+def test_docstring_examples():
+    assert doctest.testmod(fwstudy.whitening).failed == 0
+
+
+# --- covariance and shrinkage
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3, 2), (20, 4)])
+def test_covariance_equals_torch_cov_block_by_block(shape):
+    features = torch.randn(shape, dtype=torch.float64)
+    rows = features.movedim(1, -1).reshape(-1, 4)
+    mean, blocks = covariance(features, num_groups=2)
+    torch.testing.assert_close(mean, rows.mean(0))
+    for block, columns in zip(blocks, rows.split(2, dim=1), strict=True):
+        torch.testing.assert_close(block, torch.cov(columns.T, correction=0))
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_oas_equals_scikit_learn(count):
+    rows = torch.randn(count, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
+    reference = OAS().fit(rows.numpy())
+    sample = covariance(rows)[1]
+    assert oas(sample, count).item() == pytest.approx(reference.shrinkage_)
+    expected = torch.from_numpy(reference.covariance_)
+    torch.testing.assert_close(shrink(sample, count, "oas")[0], expected)
+
+
+def test_oas_of_a_multiple_of_the_identity_is_one_and_its_gradient_finite():
+    matrix = (2 * torch.eye(3)[None]).requires_grad_()
+    shrunk = shrink(matrix, 10, "oas")
+    shrunk.sum().backward()
+    torch.testing.assert_close(shrunk, matrix)
+    assert matrix.grad.isfinite().all()
+
+
+def test_shrink_keeps_the_trace_and_reaches_the_identity():
+    matrix = spd(5)[None]
+    assert shrink(matrix, 9, 0.3)[0].trace().item() == pytest.approx(matrix[0].trace().item())
+    torch.testing.assert_close(shrink(matrix, 9, 0.0), matrix)
+    scaled = matrix[0].trace() / 5 * torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(shrink(matrix, 9, 1.0)[0], scaled)
+
+
+# --- solvers
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@settings(max_examples=8, deadline=None)
+@given(size=st.integers(1, 12), groups=st.integers(1, 3),
+       dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_solver_whitens(solver, size, groups, dtype):
+    matrix = spd(size, 100.0, (groups,), dtype)
+    whitening = SOLVERS[solver](matrix, 1e-12)
+    assert whitening.dtype == dtype
+    assert residual(whitening, matrix) < (1e-4 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize(("condition", "tolerance"), [(1e4, 2e-3), (1e6, 0.1)])
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_solver_is_white_in_float32_when_ill_conditioned(solver, condition, tolerance):
+    matrix = spd(128, condition, dtype=torch.float32)
+    assert residual(SOLVERS[solver](matrix, 1e-12), matrix) < tolerance
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_golden_two_by_two(solver):
+    # [[5, 3], [3, 5]] / 2: eigenvalues 4 and 1 along (1, 1) and (1, -1), so the inverse root is
+    # (1/2 + 1) / 2 = 3/4 on and (1/2 - 1) / 2 = -1/4 off the diagonal. L = [[s, 0], [3/(2s), t]],
+    # s^2 = 5/2, t^2 = 5/2 - 9/10 = 8/5. Newton needs more than its 5 steps here.
+    matrix = torch.tensor([[2.5, 1.5], [1.5, 2.5]], dtype=torch.float64)
+    s, t = 2.5**0.5, 1.6**0.5
+    zca = [[0.75, -0.25], [-0.25, 0.75]]
+    golden = {"cholesky": [[1 / s, 0], [-1.5 / (s * s * t), 1 / t]]}.get(solver, zca)
+    expected = torch.tensor(golden, dtype=torch.float64)
+    tolerance = 0.01 if solver == "published_newton" else 1e-6
+    torch.testing.assert_close(SOLVERS[solver](matrix, 1e-12), expected, atol=tolerance, rtol=0)
+
+
+def test_both_zca_solvers_agree_with_scipy():
+    matrix = spd(7, 100.0)
+    reference = torch.from_numpy(scipy.linalg.inv(scipy.linalg.sqrtm(matrix.numpy())))
+    for solver in ("eigh", "newton_schulz"):
+        torch.testing.assert_close(SOLVERS[solver](matrix, 1e-13), reference, atol=1e-7, rtol=0)
+
+
+def test_cholesky_differs_from_zca_by_a_rotation():
+    matrix = spd(6)
+    rotation = SOLVERS["cholesky"](matrix, 1e-12) @ torch.linalg.inv(SOLVERS["eigh"](matrix, 1e-12))
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(6, dtype=torch.float64))
+    assert (rotation - torch.eye(6)).abs().max() > 0.01
+
+
+def test_published_newton_does_not_whiten_many_channels():
+    matrix = spd(256, 1e3)
+    whitening = SOLVERS["published_newton"](matrix, 1e-5)
+    variances = (whitening @ matrix @ whitening.T).diagonal()
+    assert residual(whitening, matrix) > 0.5
+    assert variances.mean() < 0.5
+    assert variances.mean() > 0
+
+
+def test_published_newton_diverges_with_more_steps():
+    matrix = spd(64, 1e3, dtype=torch.float32)
+    assert not residual(fwstudy.whitening.published_newton(matrix, 1e-5, steps=40), matrix) < 1
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_solver_gradient(solver):
+    factor = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    ridge = torch.eye(4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda a: SOLVERS[solver](a @ a.mT + ridge, 1e-3), factor, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_gradient_is_finite_and_right_at_equal_eigenvalues(solver):
+    # d/dS of tr S^(-1/2) at S = 4 I is -S^(-3/2) / 2 = -I / 16; the same for L^-1.
+    matrix = (4 * torch.eye(3, dtype=torch.float64)).requires_grad_()
+    SOLVERS[solver](matrix, 1e-12).diagonal().sum().backward()
+    torch.testing.assert_close(matrix.grad, -torch.eye(3, dtype=torch.float64) / 16,
+                               atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@pytest.mark.parametrize(("size", "rank"), [(64, 1), (256, 20)])
+def test_solver_survives_a_singular_covariance(solver, size, rank):
+    vectors = 100 * torch.randn(2, size, rank)
+    vectors[1] = torch.eye(size, rank)
+    matrix = (vectors @ vectors.mT).requires_grad_()
+    whitening = SOLVERS[solver](matrix, 1e-5)
+    whitening.sum().backward()
+    assert whitening.isfinite().all()
+    assert matrix.grad.isfinite().all()
+    kept = torch.linalg.svdvals(whitening[0].detach() @ vectors[0])
+    torch.testing.assert_close(kept, torch.ones(rank), atol=0.05, rtol=0)
+
+
+# --- the layer
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_exact_training_output_is_white(solver, groups):
+    features = correlated(16, 8, 5, 5)
+    layer = FeatureWhitening(8, groups, eps=1e-8, solver=solver, shrinkage=0.0)
+    output = layer(features)
+    blocks = covariance(output.double(), groups)[1]
+    torch.testing.assert_close(blocks, torch.eye(8 // groups).double().expand_as(blocks),
+                               atol=1e-4, rtol=0)
+    assert output.mean((0, 2, 3)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_one_channel_groups_are_a_batch_norm(mode):
+    norm, features = nn.BatchNorm2d(6), correlated(4, 6, 3, 5)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    layer = FeatureWhitening.from_batch_norm(norm, num_groups=6)
+    for batch in features.split(2):
+        torch.testing.assert_close(layer(batch), norm(batch), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layer.running_covariance.flatten(), norm.running_var)
+    torch.testing.assert_close(layer.running_mean, norm.running_mean)
+    torch.testing.assert_close(layer.train(mode)(features), norm.train(mode)(features),
+                               atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("act_layer", [nn.ReLU, nn.SiLU, nn.Identity, None])
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_from_batch_norm_equals_it_in_evaluation(act_layer, solver):
+    norm = nn.BatchNorm2d(8) if act_layer is None else BatchNormAct2d(
+        8, act_layer=act_layer, inplace=False, eps=1e-3, drop_layer=lambda: nn.Dropout(0.5))
+    for _ in range(5):
+        norm(correlated(4, 8, 3, 3))
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    layer = FeatureWhitening.from_batch_norm(norm.eval(), num_groups=2, solver=solver)
+    features = correlated(4, 8, 3, 3)
+    assert not layer.training
+    assert (layer.eps, layer.momentum) == (norm.eps, norm.momentum)
+    torch.testing.assert_close(layer(features), norm(features), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(4), nn.BatchNorm2d(4, track_running_stats=False)])
+def test_from_batch_norm_refuses_others(norm):
+    with pytest.raises(ValueError, match="norm must be a BatchNorm2d that tracks"):
+        FeatureWhitening.from_batch_norm(norm)
+
+
+def test_from_batch_norm_without_affine():
+    layer = FeatureWhitening.from_batch_norm(nn.BatchNorm2d(4, affine=False))
+    assert layer.weight is None and layer.bias is None
+    assert layer(correlated(2, 4, 3, 3)).shape == (2, 4, 3, 3)
+
+
+def frozen(layer, mode):
+    """A function of the features alone: each call works on a copy of the layer."""
+    layer = layer.double().train(mode)
+    return lambda features: copy.deepcopy(layer)(features)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("interval", [1, 7])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_layer_gradient(mode, interval, groups, solver):
+    layer = FeatureWhitening(4, groups, solver=solver, refresh_interval=interval)
+    layer(correlated(4, 4, 3, 3))
+    layer.rotation.copy_(torch.linalg.qr(torch.randn(4, 4))[0])
+    features = correlated(3, 4, 2, 2, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(frozen(layer, mode), features, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_backward_reaches_features_and_affine_parameters(mode, interval):
+    layer = FeatureWhitening(4, refresh_interval=interval).train(mode)
+    for _ in range(3):
+        features = correlated(4, 4, 3, 3).requires_grad_()
+        layer(features).square().mean().backward()
+        assert features.grad.abs().sum() > 0
+        assert layer.weight.grad.abs().sum() > 0
+
+
+def test_exact_training_ignores_an_affine_change_of_its_input():
+    # Whitened features are unique up to a rotation, so distances between them do not change.
+    features = correlated(8, 4, 3, 3, dtype=torch.float64)
+    mixing = torch.randn(4, 4, dtype=torch.float64)
+    layer = FeatureWhitening(4, eps=1e-10, shrinkage=0.0).double()
+    one = layer(features).movedim(1, -1).reshape(-1, 4)
+    other = layer(torch.einsum("dc,nchw->ndhw", mixing, features) + 1).movedim(1, -1).reshape(-1, 4)
+    torch.testing.assert_close(torch.cdist(one, one), torch.cdist(other, other),
+                               atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("interval", [1, 5])
+def test_evaluation_whitens_the_running_covariance(interval):
+    layer = FeatureWhitening(6, momentum=0.2, shrinkage=0.0, refresh_interval=interval)
+    mixing = torch.randn(6, 6)
+
+    def draw():
+        return torch.einsum("dc,nchw->ndhw", mixing, torch.randn(64, 6, 6, 6)) + 1
+
+    for _ in range(43):
+        layer(draw())
+    trained, evaluated = whiteness(layer(draw())), whiteness(layer.eval()(draw()))
+    assert residual(layer.whitening, layer.running_covariance) < 1e-2
+    assert trained["max_correlation"] < 0.1
+    assert evaluated["max_correlation"] < 0.1
+    assert evaluated["mean_variance"] == pytest.approx(1, abs=0.1)
+
+
+def test_amortised_refreshes_every_interval_and_is_constant_in_between():
+    layer = FeatureWhitening(4, refresh_interval=3)
+    seen = []
+    for _ in range(6):
+        layer(correlated(4, 4, 3, 3))
+        seen.append(layer.whitening.clone())
+    changes = [not torch.equal(a, b) for a, b in pairwise(seen)]
+    assert changes == [False, True, False, False, True]
+    layer(correlated(4, 4, 3, 3))
+    stale = layer.whitening.clone()
+    assert not torch.equal(layer.eval().whitening, stale)
+
+
+def test_rotation_turns_the_output():
+    layer = FeatureWhitening(4, num_groups=2, affine=False).eval()
+    layer.running_covariance.copy_(spd(2, blocks=(2,)))
+    layer.refresh()
+    features = correlated(2, 4, 3, 3)
+    plain = layer(features)
+    layer.rotation.copy_(torch.eye(4)[[2, 0, 3, 1]])
+    torch.testing.assert_close(layer(features), plain[:, [2, 0, 3, 1]])
+    torch.testing.assert_close(layer.normalize(features), layer(features))
+    deviations = (features - layer.running_mean[:, None, None])[:, :, 0, 0].T
+    torch.testing.assert_close(layer.decorrelate(deviations), plain[:, :, 0, 0].T)
+
+
+# --- degenerate input
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@pytest.mark.parametrize("shape", [(1, 32, 2, 2), (2, 32, 1, 1), (1, 32, 8, 8)])
+def test_fewer_samples_than_channels_and_batch_of_one(solver, shape):
+    layer = FeatureWhitening(32, solver=solver)
+    features = torch.randn(shape, requires_grad=True)
+    output = layer(features)
+    output.square().sum().backward()
+    assert output.isfinite().all()
+    assert features.grad.isfinite().all()
+    assert layer.eval()(features).isfinite().all()
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, "oas"])
+def test_constant_channels(solver, shrinkage):
+    layer = FeatureWhitening(8, solver=solver, shrinkage=shrinkage)
+    features = correlated(4, 8, 4, 4)
+    features[:, ::2] = 7
+    features.requires_grad_()
+    output = layer(features)
+    output.square().sum().backward()
+    assert output.isfinite().all()
+    assert features.grad.isfinite().all()
+
+
+def test_one_location_is_refused_in_training_only():
+    layer = FeatureWhitening(4)
+    with pytest.raises(ValueError, match="at least 2 locations in training, not 1"):
+        layer(torch.randn(1, 4, 1, 1))
+    assert layer.eval()(torch.randn(1, 4, 1, 1)).shape == (1, 4, 1, 1)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"num_groups": 4}, "num_groups must divide num_features = 6, not 4"),
+    ({"num_groups": 0}, "num_groups must divide num_features = 6, not 0"),
+    ({"eps": 0.0}, "eps must be above 0, not 0.0"),
+    ({"momentum": 1.5}, r"momentum must be in \[0, 1\], not 1.5"),
+    ({"momentum": None}, r"momentum must be in \[0, 1\], not None"),
+    ({"solver": "qr"}, "solver must be one of eigh, cholesky, newton_schulz, .*, not 'qr'"),
+    ({"shrinkage": -0.1}, r"shrinkage must be in \[0, 1\] or one of oas, not -0.1"),
+    ({"shrinkage": "best"}, r"shrinkage must be in \[0, 1\] or one of oas, not 'best'"),
+    ({"refresh_interval": 0}, "refresh_interval must be at least 1, not 0"),
+])
+def test_argument_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        FeatureWhitening(6, **options)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 3), (2, 6)])
+def test_input_errors(shape):
+    with pytest.raises(ValueError, match=r"features must be \(N, 6, H, W\), not \(2, "):
+        FeatureWhitening(6)(torch.randn(shape))
+
+
+# --- state, precision, tools
+
+
+@pytest.mark.parametrize("interval", [1, 4])
+def test_state_dict_round_trip(interval):
+    layer = FeatureWhitening(6, 2, refresh_interval=interval)
+    for _ in range(5):
+        layer(correlated(4, 6, 3, 3))
+    state = copy.deepcopy(layer.state_dict())
+    assert list(state) == ["weight", "bias", "running_mean", "running_covariance", "whitening",
+                           "rotation", "num_batches_tracked"]
+    features = correlated(2, 6, 3, 3)
+    evaluated = FeatureWhitening(6, 2).eval()
+    evaluated.load_state_dict(state)  # written in training: its whitening matrix was out of date
+    resumed = pickle.loads(pickle.dumps(FeatureWhitening(6, 2, refresh_interval=interval)))
+    resumed.load_state_dict(state)
+    torch.testing.assert_close(resumed(features), layer(features), rtol=0, atol=0)
+    layer.load_state_dict(state)
+    torch.testing.assert_close(evaluated(features), layer.eval()(features), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_autocast_keeps_statistics_in_float32(dtype, interval):
+    features = correlated(4, 8, 4, 4).to(dtype)
+    layer, reference = FeatureWhitening(8, refresh_interval=interval), FeatureWhitening(
+        8, refresh_interval=interval)
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=dtype):
+            output = layer(features)
+        expected = reference(features.float())
+    assert output.dtype == dtype
+    assert layer.running_covariance.dtype == torch.float32
+    torch.testing.assert_close(layer.running_covariance, reference.running_covariance)
+    torch.testing.assert_close(output.float(), expected, atol=0.03, rtol=0.03)
+
+
+def test_inference_mode():
+    layer = FeatureWhitening(4)
+    layer(correlated(4, 4, 3, 3))
+    with torch.inference_mode():
+        layer.eval()(correlated(4, 4, 3, 3))
+    layer.train()(correlated(4, 4, 3, 3).requires_grad_()).sum().backward()
+    layer.eval()(correlated(4, 4, 3, 3).requires_grad_()).sum().backward()
+
+
+def test_channels_last_input():
+    features, layer = correlated(2, 4, 3, 3), FeatureWhitening(4)
+    reference = copy.deepcopy(layer)
+    torch.testing.assert_close(layer(features.to(memory_format=torch.channels_last)),
+                               reference(features))
+
+
+@settings(max_examples=15, deadline=None)
+@given(groups=st.integers(1, 3), size=st.integers(1, 4), batch=st.integers(2, 4),
+       height=st.integers(1, 4), width=st.integers(1, 4), interval=st.integers(1, 3),
+       dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_any_shape(groups, size, batch, height, width, interval, dtype):
+    layer = FeatureWhitening(groups * size, groups, refresh_interval=interval).to(dtype)
+    features = torch.randn(batch, groups * size, height, width, dtype=dtype)
+    for mode in (True, False):
+        output = layer.train(mode)(features)
+        assert output.shape == features.shape
+        assert output.dtype == dtype
+        assert output.isfinite().all()
+
+
+def test_update_statistics_equals_all_batches_at_once():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), FeatureWhitening(4, 2), nn.ReLU())
+    model[1].eval()
+    images = correlated(10, 3, 4, 4)
+    layer = model[2]
+    before = model[1].running_mean.clone()
+    update_statistics(model, layer, [(images[:3], 0), images[3:4], (images[4:], 1)])
+    inputs = copy.deepcopy(model[:2]).eval()(images)
+    mean, blocks = covariance(inputs, 2)
+    torch.testing.assert_close(layer.running_mean, mean)
+    torch.testing.assert_close(layer.running_covariance, shrink(blocks * 160 / 159, 160, "oas"))
+    assert residual(layer.whitening, layer.running_covariance) < 1e-2
+    torch.testing.assert_close(model[1].running_mean, before)
+    assert model.training and layer.training and not model[1].training
+    assert not layer._forward_pre_hooks
+
+
+def test_update_statistics_without_batches():
+    layer = FeatureWhitening(4)
+    with pytest.raises(ValueError, match="at least two locations, not 0"):
+        update_statistics(layer, layer, [])
+    with pytest.raises(ValueError, match="features must be"):
+        update_statistics(layer, layer, [torch.randn(2, 3, 2, 2)])
+    assert not layer._forward_pre_hooks
+
+
+def test_evaluation_mode_is_undone_after_an_error():
+    model = nn.Sequential(nn.ReLU(), nn.Dropout().eval())
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        assert not model.training
+        raise RuntimeError
+    assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_whiteness_golden():
+    # Two channels with variances 4 and 1 and correlation 1/2: eigenvalues (5 +- sqrt 13) / 2.
+    normal = torch.randn(400, 2, dtype=torch.float64)
+    mean, blocks = covariance(normal)
+    white = (normal - mean) @ SOLVERS["cholesky"](blocks[0], 1e-14).T
+    factor = torch.linalg.cholesky(torch.tensor([[4.0, 1], [1, 1]], dtype=torch.float64))
+    found = whiteness(white @ factor.T)
+    assert found["mean_correlation"] == pytest.approx(0.5)
+    assert found["max_correlation"] == pytest.approx(0.5)
+    assert found["mean_variance"] == pytest.approx(2.5)
+    assert found["condition_number"] == pytest.approx((5 + 13**0.5) / (5 - 13**0.5))
+    assert whiteness(white)["effective_rank"] == pytest.approx(2)
+
+
+def test_whiteness_of_constant_channels():
+    features = torch.randn(10, 3)
+    features[:, 1] = 2
+    found = whiteness(features)
+    assert 0 < found["max_correlation"] < 1
+    assert found["condition_number"] > 1e12
+    assert whiteness(features[:, :1])["max_correlation"] == 0
+
+
+def test_compiles():
+    layer = FeatureWhitening(4, refresh_interval=2)
+    reference = copy.deepcopy(layer)
+    compiled = torch.compile(layer, backend="eager")
+    for _ in range(3):
+        features = correlated(2, 4, 3, 3)
+        torch.testing.assert_close(compiled(features), reference(features))
