@@ -44,9 +44,13 @@ def align_mean(concept_means: Tensor, previous: Tensor | None = None) -> Tensor:
     return _complete(axes, previous, concept_means.dtype)
 
 
-def align_max(concept_maps: Sequence[Tensor], window: int | None = None,
-              previous: Tensor | None = None, max_iterations: int = 100,
-              tolerance: float = 1e-6) -> tuple[Tensor, list[float]]:
+def align_max(
+    concept_maps: Sequence[Tensor],
+    window: int | None = None,
+    previous: Tensor | None = None,
+    max_iterations: int = 100,
+    tolerance: float = 1e-6,
+) -> tuple[Tensor, list[float]]:
     """Ascend sum_j mean max <r_j, z>, z the features of concept j, the max over each window.
 
     The objective is convex in R, so its linearisation at the current axes (which location is the
@@ -73,7 +77,7 @@ def align_max(concept_maps: Sequence[Tensor], window: int | None = None,
     means = torch.stack([maps.mean((0, 2, 3)) for maps in concept_maps], dim=1)
     start = align_mean(means) if previous is None else _checked_rotation(previous, means)
     reference = start.double()
-    axes = reference[:len(concept_maps)].mT
+    axes = reference[: len(concept_maps)].mT
     objective, linear = _linearise(concept_maps, axes, window)
     history = [objective]
     for _ in range(max_iterations):
@@ -90,13 +94,14 @@ def align_max(concept_maps: Sequence[Tensor], window: int | None = None,
 
 def mean_objective(rotation: Tensor, concept_means: Tensor) -> float:
     """sum_j <r_j, m_j> for a rotation (C, C) and means (C, k)."""
-    return (rotation[:concept_means.shape[1]].mT * concept_means).sum().item()
+    return (rotation[: concept_means.shape[1]].mT * concept_means).sum().item()
 
 
-def max_objective(rotation: Tensor, concept_maps: Sequence[Tensor],
-                  window: int | None = None) -> float:
+def max_objective(
+    rotation: Tensor, concept_maps: Sequence[Tensor], window: int | None = None
+) -> float:
     """The objective of `align_max` for a rotation (C, C)."""
-    return _linearise(concept_maps, rotation[:len(concept_maps)].double().mT, window)[0]
+    return _linearise(concept_maps, rotation[: len(concept_maps)].double().mT, window)[0]
 
 
 def orthogonality_error(rotation: Tensor) -> float:
@@ -119,8 +124,14 @@ def random_rotation(num_features: int, generator: torch.Generator | None = None)
     return rotation.float()
 
 
-def cayley_search(concept_means: Tensor, previous: Tensor | None = None, num_trials: int = 10,
-                  step: float = 1.0, decrease: float = 1e-4, curvature: float = 0.9) -> Tensor:
+def cayley_search(
+    concept_means: Tensor,
+    previous: Tensor | None = None,
+    num_trials: int = 10,
+    step: float = 1.0,
+    decrease: float = 1e-4,
+    curvature: float = 0.9,
+) -> Tensor:
     """One step of the published search, for comparison: same objective as `align_mean`.
 
     Moves X = R^T along Y(t) = (I + t/2 A)^-1 (I - t/2 A) X with A = G X^T - X G^T and G the gradient
@@ -167,7 +178,7 @@ def _linearise(concept_maps, axes: Tensor, window: int | None) -> tuple[float, T
 
 def _polar(means: Tensor, previous: Tensor) -> Tensor:
     """Orthonormal (C, k) nearest to means (C, k); what they leave free is taken from previous."""
-    tie_break = previous[:means.shape[1]].mT * (1e-9 * means.norm().clamp(min=1e-30))
+    tie_break = previous[: means.shape[1]].mT * (1e-9 * means.norm().clamp(min=1e-30))
     left, _, right = torch.linalg.svd(means + tie_break, full_matrices=False)
     return left @ right
 
@@ -196,8 +207,9 @@ def _checked_rotation(previous: Tensor | None, concept_means: Tensor) -> Tensor:
     if previous is None:
         return torch.eye(len(concept_means), device=concept_means.device)
     if previous.shape != (len(concept_means), len(concept_means)):
-        raise ValueError(f"previous must be (C, C), C = {len(concept_means)}, not "
-                         f"{tuple(previous.shape)}")
+        raise ValueError(
+            f"previous must be (C, C), C = {len(concept_means)}, not {tuple(previous.shape)}"
+        )
     if not orthogonality_error(previous) < 1e-3:
         raise ValueError("previous must be orthogonal: R R^T differs from I by more than 1e-3")
     return previous

@@ -14,6 +14,9 @@ QUALITIES: dict[str, int | None] = {"raw": None, "c23": 23, "c40": 40}
 """Constant rate factor of libx264 for each quality; None leaves the frames as they are."""
 
 FRAME_RATE = 25  # frames per second; it moves the rate control a little
+OPTIONS = {"preset": "medium", "threads": "1", "x264-params": "asm=0"}
+"""Without assembly: on processors with AVX-512, libx264's was seen to write one of several different
+files for the same frames. Plain C also gives the same file on all processors."""
 
 # ITU-R BT.601, limited range: rows give Y, Cb, Cr from R, G, B, all 0..255
 TO_YUV = (
@@ -73,12 +76,13 @@ def encode(frames: np.ndarray, rate_factor: int) -> bytes:
         stream = container.add_stream(
             "libx264",
             rate=FRAME_RATE,
-            options={"crf": str(rate_factor), "preset": "medium", "threads": "1"},
+            options={"crf": str(rate_factor), **OPTIONS},
         )
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for frame in padded:
+        for number, frame in enumerate(padded):
             planes = av.VideoFrame.from_ndarray(to_planes(frame), format="yuv420p")
+            planes.pts = number
             container.mux(stream.encode(planes))
         container.mux(stream.encode())  # flush
     return file.getvalue()
@@ -91,27 +95,28 @@ def decode(video: bytes) -> np.ndarray:
         return np.stack([from_planes(frame.to_ndarray()) for frame in container.decode(video=0)])
 
 
-def compress(frames: np.ndarray, quality: str) -> np.ndarray:
-    """What is left of the frames after one of `QUALITIES`.
+def compress(frames: np.ndarray, quality: str) -> tuple[np.ndarray, int]:
+    """What is left of the frames after one of `QUALITIES`, and the size of the file.
 
     Args:
         frames: (F, H, W, 3) uint8, RGB, any size.
         quality: "raw", "c23" or "c40".
 
     Returns:
-        The same shape, uint8; `frames` itself for "raw".
+        The same shape, uint8, and the number of bytes; for "raw" `frames` itself and its size.
 
     Raises:
         ValueError: unknown quality; the message names the known ones.
 
     Example:
-        >>> compress(np.zeros((2, 33, 31, 3), np.uint8), "c40").shape
+        >>> compress(np.zeros((2, 33, 31, 3), np.uint8), "c40")[0].shape
         (2, 33, 31, 3)
     """
     if quality not in QUALITIES:
         raise ValueError(f"unknown quality {quality!r}; known: {', '.join(QUALITIES)}")
     rate_factor = QUALITIES[quality]
     if rate_factor is None:
-        return frames
+        return frames, frames.nbytes
     height, width = frames.shape[1:3]
-    return decode(encode(frames, rate_factor))[:, :height, :width]
+    video = encode(frames, rate_factor)
+    return decode(video)[:, :height, :width], len(video)

@@ -48,5 +48,6 @@ def compare(predictions: dict[str, pd.DataFrame], reference: str, quality: str) 
                 "num_identities": both["identity"].nunique(),
             }
         )
-    return pd.DataFrame(rows).sort_values("auc", ascending=False, ignore_index=True).replace(-0.0, 0.0)
-
+    return (
+        pd.DataFrame(rows).sort_values("auc", ascending=False, ignore_index=True).replace(-0.0, 0.0)
+    )

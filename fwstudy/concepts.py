@@ -81,7 +81,9 @@ def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
     ]
 
 
-def forged_part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
+def forged_part_concepts(
+    crops: CropSet, count: int | None, seed: int, grid_size: int
+) -> list[Concept]:
     """Exactly one part is forged; the untouched original stands beside it, so identity cancels."""
     concepts = []
     for name in FORGED_PARTS:

@@ -72,13 +72,19 @@ def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decompositi
         evidence = pooled * weight
         gap = (bias + evidence.sum(dim=1) - logits).abs().max().item()
     if pooled.shape[1] != len(weight) or gap > TOLERANCE * max(1, logits.abs().max().item()):
-        raise ValueError("the verdict does not decompose over this layer: it is not before the pooling")
-    return Decomposition(bias, evidence.numpy(force=True), pooled.numpy(force=True), logits.numpy(force=True))
+        raise ValueError(
+            "the verdict does not decompose over this layer: it is not before the pooling"
+        )
+    return Decomposition(
+        bias, evidence.numpy(force=True), pooled.numpy(force=True), logits.numpy(force=True)
+    )
 
 
 def resize(maps: torch.Tensor, size: int) -> np.ndarray:
     """Maps (N, h, w) at input resolution, bilinear: (N, size, size) float32."""
-    return LayerAttribution.interpolate(maps[:, None], (size, size), "bilinear")[:, 0].numpy(force=True)
+    return LayerAttribution.interpolate(maps[:, None], (size, size), "bilinear")[:, 0].numpy(
+        force=True
+    )
 
 
 @torch.inference_mode()

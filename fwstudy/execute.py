@@ -41,7 +41,9 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
     known = papermill.inspect_notebook(source)
     unknown = sorted(set(parameters) - set(known))
     if unknown:
-        raise ValueError(f"{source} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}")
+        raise ValueError(
+            f"{source} has no parameter {', '.join(unknown)}; it has: {', '.join(known)}"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         str(source),

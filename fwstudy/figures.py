@@ -1,15 +1,25 @@
 """Figures: a table or arrays in, a matplotlib Figure out. Colour-blind safe, legible in print."""
 
+import io
 from collections.abc import Sequence
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
 
 COLORS = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr"
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that notebooks can show without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=90)
+        return buffer.getvalue()
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple:
@@ -34,7 +44,9 @@ def contact_sheet(
         inches: size of a cell.
         color_map: for images without colour.
     """
-    figure, axes = new_figure(inches * len(columns), inches * len(rows) + 0.3, len(rows), len(columns))
+    figure, axes = new_figure(
+        inches * len(columns), inches * len(rows) + 0.3, len(rows), len(columns)
+    )
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             axis = axes[i, j]
@@ -49,7 +61,9 @@ def contact_sheet(
     return figure
 
 
-def intervals(table: pd.DataFrame, value: str, group: str, hue: str, reference: float, label: str) -> Figure:
+def intervals(
+    table: pd.DataFrame, value: str, group: str, hue: str, reference: float, label: str
+) -> Figure:
     """Points with 95 % intervals, one row a group, one colour a hue value.
 
     Args:
@@ -78,7 +92,12 @@ def intervals(table: pd.DataFrame, value: str, group: str, hue: str, reference: 
     axis.invert_yaxis()
     axis.set_xlabel(label)
     if len(hues) > 1:
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(hues), frameon=False)
+        figure.legend(
+            *axis.get_legend_handles_labels(),
+            loc="outside upper center",
+            ncols=len(hues),
+            frameon=False,
+        )
     sns.despine(ax=axis)
     return figure
 
@@ -90,7 +109,7 @@ def histories(history: pd.DataFrame) -> Figure:
         history: columns model, step, loss, validation_auc.
     """
     figure, axes = new_figure(8, 3, 1, 2)
-    for axis, value in zip(axes[0], ("loss", "validation_auc")):
+    for axis, value in zip(axes[0], ("loss", "validation_auc"), strict=True):
         sns.lineplot(
             history, x="step", y=value, hue="model", style="model", markers=True,
             palette=COLORS[: history["model"].nunique()], ax=axis, legend=value == "loss",
@@ -103,7 +122,7 @@ def histories(history: pd.DataFrame) -> Figure:
 def correlations(matrices: dict[str, np.ndarray]) -> Figure:
     """Channel correlation matrices side by side on one scale, in absolute value."""
     figure, axes = new_figure(3.4 * len(matrices) + 0.6, 3.6, 1, len(matrices))
-    for axis, (name, matrix) in zip(axes[0], matrices.items()):
+    for axis, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
         image = axis.imshow(np.abs(matrix), vmin=0, vmax=0.5, cmap=SEQUENTIAL)
         axis.set_title(name, fontsize=10)
         axis.set(xlabel="channel", ylabel="channel")
@@ -140,7 +159,10 @@ def overlay(image: np.ndarray, relevance: np.ndarray, limit: float) -> np.ndarra
 
 
 def evidence_panel(
-    rows: Sequence[dict], names: Sequence[str], maps: Sequence[str], title: str = "evidence for a forgery (logit)"
+    rows: Sequence[dict],
+    names: Sequence[str],
+    maps: Sequence[str],
+    title: str = "evidence for a forgery (logit)",
 ) -> Figure:
     """For each face: the image, the truth, one overlay a map, and bars of evidence by named axis.
 
@@ -160,11 +182,15 @@ def evidence_panel(
             axes[i, j].imshow(row[key], cmap="gray")
             axes[i, j].set(xticks=[], yticks=[])
             if i == 0:
-                axes[i, j].set_title({"image": "face", "truth": "changed pixels"}.get(key, key), fontsize=9)
+                axes[i, j].set_title(
+                    {"image": "face", "truth": "changed pixels"}.get(key, key), fontsize=9
+                )
         axes[i, 0].set_ylabel(row["label"], fontsize=9)
         bars = axes[i, -1]
         values = np.asarray(row["evidence"])
-        bars.barh(range(len(names)), values, color=[COLORS[1] if v > 0 else COLORS[4] for v in values])
+        bars.barh(
+            range(len(names)), values, color=[COLORS[1] if v > 0 else COLORS[4] for v in values]
+        )
         bars.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
         bars.axvline(0, color="gray", linewidth=0.8)
         bars.tick_params(axis="x", labelsize=8)

@@ -28,7 +28,9 @@ WHITENESS_IMAGES = 512
 
 
 @torch.inference_mode()
-def normalized_features(detector: Detector, crops: CropSet, count: int = WHITENESS_IMAGES) -> torch.Tensor:
+def normalized_features(
+    detector: Detector, crops: CropSet, count: int = WHITENESS_IMAGES
+) -> torch.Tensor:
     """What the layer makes of its input before its affine map and activation function.
 
     For batch normalisation: standardised channels. For feature whitening: whitened, rotated axes.
@@ -135,16 +137,20 @@ def localisation_table(
         columns identity, variant, method, mass.
     """
     size = test.images.shape[1]
+    priors = {
+        "centre prior": centre_prior(size),
+        "mean-mask prior": mean_mask_prior(training.select(kind="whole")),
+    }
     methods: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
         "Grad-CAM, BatchNorm": lambda images: grad_cam(baseline.model, baseline.layer, images),
         "Grad-CAM, whitened": lambda images: grad_cam(whitened.model, whitened.layer, images),
         "named axes, whitened": lambda images: evidence_maps(
             whitened.model, whitened.layer, images, slice(0, num_named)
         ),
-        "centre prior": lambda images: np.broadcast_to(centre_prior(size), (len(images), size, size)),
-        "mean-mask prior": lambda images, prior=mean_mask_prior(training.select(kind="whole")): (
-            np.broadcast_to(prior, (len(images), size, size))
-        ),
+        **{
+            name: lambda images, prior=prior: np.broadcast_to(prior, (len(images), size, size))
+            for name, prior in priors.items()
+        },
     }
     rows = test.manifest["row"].to_numpy()
     batches = np.array_split(rows, max(1, len(rows) // BATCH_SIZE))
@@ -180,7 +186,9 @@ def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def explanation_metrics(detector: Detector, settings: Whitening, params: Params, crops: CropSet) -> dict:
+def explanation_metrics(
+    detector: Detector, settings: Whitening, params: Params, crops: CropSet
+) -> dict:
     """Purity, named share and whiteness of one variant, on test people at the study's quality.
 
     ``purity`` and ``named_share`` are missing (None) where axes were given no names;

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from fwstudy.whitening import FeatureWhitening, evaluation_mode
 
 
-def create_model(name: str, num_classes: int = 1, pretrained: bool = False,
-                 **options) -> nn.Module:
+def create_model(name: str, num_classes: int = 1, pretrained: bool = False, **options) -> nn.Module:
     """A timm model whose activations are not in place, since attributions hook their inputs.
 
     Args:
@@ -41,8 +40,9 @@ def list_norms(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def replace_norm(model: nn.Module, name: str,
-                 factory: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
+def replace_norm(
+    model: nn.Module, name: str, factory: Callable[[nn.BatchNorm2d], nn.Module]
+) -> nn.Module:
     """Put factory(norm) in the place of the BatchNorm2d of that name; returns the new layer.
 
     Raises:
@@ -101,8 +101,11 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(2, channels, 96, 96, generator=generator)
     model = copy.deepcopy(model)
-    norms = {module: name for name, module in model.named_modules()
-             if isinstance(module, (nn.BatchNorm2d, FeatureWhitening))}
+    norms = {
+        module: name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.BatchNorm2d, FeatureWhitening))
+    }
     for norm in norms:  # an untrained block may end in zeros, which would hide what is added to it
         if norm.weight is not None:
             norm.weight.uniform_(0.5, 1.5)

@@ -28,6 +28,7 @@ class Rendered(Section):
     num_identities: Annotated[int, Field(ge=2, multiple_of=2)]
     clips_per_identity: Count
     frames_per_clip: Count
+    part_frames: Count
 
 
 class Photos(Section):
@@ -63,7 +64,6 @@ class Preprocess(Section):
     further_test_qualities: list[Quality]
     crop_scale: Annotated[float, Field(ge=1)]
     crop_size: Annotated[int, Field(ge=32)]
-    part_frames: Count
     split: Split
     seed: int
     num_workers: int
@@ -163,7 +163,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     with open(path, encoding="utf-8") as file:
         content = yaml.safe_load(file)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")
+        raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")  # noqa: TRY004
     try:
         params = Params(**content)
     except ValidationError as error:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from fwstudy.codec import QUALITIES, compress, encode
+from fwstudy.codec import compress
 from fwstudy.crops import CropSet
 from fwstudy.faces.clips import ORIGINAL, PART_PREFIX, load_clip, load_header
 
@@ -30,7 +30,7 @@ def face_box(landmarks: np.ndarray, scale: float) -> np.ndarray:
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     center, side = (low + high) / 2, (high - low).max() * scale
     corner = np.round(center - side / 2).astype(int)
-    return np.concatenate([corner, corner + max(2, int(round(side)))])
+    return np.concatenate([corner, corner + max(2, round(side))])
 
 
 def crop(image: np.ndarray, box: np.ndarray, size: int, interpolation: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     Args:
         path: a clip file.
         qualities: codec qualities to encode every variant at; forged parts at the first only.
-        settings: ``crop_scale``, ``crop_size``, ``part_frames``.
+        settings: ``crop_scale``, ``crop_size``.
 
     Returns:
         a tuple for each crop: row of the manifest (dict), image (size, size, 3) uint8,
@@ -101,14 +101,15 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     """
     clip, size, crops = load_clip(path), settings["crop_size"], []
     boxes = [face_box(points, settings["crop_scale"]) for points in clip.landmarks]
-    parts = [crop(part, box, size, cv2.INTER_NEAREST) for part, box in zip(clip.parts, boxes)]
+    parts = [
+        crop(part, box, size, cv2.INTER_NEAREST)
+        for part, box in zip(clip.parts, boxes, strict=True)
+    ]
     for name, variant in clip.variants.items():
         kind = "part" if name.startswith(PART_PREFIX) else "whole"
-        num_frames = {"part": settings["part_frames"], "whole": len(boxes)}[kind]
         for quality in qualities[:1] if kind == "part" else qualities:
-            frames = compress(variant.frames, quality)
-            size_in_bytes = len(encode(variant.frames, QUALITIES[quality] or 0))
-            for number, box in enumerate(boxes[:num_frames]):
+            frames, num_bytes = compress(variant.frames, quality)
+            for number, (frame, box) in enumerate(zip(frames, boxes, strict=False)):
                 row = {
                     "clip": clip.name,
                     "frame": number,
@@ -118,11 +119,11 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
                     "label": int(name != ORIGINAL),
                     "identity": clip.identity,
                     "source": variant.source,
-                    "bytes": size_in_bytes,
+                    "bytes": num_bytes,
                     **clip.attributes,
                 }
                 changed = variant.changed[number].astype(np.uint8) * 255
-                image = crop(frames[number], box, size, cv2.INTER_AREA)
+                image = crop(frame, box, size, cv2.INTER_AREA)
                 changed = crop(changed, box, size, cv2.INTER_AREA) > 127
                 crops.append((row, image, changed, parts[number]))
     return crops
@@ -160,11 +161,11 @@ def build_crops(
         joblib.delayed(crop_clip)(
             path, qualities if splits[head["identity"]] == "test" else qualities[:1], settings
         )
-        for path, head in zip(paths, headers)
+        for path, head in zip(paths, headers, strict=True)
     )
     found = joblib.Parallel(n_jobs=num_workers, return_as="generator")(jobs)
     crops = [row for rows in tqdm(found, total=len(paths), desc="clips") for row in rows]
     manifest = pd.DataFrame([row for row, *_ in crops])
     manifest["split"] = manifest["identity"].map(splits)
-    arrays = [np.stack(arrays) for arrays in list(zip(*crops))[1:]]
+    arrays = [np.stack(arrays) for arrays in list(zip(*crops, strict=True))[1:]]
     return CropSet.write(folder, manifest, *arrays)

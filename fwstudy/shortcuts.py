@@ -22,7 +22,10 @@ def background(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
     outside = (parts == PARTS.index("background"))[..., None]
     size = (THUMBNAIL, THUMBNAIL)
     return np.stack(
-        [cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel() for image in images * outside]
+        [
+            cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel()
+            for image in images * outside
+        ]
     )
 
 
@@ -35,7 +38,11 @@ def border(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
         images[:, :, -BORDER:],
     ]
     return np.concatenate(
-        [moment(strip.astype(float), axis=(1, 2)) for strip in strips for moment in (np.mean, np.std)],
+        [
+            moment(strip.astype(float), axis=(1, 2))
+            for strip in strips
+            for moment in (np.mean, np.std)
+        ],
         axis=1,
     )
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.params import Schedule
@@ -42,7 +42,11 @@ def augment(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     shifted = torch.stack(
         [padded[:, i, :, y : y + size, x : x + size] for i, (y, x) in enumerate(shifts)], dim=1
     )
-    gain = 1 + rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1)) + rng.uniform(-1, 1, (batch, 3)) * MAX_GAIN / 3
+    gain = (
+        1
+        + rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1))
+        + rng.uniform(-1, 1, (batch, 3)) * MAX_GAIN / 3
+    )
     offset = rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1)) * np.ones((1, 3))
     gain, offset = (torch.from_numpy(x).to(images)[..., None, None] for x in (gain, offset))
     return shifted * gain + offset
@@ -79,7 +83,9 @@ class PairedBatches:
             number: np.random.default_rng([self.seed, 1, number]).permutation(self.originals)
             for number in np.unique(rounds)
         }
-        originals = np.array([orders[number][turn] for number, turn in zip(rounds, turns)])
+        originals = np.array(
+            [orders[number][turn] for number, turn in zip(rounds, turns, strict=True)]
+        )
         rng = np.random.default_rng([self.seed, 2, step])
         return originals, np.array([rng.choice(self.forgeries[row]) for row in originals])
 
@@ -111,7 +117,9 @@ def save_weights(model: nn.Module, path: Path, **notes) -> None:
     """Write a model's state as safetensors, with notes (JSON values) in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, path, {name: json.dumps(note) for name, note in notes.items()})
+    safetensors.torch.save_file(
+        state, path, {name: json.dumps(note) for name, note in notes.items()}
+    )
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
@@ -170,7 +178,9 @@ class Checkpoint:
                 history = json.loads(file.metadata()["history"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{self.path} is truncated ({error}); delete it to start anew") from error
+            raise ValueError(
+                f"{self.path} is truncated ({error}); delete it to start anew"
+            ) from error
         groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
             group, _, rest = name.partition("/")

@@ -43,7 +43,9 @@ def whitening_factory(settings: Whitening) -> Callable[[nn.Module], FeatureWhite
     )
 
 
-def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Concept]) -> torch.Tensor:
+def whitened_means(
+    layer: FeatureWhitening, model: nn.Module, concepts: list[Concept]
+) -> torch.Tensor:
     """Mean whitened, not yet rotated, activation of each concept, less that of its absence.
 
     Whitening is affine, so the mean of whitened maps is the whitened mean map: one product with W.
@@ -74,7 +76,9 @@ class Alignment:
         interval: steps between two updates.
     """
 
-    def __init__(self, model: nn.Module, layer: FeatureWhitening, concepts: list[Concept], interval: int):
+    def __init__(
+        self, model: nn.Module, layer: FeatureWhitening, concepts: list[Concept], interval: int
+    ):
         self.model, self.layer, self.concepts, self.interval = model, layer, concepts, interval
 
     @torch.no_grad()
@@ -110,7 +114,9 @@ def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
     batches = np.array_split(images, max(1, len(images) // BATCH_SIZE))
     return torch.cat(
         [
-            model.forward_head(model.forward_features(to_tensor(batch, device)), pre_logits=True).cpu()
+            model.forward_head(
+                model.forward_features(to_tensor(batch, device)), pre_logits=True
+            ).cpu()
             for batch in batches
         ]
     )
@@ -160,9 +166,7 @@ def make_variant(
     whole = training.select(kind="whole")
     if settings.norm == "whitening":
         layer = replace_norm(model, name, whitening_factory(settings))
-        rows = whole.manifest["row"].sample(
-            min(CALIBRATION_IMAGES, len(whole)), random_state=seed
-        )
+        rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
         batches = to_tensor(whole.images[np.sort(rows.to_numpy())]).split(BATCH_SIZE)
         update_statistics(model, layer, batches)
         if settings.rotation == "random":

@@ -214,19 +214,33 @@ class FeatureWhitening(nn.Module):
         torch.Size([8, 4, 5, 5])
     """
 
-    def __init__(self, num_features: int, num_groups: int = 1, eps: float = 1e-5,
-                 momentum: float = 0.1, affine: bool = True, solver: str = "eigh",
-                 shrinkage: float | str = "oas", refresh_interval: int = 1,
-                 activation: nn.Module | None = None):
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        solver: str = "eigh",
+        shrinkage: float | str = "oas",
+        refresh_interval: int = 1,
+        activation: nn.Module | None = None,
+    ):
         super().__init__()
         _check_groups(num_features, num_groups)
         _check(eps > 0, f"eps must be above 0, not {eps}")
-        _check(momentum is not None and 0 <= momentum <= 1,
-               f"momentum must be in [0, 1], not {momentum}")
+        _check(
+            momentum is not None and 0 <= momentum <= 1,
+            f"momentum must be in [0, 1], not {momentum}",
+        )
         _check(solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not {solver!r}")
-        _check(shrinkage in ESTIMATORS if isinstance(shrinkage, str) else 0 <= shrinkage <= 1,
-               f"shrinkage must be in [0, 1] or one of {', '.join(ESTIMATORS)}, not {shrinkage!r}")
-        _check(refresh_interval >= 1, f"refresh_interval must be at least 1, not {refresh_interval}")
+        _check(
+            shrinkage in ESTIMATORS if isinstance(shrinkage, str) else 0 <= shrinkage <= 1,
+            f"shrinkage must be in [0, 1] or one of {', '.join(ESTIMATORS)}, not {shrinkage!r}",
+        )
+        _check(
+            refresh_interval >= 1, f"refresh_interval must be at least 1, not {refresh_interval}"
+        )
         self.num_features, self.num_groups = num_features, num_groups
         self.eps, self.momentum, self.affine = eps, momentum, affine
         self.solver, self.shrinkage, self.refresh_interval = solver, shrinkage, refresh_interval
@@ -250,11 +264,17 @@ class FeatureWhitening(nn.Module):
         Example:
             >>> layer = FeatureWhitening.from_batch_norm(nn.BatchNorm2d(6), num_groups=2)
         """
-        _check(isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None,
-               f"norm must be a BatchNorm2d that tracks its statistics, not {norm}")
+        _check(
+            isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None,
+            f"norm must be a BatchNorm2d that tracks its statistics, not {norm}",
+        )
         fused = [m for m in norm.children() if not isinstance(m, nn.Identity)]
-        copied = {"eps": norm.eps, "momentum": norm.momentum, "affine": norm.affine,
-                  "activation": nn.Sequential(*fused) if fused else None}
+        copied = {
+            "eps": norm.eps,
+            "momentum": norm.momentum,
+            "affine": norm.affine,
+            "activation": nn.Sequential(*fused) if fused else None,
+        }
         layer = cls(norm.num_features, **(copied | options)).to(norm.running_var)
         with torch.no_grad():
             layer.running_mean.copy_(norm.running_mean)
@@ -267,8 +287,10 @@ class FeatureWhitening(nn.Module):
         return layer.train(norm.training)
 
     def forward(self, features: Tensor) -> Tensor:
-        _check(features.ndim == 4 and features.shape[1] == self.num_features,
-               f"features must be (N, {self.num_features}, H, W), not {tuple(features.shape)}")
+        _check(
+            features.ndim == 4 and features.shape[1] == self.num_features,
+            f"features must be (N, {self.num_features}, H, W), not {tuple(features.shape)}",
+        )
         with torch.autocast(features.device.type, enabled=False):
             rows = as_rows(features.to(torch.promote_types(features.dtype, torch.float32)))
             mean, whitening = self._observe(rows) if self.training else self._recall(rows)
@@ -437,8 +459,10 @@ def _mean_variance(covariance: Tensor) -> Tensor:
 
 
 def _check_groups(num_features: int, num_groups: int) -> None:
-    _check(num_groups >= 1 and num_features % num_groups == 0,
-           f"num_groups must divide num_features = {num_features}, not {num_groups}")
+    _check(
+        num_groups >= 1 and num_features % num_groups == 0,
+        f"num_groups must divide num_features = {num_features}, not {num_groups}",
+    )
 
 
 def _check(condition: bool, message: str) -> None:

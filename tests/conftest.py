@@ -66,6 +66,6 @@ def crops(clip_paths, tmp_path_factory):
         ["c23", "c40"],
         {"train": 0.5, "validation": 0.25, "test": 0.25},
         seed=0,
-        settings={"crop_scale": 1.3, "crop_size": 64, "part_frames": 1},
+        settings={"crop_scale": 1.3, "crop_size": 64},
         num_workers=1,
     )

@@ -38,8 +38,12 @@ def test_docstring_examples():
 
 
 @settings(max_examples=20, deadline=None)
-@given(size=st.integers(1, 12), share=st.floats(0, 1), seed=st.integers(0, 100),
-       dtype=st.sampled_from([torch.float32, torch.float64]))
+@given(
+    size=st.integers(1, 12),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 100),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
 def test_align_mean_is_orthogonal_and_reaches_the_nuclear_norm(size, share, seed, dtype):
     generator = torch.Generator().manual_seed(seed)
     count = 1 + int(share * (size - 1))
@@ -101,7 +105,9 @@ def test_orthogonal_after_thousands_of_updates():
     assert abs(torch.linalg.det(rotation.double()).item()) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("means", [torch.zeros(6, 3), torch.eye(6)[:, :3] * torch.tensor([1, 0, 1])])
+@pytest.mark.parametrize(
+    "means", [torch.zeros(6, 3), torch.eye(6)[:, :3] * torch.tensor([1, 0, 1])]
+)
 def test_zero_means_keep_the_previous_axes(means):
     previous = torch.eye(6) if means.any() else random_rotation(6)
     torch.testing.assert_close(align_mean(means, previous), previous, atol=1e-6, rtol=0)
@@ -120,15 +126,18 @@ def test_any_scale(scale):
     torch.testing.assert_close(align_mean(means * scale), align_mean(means), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("means", "previous", "message"), [
-    (torch.ones(3), None, r"concept_means must be \(C, k\) with 1 <= k <= C, not \(3,\)"),
-    (torch.ones(3, 4), None, r"concept_means must be .* not \(3, 4\)"),
-    (torch.ones(3, 0), None, r"concept_means must be .* not \(3, 0\)"),
-    (torch.full((3, 1), torch.nan), None, "concept_means must be finite"),
-    (torch.ones(3, 1), torch.eye(4), r"previous must be \(C, C\), C = 3, not \(4, 4\)"),
-    (torch.ones(3, 1), 2 * torch.eye(3), "previous must be orthogonal"),
-    (torch.ones(3, 1), torch.full((3, 3), torch.nan), "previous must be orthogonal"),
-])
+@pytest.mark.parametrize(
+    ("means", "previous", "message"),
+    [
+        (torch.ones(3), None, r"concept_means must be \(C, k\) with 1 <= k <= C, not \(3,\)"),
+        (torch.ones(3, 4), None, r"concept_means must be .* not \(3, 4\)"),
+        (torch.ones(3, 0), None, r"concept_means must be .* not \(3, 0\)"),
+        (torch.full((3, 1), torch.nan), None, "concept_means must be finite"),
+        (torch.ones(3, 1), torch.eye(4), r"previous must be \(C, C\), C = 3, not \(4, 4\)"),
+        (torch.ones(3, 1), 2 * torch.eye(3), "previous must be orthogonal"),
+        (torch.ones(3, 1), torch.full((3, 3), torch.nan), "previous must be orthogonal"),
+    ],
+)
 def test_errors(means, previous, message):
     with pytest.raises(ValueError, match=message):
         align_mean(means, previous)
@@ -187,13 +196,16 @@ def test_align_max_without_iterations_is_the_start():
     assert len(history) == 1
 
 
-@pytest.mark.parametrize(("maps", "message"), [
-    ([], "concept_maps must be tensors"),
-    ([torch.randn(3, 4)], "concept_maps must be tensors"),
-    ([torch.randn(0, 4, 2, 2)], "concept_maps must be tensors"),
-    (torch.randn(5, 2, 4, 2, 2), "1 <= k <= C"),
-    ([torch.full((1, 4, 2, 2), torch.nan)], "must be finite"),
-])
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ([], "concept_maps must be tensors"),
+        ([torch.randn(3, 4)], "concept_maps must be tensors"),
+        ([torch.randn(0, 4, 2, 2)], "concept_maps must be tensors"),
+        (torch.randn(5, 2, 4, 2, 2), "1 <= k <= C"),
+        ([torch.full((1, 4, 2, 2), torch.nan)], "must be finite"),
+    ],
+)
 def test_align_max_errors(maps, message):
     with pytest.raises(ValueError, match=message):
         align_max(maps)

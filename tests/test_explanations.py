@@ -73,7 +73,7 @@ def test_part_concept_shows_the_part_alone(training):
 
 def test_forged_part_differs_from_its_original_at_the_part(training):
     for concept in concepts.forged_part_concepts(training, None, 0, 3):
-        assert len(concept.shown) == training.manifest["identity"].nunique()
+        assert len(concept.shown) == 2 * training.manifest["identity"].nunique()
         assert ((concept.shown - concept.absent).abs() > 0.2).any()
 
 
@@ -108,7 +108,9 @@ def test_aligned_axes_answer_to_their_concepts_more_than_random_ones(baseline, s
     assert means["aligned"] > 3 * abs(means["random"])
 
 
-def test_updates_keep_the_rotation_orthogonal_and_the_unnamed_axes_still(baseline, settings, training):
+def test_updates_keep_the_rotation_orthogonal_and_the_unnamed_axes_still(
+    baseline, settings, training
+):
     model, name, after_step = variants.make_variant(baseline, settings, training, seed=0)
     layer = model.get_submodule(name)
     before = layer.rotation.clone()

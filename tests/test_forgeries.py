@@ -203,3 +203,15 @@ def test_part_map_names_every_part_on_its_side():
     assert {PARTS[index] for index in np.unique(parts)} == {"background", "skin", *FORGED_PARTS}
     assert parts[64, 64 + 15] == PARTS.index("left_eye")
     assert parts[64, 64 - 15] == PARTS.index("right_eye")
+
+
+def test_colour_transfer_leaves_black_black():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((32, 32), bool)
+    mask[:, :20] = True
+    forged = rng.normal((230, 170, 120), 6, (32, 32, 3)).clip(0, 255)
+    forged[:, 24:] = 8
+    image = rng.normal((120, 90, 90), 6, (32, 32, 3)).clip(0, 255)
+    moved = blending.transfer_colour(forged, image, mask, mask)
+    dark = moved[:, 24:].mean((0, 1))
+    assert np.ptp(dark) < 6 and dark.max() < 20

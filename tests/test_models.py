@@ -53,8 +53,11 @@ def test_every_family_takes_a_whitening_layer(name):
         assert last_norm(model) == expected
     norm = model.get_submodule(chosen)
     num_groups = 8 if norm.num_features % 8 == 0 else 1
-    layer = replace_norm(model, chosen, partial(
-        FeatureWhitening.from_batch_norm, num_groups=num_groups, refresh_interval=2))
+    layer = replace_norm(
+        model,
+        chosen,
+        partial(FeatureWhitening.from_batch_norm, num_groups=num_groups, refresh_interval=2),
+    )
     assert model.get_submodule(chosen) is layer
     assert chosen not in list_norms(model)
     if expected is not None:
@@ -123,8 +126,14 @@ def test_find_classifier_without_one():
 
 
 def tail(*layers):
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), *layers,
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        *layers,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 1),
+    )
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.ReLU(), nn.SiLU(), nn.Identity()])

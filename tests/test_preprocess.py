@@ -97,21 +97,21 @@ def test_crop_set(crops):
 def test_changed_pixels_are_where_the_crops_differ(crops):
     forged = crops.select(kind="whole", variant="FaceSwap", quality="c23")
     rows, originals = forged.manifest["row"], forged.manifest["original_row"]
-    difference = np.abs(
-        crops.images[rows].astype(int) - crops.images[originals].astype(int)
-    ).max(axis=-1)
+    difference = np.abs(crops.images[rows].astype(int) - crops.images[originals].astype(int)).max(
+        axis=-1
+    )
     inside = difference[crops.changed[rows]].mean()
     assert inside > 10 * difference[~crops.changed[rows]].mean()
 
 
 def test_select(crops):
     part = crops.select(kind="part", variant=["nose", "mouth"])
-    assert len(part) == 2 * NUM_PEOPLE
+    assert len(part) == 2 * 2 * NUM_PEOPLE
     assert set(part.manifest["variant"]) == {"nose", "mouth"}
 
 
 def test_workers_do_not_change_a_pixel(clip_paths, crops, tmp_path):
-    settings = {"crop_scale": 1.3, "crop_size": 64, "part_frames": 1}
+    settings = {"crop_scale": 1.3, "crop_size": 64}
     shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
     again = preprocess.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
     np.testing.assert_array_equal(again.images, crops.images)

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 import yaml
 
+from fwstudy.headline import BLOCK, headline_table
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -78,7 +80,7 @@ def test_notebook_form(path):
     for cell in code:
         assert not cell.outputs and cell.execution_count is None
         assert len(cell.source.splitlines()) <= 15, cell.source
-        assert not re.search(r"^\s*(def|class)\s", cell.source, re.M), cell.source
+        assert not re.search(r"^\s*(def|class)\s", cell.source, re.MULTILINE), cell.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -105,7 +107,7 @@ def test_stages_declare_params_that_exist():
 def test_pins_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lock = (ROOT / "requirements.lock").read_text()
-    locked = dict(re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", lock, re.M))
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", lock, re.MULTILINE))
     groups = project["project"]["dependencies"] + project["dependency-groups"]["test"]
     for requirement in groups:
         name, _, version = requirement.partition("==")
@@ -127,3 +129,8 @@ def test_no_addresses_of_machines_in_executed_notebooks():
     for path in (ROOT / "notebooks" / "executed").glob("*.ipynb"):
         text = path.read_text()
         assert str(ROOT) not in text and str(Path.home()) + "/" not in text, path.name
+
+
+def test_headline_of_the_readme_is_that_of_the_results():
+    block = BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert block[0].split("-->\n", 1)[1] == headline_table(ROOT / "data" / "results") + block[2]

@@ -72,7 +72,9 @@ def test_learning_rate_warms_up_and_ends_near_zero():
 
 def test_fit_learns_and_keeps_the_best(splits, tmp_path):
     model = tiny_model()
-    schedule = SCHEDULE.model_copy(update={"steps": 60, "evaluation_interval": 20, "learning_rate": 0.02})
+    schedule = SCHEDULE.model_copy(
+        update={"steps": 60, "evaluation_interval": 20, "learning_rate": 0.02}
+    )
     history = training.fit(model, *splits, schedule, 8, 0, tmp_path / "state")
     assert history["step"].tolist() == [20, 40, 60]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]

@@ -104,8 +104,11 @@ def test_shrink_keeps_the_trace_and_reaches_the_identity():
 
 @pytest.mark.parametrize("solver", CONVERGED)
 @settings(max_examples=8, deadline=None)
-@given(size=st.integers(1, 12), groups=st.integers(1, 3),
-       dtype=st.sampled_from([torch.float32, torch.float64]))
+@given(
+    size=st.integers(1, 12),
+    groups=st.integers(1, 3),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
 def test_solver_whitens(solver, size, groups, dtype):
     matrix = spd(size, 100.0, (groups,), dtype)
     whitening = SOLVERS[solver](matrix, 1e-12)
@@ -167,7 +170,8 @@ def test_solver_gradient(solver):
     factor = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
     ridge = torch.eye(4, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda a: SOLVERS[solver](a @ a.mT + ridge, 1e-3), factor, atol=1e-4)
+        lambda a: SOLVERS[solver](a @ a.mT + ridge, 1e-3), factor, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("solver", CONVERGED)
@@ -175,8 +179,9 @@ def test_gradient_is_finite_and_right_at_equal_eigenvalues(solver):
     # d/dS of tr S^(-1/2) at S = 4 I is -S^(-3/2) / 2 = -I / 16; the same for L^-1.
     matrix = (4 * torch.eye(3, dtype=torch.float64)).requires_grad_()
     SOLVERS[solver](matrix, 1e-12).diagonal().sum().backward()
-    torch.testing.assert_close(matrix.grad, -torch.eye(3, dtype=torch.float64) / 16,
-                               atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        matrix.grad, -torch.eye(3, dtype=torch.float64) / 16, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("solver", CONVERGED)
@@ -203,8 +208,9 @@ def test_exact_training_output_is_white(solver, groups):
     layer = FeatureWhitening(8, groups, eps=1e-8, solver=solver, shrinkage=0.0)
     output = layer(features)
     blocks = covariance(output.double(), groups)[1]
-    torch.testing.assert_close(blocks, torch.eye(8 // groups).double().expand_as(blocks),
-                               atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        blocks, torch.eye(8 // groups).double().expand_as(blocks), atol=1e-4, rtol=0
+    )
     assert output.mean((0, 2, 3)).abs().max() < 1e-5
 
 
@@ -217,15 +223,21 @@ def test_one_channel_groups_are_a_batch_norm(mode):
         torch.testing.assert_close(layer(batch), norm(batch), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(layer.running_covariance.flatten(), norm.running_var)
     torch.testing.assert_close(layer.running_mean, norm.running_mean)
-    torch.testing.assert_close(layer.train(mode)(features), norm.train(mode)(features),
-                               atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        layer.train(mode)(features), norm.train(mode)(features), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("act_layer", [nn.ReLU, nn.SiLU, nn.Identity, None])
 @pytest.mark.parametrize("solver", CONVERGED)
 def test_from_batch_norm_equals_it_in_evaluation(act_layer, solver):
-    norm = nn.BatchNorm2d(8) if act_layer is None else BatchNormAct2d(
-        8, act_layer=act_layer, inplace=False, eps=1e-3, drop_layer=lambda: nn.Dropout(0.5))
+    norm = (
+        nn.BatchNorm2d(8)
+        if act_layer is None
+        else BatchNormAct2d(
+            8, act_layer=act_layer, inplace=False, eps=1e-3, drop_layer=lambda: nn.Dropout(0.5)
+        )
+    )
     for _ in range(5):
         norm(correlated(4, 8, 3, 3))
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
@@ -284,8 +296,9 @@ def test_exact_training_ignores_an_affine_change_of_its_input():
     layer = FeatureWhitening(4, eps=1e-10, shrinkage=0.0).double()
     one = layer(features).movedim(1, -1).reshape(-1, 4)
     other = layer(torch.einsum("dc,nchw->ndhw", mixing, features) + 1).movedim(1, -1).reshape(-1, 4)
-    torch.testing.assert_close(torch.cdist(one, one), torch.cdist(other, other),
-                               atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.cdist(one, one), torch.cdist(other, other), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("interval", [1, 5])
@@ -369,17 +382,20 @@ def test_one_location_is_refused_in_training_only():
 # --- errors
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"num_groups": 4}, "num_groups must divide num_features = 6, not 4"),
-    ({"num_groups": 0}, "num_groups must divide num_features = 6, not 0"),
-    ({"eps": 0.0}, "eps must be above 0, not 0.0"),
-    ({"momentum": 1.5}, r"momentum must be in \[0, 1\], not 1.5"),
-    ({"momentum": None}, r"momentum must be in \[0, 1\], not None"),
-    ({"solver": "qr"}, "solver must be one of eigh, cholesky, newton_schulz, .*, not 'qr'"),
-    ({"shrinkage": -0.1}, r"shrinkage must be in \[0, 1\] or one of oas, not -0.1"),
-    ({"shrinkage": "best"}, r"shrinkage must be in \[0, 1\] or one of oas, not 'best'"),
-    ({"refresh_interval": 0}, "refresh_interval must be at least 1, not 0"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_groups": 4}, "num_groups must divide num_features = 6, not 4"),
+        ({"num_groups": 0}, "num_groups must divide num_features = 6, not 0"),
+        ({"eps": 0.0}, "eps must be above 0, not 0.0"),
+        ({"momentum": 1.5}, r"momentum must be in \[0, 1\], not 1.5"),
+        ({"momentum": None}, r"momentum must be in \[0, 1\], not None"),
+        ({"solver": "qr"}, "solver must be one of eigh, cholesky, newton_schulz, .*, not 'qr'"),
+        ({"shrinkage": -0.1}, r"shrinkage must be in \[0, 1\] or one of oas, not -0.1"),
+        ({"shrinkage": "best"}, r"shrinkage must be in \[0, 1\] or one of oas, not 'best'"),
+        ({"refresh_interval": 0}, "refresh_interval must be at least 1, not 0"),
+    ],
+)
 def test_argument_errors(options, message):
     with pytest.raises(ValueError, match=message):
         FeatureWhitening(6, **options)
@@ -400,8 +416,15 @@ def test_state_dict_round_trip(interval):
     for _ in range(5):
         layer(correlated(4, 6, 3, 3))
     state = copy.deepcopy(layer.state_dict())
-    assert list(state) == ["weight", "bias", "running_mean", "running_covariance", "whitening",
-                           "rotation", "num_batches_tracked"]
+    assert list(state) == [
+        "weight",
+        "bias",
+        "running_mean",
+        "running_covariance",
+        "whitening",
+        "rotation",
+        "num_batches_tracked",
+    ]
     features = correlated(2, 6, 3, 3)
     evaluated = FeatureWhitening(6, 2).eval()
     evaluated.load_state_dict(state)  # written in training: its whitening matrix was out of date
@@ -416,8 +439,10 @@ def test_state_dict_round_trip(interval):
 @pytest.mark.parametrize("interval", [1, 2])
 def test_autocast_keeps_statistics_in_float32(dtype, interval):
     features = correlated(4, 8, 4, 4).to(dtype)
-    layer, reference = FeatureWhitening(8, refresh_interval=interval), FeatureWhitening(
-        8, refresh_interval=interval)
+    layer, reference = (
+        FeatureWhitening(8, refresh_interval=interval),
+        FeatureWhitening(8, refresh_interval=interval),
+    )
     for _ in range(3):
         with torch.autocast("cpu", dtype=dtype):
             output = layer(features)
@@ -440,14 +465,21 @@ def test_inference_mode():
 def test_channels_last_input():
     features, layer = correlated(2, 4, 3, 3), FeatureWhitening(4)
     reference = copy.deepcopy(layer)
-    torch.testing.assert_close(layer(features.to(memory_format=torch.channels_last)),
-                               reference(features))
+    torch.testing.assert_close(
+        layer(features.to(memory_format=torch.channels_last)), reference(features)
+    )
 
 
 @settings(max_examples=15, deadline=None)
-@given(groups=st.integers(1, 3), size=st.integers(1, 4), batch=st.integers(2, 4),
-       height=st.integers(1, 4), width=st.integers(1, 4), interval=st.integers(1, 3),
-       dtype=st.sampled_from([torch.float32, torch.float64]))
+@given(
+    groups=st.integers(1, 3),
+    size=st.integers(1, 4),
+    batch=st.integers(2, 4),
+    height=st.integers(1, 4),
+    width=st.integers(1, 4),
+    interval=st.integers(1, 3),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
 def test_any_shape(groups, size, batch, height, width, interval, dtype):
     layer = FeatureWhitening(groups * size, groups, refresh_interval=interval).to(dtype)
     features = torch.randn(batch, groups * size, height, width, dtype=dtype)

@@ -48,7 +48,7 @@ def transfer_colour(
 
     Returns:
         (H, W, 3) float32, 0..255; `forged` unchanged if a mask has fewer than `MIN_PIXELS`. Unlike
-        in the original, the shift of the hue fades towards black, so that pupils and open mouths
+        in the original, the change of hue fades towards black, so that pupils and open mouths
         keep their colour.
     """
     forged = forged.astype(np.float32)
@@ -60,11 +60,9 @@ def transfer_colour(
     there, here = source[forged_mask], wanted[image_mask]
     ratio = np.clip(here.std(0) / (there.std(0) + 1e-3), *STD_RATIO)
     ratio[0] = min(ratio[0], here[:, 0].mean() / (there[:, 0].mean() + 1e-3))  # black stays black
-    moved = (source - there.mean(0)) * ratio + there.mean(0)
-    shift = np.broadcast_to(here.mean(0) - there.mean(0), moved.shape).copy()
-    shift[..., 1:] *= np.clip(source[..., :1] / (there[:, 0].mean() + 1e-3), 0, 1)  # and grey
-    moved = moved + shift
-    return np.clip(cv2.cvtColor(moved, cv2.COLOR_LAB2RGB), 0, 1) * 255
+    change = (source - there.mean(0)) * ratio + here.mean(0) - source
+    change[..., 1:] *= np.clip(source[..., :1] / (there[:, 0].mean() + 1e-3), 0, 1)  # and grey
+    return np.clip(cv2.cvtColor(source + change, cv2.COLOR_LAB2RGB), 0, 1) * 255
 
 
 def transfer_light(
@@ -168,13 +166,13 @@ def match_sharpness(
     if mask.sum() < MIN_PIXELS:
         return forged
     detail = forged - _blur(forged, 1.0)
-
-    def strength(picture: np.ndarray) -> float:
-        return _robust_std((_blur(picture, 0.6) - _blur(picture, 2.0)).mean(-1)[mask])
-
-    wanted = strength(image)
-    best = min(SHARPNESS, key=lambda amount: abs(strength(forged + amount * detail) - wanted))
-    return forged + competence * best * detail
+    # Filters are linear: filter once, then try the amounts on the masked pixels alone.
+    wanted, plain, added = (
+        (_blur(gray, 0.6) - _blur(gray, 2.0))[mask]
+        for gray in (picture.mean(axis=-1) for picture in (image, forged, detail))
+    )
+    gaps = [abs(_robust_std(plain + amount * added) - _robust_std(wanted)) for amount in SHARPNESS]
+    return forged + competence * SHARPNESS[np.argmin(gaps)] * detail
 
 
 def match_noise(

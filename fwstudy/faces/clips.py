@@ -52,6 +52,8 @@ class Portrait:
 class Variant:
     """The frames of a clip after (or, for the original, without) one forgery.
 
+    A forged variant may hold the first frames of the clip only; F is then smaller than the clip's.
+
     Args:
         frames: (F, H, W, 3) uint8, RGB.
         changed: (F, H, W) bool, the pixels that differ from the original: exact, before any codec.
@@ -97,9 +99,10 @@ def save_clip(folder: Path, clip: Clip) -> Path:
     original = clip.variants[ORIGINAL].frames
     arrays = {"landmarks": clip.landmarks.astype(np.float32), "parts": clip.parts}
     for name, variant in clip.variants.items():
-        arrays[f"{name}/frames"] = (
-            original if name == ORIGINAL else variant.frames - original
-        )  # uint8 arithmetic: modulo 256
+        frames = variant.frames
+        if name != ORIGINAL:
+            frames = frames - original[: len(frames)]  # uint8 arithmetic: modulo 256
+        arrays[f"{name}/frames"] = frames
         if name != ORIGINAL:
             arrays[f"{name}/region"] = variant.region
     header = {
@@ -126,7 +129,9 @@ def load_header(path: Path) -> dict:
         with np.load(path) as file:
             return json.loads(str(file["header"]))
     except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable clip ({error}); delete it and run again") from error
+        raise ValueError(
+            f"{path} is not a readable clip ({error}); delete it and run again"
+        ) from error
 
 
 def load_clip(path: Path) -> Clip:
@@ -146,13 +151,15 @@ def load_clip(path: Path) -> Clip:
                 continue
             difference = arrays[f"{name}/frames"]
             variants[name] = Variant(
-                frames=original + difference,
+                frames=original[: len(difference)] + difference,
                 changed=difference.any(axis=-1),
                 region=arrays[f"{name}/region"],
                 source=source,
             )
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable clip ({error}); delete it and run again") from error
+        raise ValueError(
+            f"{path} is not a readable clip ({error}); delete it and run again"
+        ) from error
     return Clip(
         name=header["name"],
         identity=header["identity"],

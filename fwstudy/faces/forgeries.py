@@ -22,19 +22,20 @@ from . import blending, warp
 from .clips import FAMILIES, FORGED_PARTS, Portrait
 
 # Difficulty. Lengths are shares of the interocular distance; ranges are drawn from uniformly.
-COMPETENCE = (0.7, 1.0)  # share of missing noise and sharpness that the forger restores
+COMPETENCE = (0.0, 0.4)  # share of missing noise and sharpness that the forger restores
 POISSON_SHARE = 0.5  # FaceSwap: how often the seam is solved by Poisson instead of feathering
 FACE_INSET = 0.04  # how far a swapped face stays inside the outline
-SWAP_FEATHER = (0.06, 0.20)
+SWAP_FEATHER = (0.02, 0.10)
 REENACT_FEATHER = (0.08, 0.16)
-REENACT_GAIN = 0.012  # Face2Face: standard deviation of the error of the three colour gains
+REENACT_GAIN = 0.02  # Face2Face: standard deviation of the error of the three colour gains
 REENACT_SHIFT = 0.3  # Face2Face: px, tracking error that makes the forger resample the face
-DEEPFAKE_RESOLUTION = (0.55, 0.9)  # size of the generated face, share of its size in the frame
+REENACT_BLUR = 0.7  # Face2Face: px, what the two resamplings of texture and rendering cost
+DEEPFAKE_RESOLUTION = (0.4, 0.6)  # size of the generated face, share of its size in the frame
 DEEPFAKE_COVER = 0.68  # share of the square crop that the inner face spans
 DEEPFAKE_FEATHER = (0.10, 0.22)
 TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
-TEXTURE_GRID = 0.008  # standard deviation of the gain of each phase of that up-sampling
-TEXTURE_SHARPEN = 0.5
+TEXTURE_GRID = 0.02  # standard deviation of the gain of each phase of that up-sampling
+TEXTURE_SHARPEN = 0.0
 TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
 PART_LIGHT = 0.25  # scale on which the light around an exchanged part is matched
@@ -91,7 +92,8 @@ def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
     moved = warp.align_portrait(donor, shift, target.parts.shape)
     outline = np.concatenate([warp.face_outline(p.landmarks) for p in (target, moved)])
     support = _shared_support(target, moved, outline)
-    forged = _restore(moved.image, target, support, rng) * (1 + rng.normal(0, REENACT_GAIN, 3))
+    soft = cv2.GaussianBlur(moved.image, (0, 0), REENACT_BLUR)
+    forged = _restore(soft, target, support, rng) * (1 + rng.normal(0, REENACT_GAIN, 3))
     return _blend(forged, target, support, rng.uniform(*REENACT_FEATHER))
 
 

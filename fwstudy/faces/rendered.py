@@ -127,11 +127,18 @@ def _forged(
     for target, (image, region) in zip(targets, forgeries, strict=True):
         frames.append(image)
         changed.append((image != target.image).any(axis=-1))
-        regions.append(np.ceil(region * 255).clip(0, 255).astype(np.uint8))
+        regions.append(np.round(region * 255).astype(np.uint8))
     return Variant(np.stack(frames), np.stack(changed), np.stack(regions), source)
 
 
-def build_clip(seed: int, identity_index: int, clip_index: int, num_frames: int, size: int) -> Clip:
+def build_clip(
+    seed: int,
+    identity_index: int,
+    clip_index: int,
+    num_frames: int,
+    size: int,
+    part_frames: int | None = None,
+) -> Clip:
     """Render one clip and forge it in every way.
 
     FaceSwap takes the partner's own frame nearest in pose; Face2Face the same person with the
@@ -145,6 +152,7 @@ def build_clip(seed: int, identity_index: int, clip_index: int, num_frames: int,
         clip_index: which of the person's clips.
         num_frames: how many frames, 0.2 s apart.
         size: side of the pictures in pixels.
+        part_frames: in how many of the first frames single parts are forged; None for all.
     """
     shape = (num_frames, size)
     own = _studio(seed, identity_index, clip_index, *shape)
@@ -178,11 +186,13 @@ def build_clip(seed: int, identity_index: int, clip_index: int, num_frames: int,
     for number, part in enumerate(FORGED_PARTS):
         key = [seed, _FORGERY, identity_index, clip_index, len(FAMILIES) + number]
         variants[PART_PREFIX + part] = _forged(
-            targets,
+            targets[:part_frames],
             partner_name,
             (
                 swap_part(target, donor, part, np.random.default_rng(key))
-                for target, donor in zip(targets, donors["Deepfakes"], strict=True)
+                for target, donor in zip(
+                    targets[:part_frames], donors["Deepfakes"][:part_frames], strict=True
+                )
             ),
         )
     return Clip(
@@ -206,7 +216,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _build_pair(
-    folder: Path, seed: int, pair: int, clips_per_identity: int, num_frames: int, size: int
+    folder: Path, seed: int, pair: int, clips_per_identity: int, *shape: int | None
 ) -> list[Path]:
     """Write the clips of two people; those already there and readable are kept."""
     cv2.setNumThreads(1)
@@ -215,7 +225,7 @@ def _build_pair(
         for identity_index in (2 * pair, 2 * pair + 1):
             path = folder / f"{clip_name(identity_index, clip_index)}.npz"
             if not _is_readable(path):
-                clip = build_clip(seed, identity_index, clip_index, num_frames, size)
+                clip = build_clip(seed, identity_index, clip_index, *shape)
                 path = save_clip(folder, clip)
             paths.append(path)
     return paths
@@ -229,6 +239,7 @@ def render_dataset(
     size: int,
     seed: int,
     num_workers: int,
+    part_frames: int | None = None,
 ) -> list[Path]:
     """Write the whole data set; an interrupted run is taken up where it stopped.
 
@@ -240,6 +251,7 @@ def render_dataset(
         size: side of the pictures in pixels.
         seed: of the data set.
         num_workers: processes; the result does not depend on it.
+        part_frames: in how many of the first frames single parts are forged; None for all.
 
     Returns:
         the clips' files, sorted.
