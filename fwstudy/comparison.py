@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from fwstudy.metrics import identity_interval, score_auc
+from fwstudy.metrics import group_interval, score_auc
 
-KEYS = ["identity", "clip", "frame", "variant", "quality", "label"]
+KEYS = ["group", "identity", "clip", "frame", "variant", "quality", "label"]
 
 
 def auc_difference(table: pd.DataFrame) -> float:
@@ -23,7 +23,7 @@ def compare(predictions: dict[str, pd.DataFrame], reference: str, quality: str) 
 
     Returns:
         columns variant, auc, auc_low, auc_high, difference, difference_low, difference_high
-        (intervals by identity), num_images, num_identities.
+        (intervals by group), num_images, num_identities.
 
     Raises:
         ValueError: a model was scored on other images than the reference (named).
@@ -35,9 +35,9 @@ def compare(predictions: dict[str, pd.DataFrame], reference: str, quality: str) 
         if len(both) != len(base):
             raise ValueError(f"{name} and {reference} were not scored on the same images")
         both = both[both["quality"] == quality]
-        low, high = identity_interval(both, score_auc)
+        low, high = group_interval(both, score_auc)
         row = {"variant": name, "auc": score_auc(both), "auc_low": low, "auc_high": high}
-        low, high = identity_interval(both, auc_difference)
+        low, high = group_interval(both, auc_difference)
         rows.append(
             row
             | {

@@ -25,13 +25,13 @@ class Concept:
         name: shown in figures.
         shown: (n, 3, S, S) float32 in [-1, 1], images with the concept.
         absent: (n, 3, S, S), the same images without it; None compares with the average image.
-        identities: (n,) str, the person in each image.
+        groups: (n,) str, the group of people (`fwstudy.preprocess.lending_groups`) of each image.
     """
 
     name: str
     shown: torch.Tensor
     absent: torch.Tensor | None
-    identities: np.ndarray
+    groups: np.ndarray
 
 
 def sample_rows(crops: CropSet, count: int | None, seed: int) -> np.ndarray:
@@ -42,9 +42,9 @@ def sample_rows(crops: CropSet, count: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
-def identities_of(crops: CropSet, rows: np.ndarray) -> np.ndarray:
-    """The person in each row of the manifest."""
-    return crops.manifest.set_index("row").loc[rows, "identity"].to_numpy()
+def groups_of(crops: CropSet, rows: np.ndarray) -> np.ndarray:
+    """The group of people of each row of the manifest."""
+    return crops.manifest.set_index("row").loc[rows, "group"].to_numpy()
 
 
 def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
@@ -54,7 +54,7 @@ def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
     are scaled to [-1, 1].
     """
     rows = sample_rows(crops.select(kind="whole"), count, seed)
-    images, edges = to_tensor(crops.images[rows]), None
+    images = to_tensor(crops.images[rows])
     edges = np.linspace(0, images.shape[-1], grid_size + 1).round().astype(int)
     concepts = []
     for i in range(grid_size):
@@ -62,7 +62,7 @@ def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
             keep = torch.zeros_like(images[:1])
             keep[..., edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 1
             name = f"row {i + 1}, column {j + 1}"
-            concepts.append(Concept(name, images * keep, None, identities_of(crops, rows)))
+            concepts.append(Concept(name, images * keep, None, groups_of(crops, rows)))
     return concepts
 
 
@@ -75,7 +75,7 @@ def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
             name,
             images * (parts == PARTS.index(name))[:, None],
             None,
-            identities_of(crops, rows),
+            groups_of(crops, rows),
         )
         for name in FORGED_PARTS
     ]
@@ -98,7 +98,7 @@ def forged_part_concepts(
                 name,
                 to_tensor(crops.images[rows]),
                 to_tensor(crops.images[originals]),
-                table["identity"].to_numpy(),
+                table["group"].to_numpy(),
             )
         )
     return concepts

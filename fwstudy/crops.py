@@ -20,7 +20,7 @@ class CropSet:
         manifest: one row a crop. ``clip, frame, quality`` name the frame; ``kind`` is ``whole`` or
             ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
             forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
-            ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
+            ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
             points to the pristine crop of the same frame.
         images: (N, S, S, 3) uint8, RGB.
         changed: (N, S, S) bool, pixels that the forgery changed, before the codec.
@@ -51,7 +51,7 @@ class CropSet:
             ValueError: the manifest and an array differ in length (named).
         """
         folder = Path(folder)
-        names = {"identity": str, "source": str, "clip": str}
+        names = {"identity": str, "source": str, "clip": str, "group": str}
         manifest = pd.read_csv(folder / "manifest.csv", dtype=names)
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r")

@@ -108,7 +108,9 @@ def evidence_maps(
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.ndarray:
-    """Grad-CAM with its final ReLU (Captum leaves it out by default), at input resolution.
+    """Grad-CAM at input resolution, with its final ReLU, which Captum leaves out by default.
+
+    The ReLU comes after the interpolation, so that all maps of this module are cut alike.
 
     Args:
         images: (N, 3, S, S) float32 in [-1, 1].
@@ -117,8 +119,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.nda
         (N, S, S) float32, non-negative.
     """
     model.eval()
-    maps = LayerGradCam(model, layer).attribute(images, target=0, relu_attributions=True)
-    return resize(maps.detach()[:, 0], images.shape[-1])
+    maps = LayerGradCam(model, layer).attribute(images, target=0)
+    return np.clip(resize(maps.detach()[:, 0], images.shape[-1]), 0, None)
 
 
 def centre_prior(size: int) -> np.ndarray:

@@ -95,7 +95,7 @@ def intervals(
         figure.legend(
             *axis.get_legend_handles_labels(),
             loc="outside upper center",
-            ncols=len(hues),
+            ncols=min(3, len(hues)),
             frameon=False,
         )
     sns.despine(ax=axis)

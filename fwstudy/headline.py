@@ -8,7 +8,7 @@ import pandas as pd
 
 from fwstudy.runtime import project_root
 
-BLOCK = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.S)
+BLOCK = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.DOTALL)
 MODELS = {"baseline": "BatchNorm (baseline)", "whitened": "feature whitening"}
 
 
@@ -16,7 +16,7 @@ def headline_table(results: Path) -> str:
     """Detection and interpretability of the two main models, as Markdown.
 
     Args:
-        results: folder with detection.csv, interpretability.json.
+        results: folder with detection.csv, interpretability.json and ablations.csv.
     """
     detection = pd.read_csv(results / "detection.csv")
     explained = json.loads((results / "interpretability.json").read_text())["interpretability"]
@@ -44,16 +44,23 @@ def headline_table(results: Path) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     count = overall[overall["level"] == "frame"].iloc[0]
-    lines += [
-        "",
+    note = (
         f"{count['num_images']} test images of {count['num_identities']} people that neither model "
-        "has seen, one training seed; intervals resample people. The "
+        "has seen, one training seed; intervals resample pairs of people who lend each other faces. The "
         f"whitened model's *named* axes: purity {explained['purity']:.3f}, "
         f"{explained['named_evidence_share']:.1%} of the verdict's variance; relevance mass on the "
         f"changed pixels {explained['relevance_mass']:.3f}, against "
         f"{explained['relevance_mass_gradcam']:.3f} for Grad-CAM on the baseline and "
-        f"{explained['relevance_mass_prior']:.3f} for the better of two priors that see no image.",
-    ]
+        f"{explained['relevance_mass_prior']:.3f} for the better of two priors that see no image."
+    )
+    compared = pd.read_csv(results / "ablations.csv").set_index("variant")
+    gap = compared.loc["whitened (default)"]
+    note += (
+        " Against the BatchNorm model fine-tuned for as many steps the whitened model's frame AUC "
+        f"differs by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
+        f"{gap['difference_high']:+.3f})."
+    )
+    lines += ["", note]
     return "\n".join(lines) + "\n"
 
 

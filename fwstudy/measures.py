@@ -1,4 +1,4 @@
-"""What is measured of one detector's explanations, each with an interval over identities."""
+"""What is measured of one detector's explanations."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,19 @@ from fwstudy.evidence import (
     named_share,
 )
 from fwstudy.figures import overlay
-from fwstudy.metrics import concept_purity, identity_interval, rank_auc, relevance_mass
+from fwstudy.metrics import concept_purity, group_interval, rank_auc, relevance_mass
 from fwstudy.models import last_norm
 from fwstudy.params import Params, Whitening
 from fwstudy.study import Detector
 from fwstudy.whitening import whiteness
 
 WHITENESS_IMAGES = 512
+PURITY_IMAGES = 96  # per concept
+
+
+def device_of(detector: Detector) -> torch.device:
+    """Where the detector's weights lie."""
+    return next(detector.model.parameters()).device
 
 
 @torch.inference_mode()
@@ -48,7 +54,7 @@ def normalized_features(
     handle = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].float()))
     try:
         for batch in np.array_split(rows, max(1, len(rows) // BATCH_SIZE)):
-            detector.model.eval()(to_tensor(crops.images[batch]))
+            detector.model.eval()(to_tensor(crops.images[batch], device_of(detector)))
     finally:
         handle.remove()
     features = torch.cat(found)
@@ -68,23 +74,25 @@ def concept_activations(detector: Detector, concepts: list[Concept]) -> pd.DataF
     """Pooled activation of every axis on every concept image.
 
     Returns:
-        columns 0 … C-1, and ``concept`` (index) and ``identity``.
+        columns 0 … C-1, and ``concept`` (index) and ``group``.
     """
     detector.model.eval()
     tables = []
     for number, concept in enumerate(concepts):
         maps = [
-            capture(detector.model, detector.layer, batch)[0].mean(dim=(2, 3))
+            capture(detector.model, detector.layer, batch.to(device_of(detector)))[0].mean(
+                dim=(2, 3)
+            )
             for batch in concept.shown.split(BATCH_SIZE)
         ]
         table = pd.DataFrame(torch.cat(maps).numpy(force=True))
-        tables.append(table.assign(concept=number, identity=concept.identities))
+        tables.append(table.assign(concept=number, group=concept.groups))
     return pd.concat(tables, ignore_index=True)
 
 
 def best_axes(activations: pd.DataFrame, num_concepts: int) -> list[int]:
     """For each concept the axis that tells it from the others best: for models without names."""
-    values = activations.drop(columns=["concept", "identity"]).to_numpy()
+    values = activations.drop(columns=["concept", "group"]).to_numpy()
     concepts = activations["concept"].to_numpy()
     return [int(rank_auc(concepts == j, values).argmax()) for j in range(num_concepts)]
 
@@ -99,7 +107,7 @@ def purity_table(
         best, best_low, best_high, best_axis, num_images.
     """
     make = CONCEPT_SETS[settings.concepts]
-    concepts = make(test, None, seed, settings.grid_size)
+    concepts = make(test, PURITY_IMAGES, seed, settings.grid_size)
     learned = concept_activations(detector, make(training, 64, seed, settings.grid_size))
     chosen = best_axes(learned, len(concepts))
     table = concept_activations(detector, concepts)
@@ -111,7 +119,7 @@ def purity_table(
             return concept_purity(part[columns].to_numpy(), part["concept"].to_numpy())
 
         whole = statistic(table)
-        low, high = identity_interval(table, lambda part: np.nanmean(statistic(part)))
+        low, high = group_interval(table, lambda part: np.nanmean(statistic(part)))
         unknown = [np.nan] * len(concepts)
         values |= {
             name: [*whole, np.nanmean(whole)],
@@ -134,7 +142,7 @@ def localisation_table(
         test: forged whole-face crops.
 
     Returns:
-        columns identity, variant, method, mass.
+        columns group, variant, method, mass.
     """
     size = test.images.shape[1]
     priors = {
@@ -156,8 +164,8 @@ def localisation_table(
     batches = np.array_split(rows, max(1, len(rows) // BATCH_SIZE))
     tables = []
     for batch in batches:
-        images, masks = to_tensor(test.images[batch]), test.changed[batch]
-        about = test.manifest.set_index("row").loc[batch, ["identity", "variant"]]
+        images, masks = to_tensor(test.images[batch], device_of(whitened)), test.changed[batch]
+        about = test.manifest.set_index("row").loc[batch, ["group", "variant"]]
         for name, explain in methods.items():
             mass = relevance_mass(explain(images), masks)
             tables.append(about.assign(method=name, mass=mass))
@@ -165,14 +173,14 @@ def localisation_table(
 
 
 def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    """Mean of a column with its interval over identities, for each group.
+    """Mean of a column with its interval over groups of people, for each key.
 
     Returns:
         the columns of ``by``, then value, value_low, value_high, num_images, num_undefined.
     """
     rows = []
     for key, part in table.groupby(by, sort=False):
-        low, high = identity_interval(part, lambda drawn: drawn[value].mean())
+        low, high = group_interval(part, lambda drawn: drawn[value].mean())
         rows.append(
             {
                 **dict(zip(by, key, strict=True)),
@@ -206,7 +214,10 @@ def explanation_metrics(
     if named and is_last:
         share = named_share(decompose(detector.model, detector.layer, whole), len(purity) - 1)
     return {
-        "purity": float(mean["purity"]) if named else None,
+        **{
+            name: float(mean[name]) if named else None
+            for name in ("purity", "purity_low", "purity_high")
+        },
         "best_purity": float(mean["best"]),
         "named_share": share,
         **white,
@@ -217,7 +228,7 @@ def panel_rows(
     baseline: Detector, whitened: Detector, num_named: int, crops: CropSet, chosen: pd.DataFrame
 ) -> list[dict]:
     """What `fwstudy.figures.evidence_panel` shows of the chosen rows of a manifest."""
-    images = to_tensor(crops.images[chosen["row"]])
+    images = to_tensor(crops.images[chosen["row"]], device_of(whitened))
     maps = {
         "Grad-CAM, BatchNorm": grad_cam(baseline.model, baseline.layer, images),
         "evidence, all axes": evidence_maps(whitened.model, whitened.layer, images),

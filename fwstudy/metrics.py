@@ -1,6 +1,7 @@
 """Detection and interpretability metrics, with intervals that respect who is in the picture.
 
-Frames of one person are not independent, so every interval resamples whole identities.
+Frames of one person are not independent, nor are two people who lend each other their faces, so every
+interval resamples whole groups of such people.
 """
 
 from collections.abc import Callable
@@ -48,22 +49,22 @@ def detection_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) 
     }
 
 
-def identity_interval(
+def group_interval(
     table: pd.DataFrame,
     statistic: Callable[[pd.DataFrame], float],
     seed: int = 0,
     repeats: int = REPEATS,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic over identities.
+    """Percentile bootstrap interval of a statistic over groups of people.
 
     Args:
-        table: rows with a column ``identity``; all rows of a drawn identity come along.
+        table: rows with a column ``group``; all rows of a drawn group come along.
         statistic: of a table of the same columns.
 
     Returns:
-        low and high end of the 95 % interval; NaN with fewer than two identities.
+        low and high end of the 95 % interval; NaN with fewer than two groups.
     """
-    groups = list(table.groupby("identity", sort=True).indices.values())
+    groups = list(table.groupby("group", sort=True).indices.values())
     if len(groups) < 2:
         return float("nan"), float("nan")
 
@@ -109,7 +110,7 @@ def score_auc(table: pd.DataFrame) -> float:
 
 def by_video(table: pd.DataFrame) -> pd.DataFrame:
     """One row a clip variant: the mean score of its frames."""
-    keys = ["identity", "clip", "variant", "quality", "label"]
+    keys = ["group", "identity", "clip", "variant", "quality", "label"]
     return table.groupby(keys, as_index=False)["score"].mean()
 
 
@@ -117,7 +118,7 @@ def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame
     """Metrics at frame and video level, for each quality, overall and for each forgery family.
 
     Args:
-        predictions: columns identity, clip, variant, quality, label, score; one split.
+        predictions: columns group, identity, clip, variant, quality, label, score; one split.
         threshold: chosen on validation.
 
     Returns:
@@ -132,7 +133,7 @@ def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame
             for family in ["all", *families]:
                 wanted = table["variant"].isin(["original", family]) | (family == "all")
                 part = table[wanted]
-                low, high = identity_interval(part, score_auc)
+                low, high = group_interval(part, score_auc)
                 values = detection_metrics(part["label"], part["score"], threshold)
                 rows.append(
                     {
@@ -160,13 +161,13 @@ def relevance_mass(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
         mask: (N, H, W) bool.
 
     Returns:
-        (N,) in [0, 1]; NaN where the mask is empty or no relevance is positive.
+        (N,) in [0, 1]; 0 where no relevance is positive, NaN where the mask is empty.
     """
     positive = np.clip(relevance, 0, None)
     total = positive.sum(axis=(1, 2))
-    known = mask.any(axis=(1, 2)) & (total > 0)
     inside = (positive * mask).sum(axis=(1, 2))
-    return np.divide(inside, total, out=np.full(len(total), np.nan), where=known)
+    share = np.divide(inside, total, out=np.zeros(len(total)), where=total > 0)
+    return np.where(mask.any(axis=(1, 2)), share, np.nan)
 
 
 def concept_purity(activations: np.ndarray, concepts: np.ndarray) -> np.ndarray:

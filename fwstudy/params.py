@@ -118,9 +118,8 @@ class Ablations(Section):
 
 
 class Interpretability(Section):
-    """Stage ``interpretability``: how much is shown and how often is resampled."""
+    """Stage ``interpretability``: how much is shown."""
 
-    num_examples: Count
     faces_per_axis: Count
 
 
@@ -171,6 +170,12 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     total = params.preprocess.split.train + params.preprocess.split.validation
     if abs(total + params.preprocess.split.test - 1) > 1e-6:
         raise ValueError(f"{path}:\n  preprocess.split: train + validation + test must be 1")
+    default = params.whitening
+    if (default.norm, default.rotation, default.layer) != ("whitening", "aligned", "last"):
+        raise ValueError(
+            f"{path}:\n  whitening: the study's default model needs norm: whitening, rotation: "
+            "aligned and layer: last; declare anything else under ablations.variants"
+        )
     for name in params.ablations.variants:
         try:
             params.variant(name)

@@ -54,36 +54,51 @@ def crop(image: np.ndarray, box: np.ndarray, size: int, interpolation: int) -> n
     return cv2.resize(cut, (size, size), interpolation=interpolation)
 
 
-def split_identities(pairs: pd.DataFrame, shares: dict[str, float], seed: int) -> dict[str, str]:
-    """Assign every identity to a split so that no forgery joins two splits.
-
-    Identities that lend each other faces are one group (a connected component); whole groups are
-    drawn at random, each going to the split that is furthest below its share.
+def lending_groups(pairs: pd.DataFrame) -> dict[str, str]:
+    """Identities that lend each other faces, directly or through others, form one group.
 
     Args:
         pairs: columns ``identity`` and ``source``.
-        shares: split name to share of the identities; the shares sum to 1.
-        seed: of the drawing order.
 
     Returns:
-        identity to split name.
+        identity to the first identity of its group (of the connected component).
     """
     names = sorted(set(pairs["identity"]) | set(pairs["source"]))
     index = pd.Series(range(len(names)), index=names)
     links = (index[pairs["identity"]].to_numpy(), index[pairs["source"]].to_numpy())
     graph = coo_array((np.ones(len(pairs)), links), shape=(len(names), len(names)))
-    num_groups, group = connected_components(graph, directed=False)
-    if num_groups < len(shares):
+    _, number = connected_components(graph, directed=False)
+    first = pd.Series(names).groupby(number).first()
+    return dict(zip(names, first[number], strict=True))
+
+
+def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Assign every identity to a split so that no forgery joins two splits.
+
+    Whole groups are drawn at random, each going to the split that is furthest below its share.
+
+    Args:
+        groups: as from `lending_groups`.
+        shares: split name to share of the identities; the shares sum to 1.
+        seed: of the drawing order.
+
+    Returns:
+        identity to split name.
+
+    Raises:
+        ValueError: fewer groups than splits.
+    """
+    members = pd.Series(groups).sort_index().groupby(pd.Series(groups)).groups
+    if len(members) < len(shares):
         raise ValueError(
-            f"{len(names)} identities form {num_groups} group(s) that lend each other faces: "
+            f"{len(groups)} identities form {len(members)} group(s) that lend each other faces: "
             f"too few for the splits {', '.join(shares)}"
         )
     filled, assigned = dict.fromkeys(shares, 0), {}
-    for number in np.random.default_rng(seed).permutation(num_groups):
-        members = np.flatnonzero(group == number)
+    for name in np.random.default_rng(seed).permutation(sorted(members)):
         split = min(filled, key=lambda name: filled[name] / shares[name])
-        filled[split] += len(members)
-        assigned.update({names[member]: split for member in members})
+        filled[split] += len(members[name])
+        assigned.update(dict.fromkeys(members[name], split))
     return assigned
 
 
@@ -108,7 +123,11 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     for name, variant in clip.variants.items():
         kind = "part" if name.startswith(PART_PREFIX) else "whole"
         for quality in qualities[:1] if kind == "part" else qualities:
-            frames, num_bytes = compress(variant.frames, quality)
+            # A variant of the first frames is encoded with the clip's rest behind it, so that the
+            # codec treats it like its original.
+            rest = clip.variants[ORIGINAL].frames[len(variant.frames) :]
+            frames, num_bytes = compress(np.concatenate([variant.frames, rest]), quality)
+            frames = frames[: len(variant.frames)]
             for number, (frame, box) in enumerate(zip(frames, boxes, strict=False)):
                 row = {
                     "clip": clip.name,
@@ -156,7 +175,8 @@ def build_crops(
         raise ValueError("there are no clips to crop: the stage `faces` wrote none")
     headers = [load_header(path) for path in paths]
     pairs = [(head["identity"], source) for head in headers for source in head["sources"].values()]
-    splits = split_identities(pd.DataFrame(pairs, columns=["identity", "source"]), shares, seed)
+    groups = lending_groups(pd.DataFrame(pairs, columns=["identity", "source"]))
+    splits = split_identities(groups, shares, seed)
     jobs = (
         joblib.delayed(crop_clip)(
             path, qualities if splits[head["identity"]] == "test" else qualities[:1], settings
@@ -166,6 +186,7 @@ def build_crops(
     found = joblib.Parallel(n_jobs=num_workers, return_as="generator")(jobs)
     crops = [row for rows in tqdm(found, total=len(paths), desc="clips") for row in rows]
     manifest = pd.DataFrame([row for row, *_ in crops])
+    manifest["group"] = manifest["identity"].map(groups)
     manifest["split"] = manifest["identity"].map(splits)
     arrays = [np.stack(arrays) for arrays in list(zip(*crops, strict=True))[1:]]
     return CropSet.write(folder, manifest, *arrays)

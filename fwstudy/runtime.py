@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,13 +43,14 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA refuses
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a fifth of a step
 
 
 def default_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    """A CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def provenance(seed: int) -> str:
@@ -61,17 +63,20 @@ def provenance(seed: int) -> str:
     )
 
 
-def partial_folder(stage: str, settings: dict) -> Path:
+def partial_folder(stage: str, settings: dict, inputs: Sequence[Path] = ()) -> Path:
     """Where a stage keeps unfinished work, so that an interrupted run resumes.
 
-    The name depends on the settings and on the package's source: work done under other settings or
-    by other code is never picked up.
+    The name depends on the settings, the input files and the package's source: work done under other
+    settings, on other data or by other code is never picked up.
 
     Args:
         stage: name of the stage.
         settings: all that its result depends on, as JSON values.
+        inputs: files whose content it depends on.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted(inputs):
+        digest.update(path.read_bytes())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     folder = project_root() / "data" / "partial" / f"{stage}-{digest.hexdigest()[:12]}"

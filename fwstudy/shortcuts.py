@@ -1,4 +1,4 @@
-"""Could a detector cheat? Linear probes on what a forgery must not change."""
+"""Could a detector cheat? Linear probes on what no forgery changes, and on cheap cues."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fwstudy.crops import CropSet
 from fwstudy.faces.clips import PARTS
-from fwstudy.metrics import identity_interval, score_auc
+from fwstudy.metrics import group_interval, score_auc
 
 BORDER = 4  # pixels
 THUMBNAIL = 8  # pixels; side of what the background probe sees
@@ -60,7 +60,7 @@ def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
 
     Args:
         features: (N, D).
-        table: N rows with ``label`` and ``identity``.
+        table: N rows with ``label``, ``identity`` and ``group``.
     """
     probe = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
@@ -69,12 +69,12 @@ def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
         probe,
         features,
         table["label"],
-        groups=table["identity"],
-        cv=GroupKFold(min(FOLDS, table["identity"].nunique())),
+        groups=table["group"],
+        cv=GroupKFold(min(FOLDS, table["group"].nunique())),
         method="decision_function",
     )
-    scored = table[["identity", "label"]].assign(score=scores)
-    low, high = identity_interval(scored, score_auc)
+    scored = table[["group", "label"]].assign(score=scores)
+    low, high = group_interval(scored, score_auc)
     return {
         "auc": score_auc(scored),
         "auc_low": low,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from fwstudy.faces.head import ASSETS
 from fwstudy.faces.photos import photo_dataset
 from fwstudy.faces.rendered import render_dataset
 from fwstudy.params import Faces
@@ -41,6 +42,15 @@ SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
 }
 
 
+INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
+    "rendered": lambda settings: [ASSETS],
+    "photos": lambda settings: [
+        path for path in (project_root() / settings.photos.root).rglob("*") if path.is_file()
+    ],
+}
+"""Files that the clips depend on, to resume unfinished work on these alone."""
+
+
 def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     """Write the clips of the chosen source to ``data/faces``.
 
@@ -50,7 +60,8 @@ def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     Returns:
         the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
     """
-    unfinished = partial_folder("faces", settings.model_dump(exclude={"num_workers"}))
+    inputs = INPUTS[settings.source](settings)
+    unfinished = partial_folder("faces", settings.model_dump(exclude={"num_workers"}), inputs)
     paths, report = SOURCES[settings.source](settings, unfinished)
     folder = project_root() / "data" / "faces"
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from fwstudy.runtime import default_device, partial_folder, project_root, seed_e
 from fwstudy.training import fit, load_weights, predict, save_weights
 from fwstudy.variants import layer_name, make_variant, whitening_factory
 
-PREDICTION_COLUMNS = ["identity", "clip", "frame", "variant", "quality", "label"]
+PREDICTION_COLUMNS = ["group", "identity", "clip", "frame", "variant", "quality", "label"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,19 @@ def new_model(train: Train) -> nn.Module:
     return model.to(default_device(), memory_format=torch.channels_last)
 
 
+def crop_files() -> list[Path]:
+    """The files that hold the crop set's images and manifest."""
+    folder = project_root() / "data" / "crops"
+    return [folder / "images.npy", folder / "manifest.csv"]
+
+
 def settings_of(params: Params, *sections: str) -> dict:
     """The given sections of params.yaml as JSON values."""
     return {section: getattr(params, section).model_dump() for section in sections}
 
 
 def train_baseline(params: Params, crops: CropSet) -> Detector:
-    """Train the BatchNorm baseline (or load the finished one) and keep its weights."""
+    """Train the BatchNorm baseline and keep its weights."""
     train = params.train
     seed_everything(train.seed)
     model = new_model(train)
@@ -73,7 +79,7 @@ def train_baseline(params: Params, crops: CropSet) -> Detector:
         train.baseline,
         train.batch_size,
         train.seed,
-        partial_folder("baseline", settings_of(params, "faces", "preprocess", "train")) / "state",
+        partial_folder("baseline", settings_of(params, "train"), crop_files()) / "state",
     )
     save_weights(model, weights_path("baseline"))
     return Detector(model, layer_name(model, params.whitening), history)
@@ -91,9 +97,8 @@ def train_variant(params: Params, settings: Whitening, name: str, crops: CropSet
     seed_everything(train.seed)
     training = crops.select(split="train")
     model, layer, after_step = make_variant(baseline, settings, training, train.seed)
-    sections = settings_of(params, "faces", "preprocess", "train") | {
-        "variant": settings.model_dump()
-    }
+    what = settings_of(params, "train") | {"variant": settings.model_dump()}
+    inputs = [*crop_files(), weights_path("baseline")]
     history = fit(
         model,
         training.select(kind="whole"),
@@ -101,7 +106,7 @@ def train_variant(params: Params, settings: Whitening, name: str, crops: CropSet
         train.fine_tune,
         train.batch_size,
         train.seed + 1,
-        partial_folder(name, sections) / "state",
+        partial_folder(name, what, inputs) / "state",
         after_step,
     )
     save_weights(model, weights_path(name))

@@ -113,13 +113,11 @@ def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarra
     return np.concatenate(logits)
 
 
-def save_weights(model: nn.Module, path: Path, **notes) -> None:
-    """Write a model's state as safetensors, with notes (JSON values) in its header."""
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's state as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(
-        state, path, {name: json.dumps(note) for name, note in notes.items()}
-    )
+    safetensors.torch.save_file(state, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:

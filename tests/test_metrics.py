@@ -8,7 +8,7 @@ from fwstudy import metrics
 
 
 def table(scores, labels, identities):
-    return pd.DataFrame({"score": scores, "label": labels, "identity": identities})
+    return pd.DataFrame({"score": scores, "label": labels, "group": identities})
 
 
 def test_detection_metrics_golden():
@@ -49,17 +49,17 @@ def test_balanced_threshold_separates():
 def test_interval_resamples_whole_identities():
     # Two identities with opposite scores: every resample is one of three cases.
     data = table([0.0, 1, 1, 0], [0, 1, 0, 1], ["a", "a", "b", "b"])
-    low, high = metrics.identity_interval(data, metrics.score_auc)
+    low, high = metrics.group_interval(data, metrics.score_auc)
     assert (low, high) == (0, 1)
     # The same rows as one image an identity would give a much narrower interval.
-    many = pd.concat([data.assign(identity=[f"{i}{j}" for j in "aabb"]) for i in range(100)])
-    low, high = metrics.identity_interval(many, metrics.score_auc)
+    many = pd.concat([data.assign(group=[f"{i}{j}" for j in "aabb"]) for i in range(100)])
+    low, high = metrics.group_interval(many, metrics.score_auc)
     assert high - low < 0.3
 
 
 def test_interval_of_one_identity_is_unknown():
     data = table([0.0, 1], [0, 1], ["a", "a"])
-    assert np.isnan(metrics.identity_interval(data, metrics.score_auc)).all()
+    assert np.isnan(metrics.group_interval(data, metrics.score_auc)).all()
 
 
 def test_interval_covers():
@@ -68,7 +68,7 @@ def test_interval_covers():
     for trial in range(40):
         people = np.repeat(rng.normal(size=30), 4)
         data = table(people + rng.normal(size=120) * 0.1, 0, np.repeat(np.arange(30), 4))
-        low, high = metrics.identity_interval(data, lambda part: part["score"].mean(), trial, 200)
+        low, high = metrics.group_interval(data, lambda part: part["score"].mean(), trial, 200)
         hits += low <= 0 <= high
     assert hits >= 34
 
@@ -84,7 +84,7 @@ def test_relevance_mass_planted():
     mass = metrics.relevance_mass(relevance, mask)
     np.testing.assert_allclose(mass[:3], [1, 0, 2 / 3])
     assert np.isnan(mass[3])  # an empty mask is no hit and no miss
-    assert np.isnan(metrics.relevance_mass(-np.ones((1, 2, 2)), mask[:1])).all()
+    assert metrics.relevance_mass(-np.ones((1, 2, 2)), mask[:1]) == 0  # nothing positive
 
 
 def test_concept_purity_planted():
@@ -98,7 +98,7 @@ def test_concept_purity_planted():
 def test_detection_table_levels_and_families():
     rng = np.random.default_rng(0)
     rows = [
-        {"identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
+        {"group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
          "label": int(v != "original"), "score": rng.normal(v != "original")}
         for i in range(6) for f in range(2) for v in ("original", "FaceSwap", "Deepfakes")
     ]  # fmt: skip

@@ -1,3 +1,7 @@
+import dataclasses
+import tempfile
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -10,6 +14,12 @@ from fwstudy.faces.clips import load_clip, load_header, save_clip
 from .conftest import NUM_PEOPLE, make_clip
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def crop_rows(clip):
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_clip(Path(folder), clip)
+        return preprocess.crop_clip(path, ["c23"], {"crop_scale": 1.3, "crop_size": 64})
 
 
 def test_clip_round_trip(tmp_path):
@@ -59,21 +69,45 @@ def test_image_and_mask_are_cut_alike():
     assert b.any()
 
 
+def test_lending_groups_follow_chains():
+    pairs = pd.DataFrame({"identity": ["b", "c", "d", "e"], "source": ["a", "b", "d", "d"]})
+    groups = preprocess.lending_groups(pairs)
+    assert groups == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "d"}
+
+
 def test_split_keeps_lenders_together_and_shares():
     people = [f"{i:03d}" for i in range(40)]
     pairs = pd.DataFrame({"identity": people, "source": [f"{i ^ 1:03d}" for i in range(40)]})
-    split = preprocess.split_identities(pairs, SHARES, seed=3)
+    groups = preprocess.lending_groups(pairs)
+    split = preprocess.split_identities(groups, SHARES, seed=3)
     assert all(split[a] == split[b] for a, b in pairs.to_numpy())
     counts = pd.Series(split).value_counts()
     assert counts.to_dict() == {"train": 24, "validation": 8, "test": 8}
-    assert split == preprocess.split_identities(pairs.sample(frac=1), SHARES, seed=3)
-    assert split != preprocess.split_identities(pairs, SHARES, seed=4)
+    shuffled = preprocess.lending_groups(pairs.sample(frac=1, random_state=0))
+    assert split == preprocess.split_identities(shuffled, SHARES, seed=3)
+    assert split != preprocess.split_identities(groups, SHARES, seed=4)
 
 
 def test_split_of_one_group_is_refused():
-    pairs = pd.DataFrame({"identity": ["a", "b", "c"], "source": ["b", "c", "a"]})
+    groups = preprocess.lending_groups(
+        pd.DataFrame({"identity": ["a", "b", "c"], "source": ["b", "c", "a"]})
+    )
     with pytest.raises(ValueError, match="3 identities form 1 group"):
-        preprocess.split_identities(pairs, SHARES, seed=0)
+        preprocess.split_identities(groups, SHARES, seed=0)
+
+
+def test_short_variants_meet_the_same_codec():
+    """A variant of the first frames alone differs from its original by the forgery alone."""
+    clip = make_clip(0, 0, num_frames=4)
+    unchanged = dataclasses.replace(
+        clip.variants["part:nose"], frames=clip.variants["original"].frames[:2]
+    )
+    variants = {"original": clip.variants["original"], "part:nose": unchanged}
+    rows = crop_rows(dataclasses.replace(clip, variants=variants))
+    found = {(row["variant"], row["frame"]): image for row, image, *_ in rows}
+    assert len(found) == 6
+    for frame in range(2):
+        np.testing.assert_array_equal(found["nose", frame], found["original", frame])
 
 
 def test_crop_set(crops):

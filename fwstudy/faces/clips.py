@@ -134,6 +134,14 @@ def load_header(path: Path) -> dict:
         ) from error
 
 
+def is_finished(path: Path) -> bool:
+    """Whether a clip was written and can be read in full."""
+    try:
+        return path.exists() and bool(load_clip(path))
+    except ValueError:
+        return False
+
+
 def load_clip(path: Path) -> Clip:
     """Read what `save_clip` wrote.
 

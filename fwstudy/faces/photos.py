@@ -25,7 +25,7 @@ from .clips import (
     Clip,
     Portrait,
     Variant,
-    load_header,
+    is_finished,
     pristine,
     save_clip,
 )
@@ -174,13 +174,6 @@ def _clip_names(paths: list[Path], root: Path) -> list[str]:
     ]
 
 
-def _finished(path: Path) -> bool:
-    try:
-        return path.exists() and bool(load_header(path))
-    except ValueError:
-        return False
-
-
 def photo_dataset(
     folder_in: Path,
     folder_out: Path,
@@ -250,7 +243,7 @@ def photo_dataset(
             note(path, "no other person to pair with: no FaceSwap, Deepfakes or forged parts")
         if len(photos[identity]) == 1:
             note(path, "only photograph of this person: no Face2Face or NeuralTextures")
-        if not _finished(folder_out / f"{name}.npz"):
+        if not is_finished(folder_out / f"{name}.npz"):
             donors = choose_donors(photos, partners, identity, key)
             target = photos[identity][key]
             known = attributes.get(identity, {})

@@ -23,7 +23,7 @@ from fwstudy.faces.clips import (
     Clip,
     Portrait,
     Variant,
-    load_clip,
+    is_finished,
     pristine,
     save_clip,
 )
@@ -205,16 +205,6 @@ def build_clip(
     )
 
 
-def _is_readable(path: Path) -> bool:
-    if not path.exists():
-        return False
-    try:
-        load_clip(path)
-    except ValueError:
-        return False
-    return True
-
-
 def _build_pair(
     folder: Path, seed: int, pair: int, clips_per_identity: int, *shape: int | None
 ) -> list[Path]:
@@ -224,7 +214,7 @@ def _build_pair(
     for clip_index in range(clips_per_identity):
         for identity_index in (2 * pair, 2 * pair + 1):
             path = folder / f"{clip_name(identity_index, clip_index)}.npz"
-            if not _is_readable(path):
+            if not is_finished(path):
                 clip = build_clip(seed, identity_index, clip_index, *shape)
                 path = save_clip(folder, clip)
             paths.append(path)
@@ -264,7 +254,9 @@ def render_dataset(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = (
-        joblib.delayed(_build_pair)(folder, seed, pair, clips_per_identity, frames_per_clip, size)
+        joblib.delayed(_build_pair)(
+            folder, seed, pair, clips_per_identity, frames_per_clip, size, part_frames
+        )
         for pair in range(num_identities // 2)
     )
     found: list[Path] = []
