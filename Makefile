@@ -28,6 +28,7 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
 
 repro: setup
+	python -m fwstudy.params
 	dvc repro
 	dvc metrics show
 

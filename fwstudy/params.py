@@ -182,3 +182,10 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         except ValidationError as error:
             raise ValueError(f"{path}:\n{describe(error, f'ablations.variants.{name}.')}") from None
     return params
+
+
+if __name__ == "__main__":
+    try:
+        load_params()
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
