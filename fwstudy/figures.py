@@ -119,6 +119,28 @@ def histories(history: pd.DataFrame) -> Figure:
     return figure
 
 
+def whiteness_history(history: pd.DataFrame) -> Figure:
+    """Mean |correlation| and variance of a whitening layer's output over steps, by its two modes.
+
+    Args:
+        history: columns step, and train_ and eval_ mean_correlation and mean_variance.
+    """
+    figure, axes = new_figure(8, 3, 1, 2)
+    modes = {"train": "statistics of the batch", "eval": "running statistics"}
+    for axis, value in zip(axes[0], ("mean_correlation", "mean_variance"), strict=True):
+        columns = {f"{mode}_{value}": label for mode, label in modes.items()}
+        table = history.rename(columns=columns).melt("step", list(columns.values()), "whitened by")
+        sns.lineplot(
+            table, x="step", y="value", hue="whitened by", style="whitened by", markers=True,
+            palette=COLORS[:2], ax=axis, legend=value == "mean_variance",
+        )  # fmt: skip
+        label = value.replace("mean_correlation", "mean |correlation|").replace("_", " ")
+        axis.set(xlabel="training steps", ylabel=label)
+        axis.set_ylim(bottom=0)
+        sns.despine(ax=axis)
+    return figure
+
+
 def correlations(matrices: dict[str, np.ndarray]) -> Figure:
     """Channel correlation matrices side by side on one scale, in absolute value."""
     figure, axes = new_figure(3.4 * len(matrices) + 0.6, 3.6, 1, len(matrices))

@@ -21,8 +21,9 @@ from fwstudy.figures import overlay
 from fwstudy.metrics import concept_purity, group_interval, rank_auc, relevance_mass
 from fwstudy.models import last_norm
 from fwstudy.params import Params, Whitening
+from fwstudy.solvers import as_rows, covariance
 from fwstudy.study import Detector
-from fwstudy.whitening import whiteness
+from fwstudy.whitening import FeatureWhitening, whiteness
 
 WHITENESS_IMAGES = 512
 PURITY_IMAGES = 96  # per concept
@@ -62,6 +63,32 @@ def normalized_features(
         return layer.normalize(features)
     scale = (layer.running_var + layer.eps).rsqrt()
     return (features - layer.running_mean[:, None, None]) * scale[:, None, None]
+
+
+@torch.no_grad()
+def subspace_whiteness(layer: FeatureWhitening, features: torch.Tensor) -> dict[str, float]:
+    """`whiteness` of whitened features inside the space that the layer's input fills.
+
+    A layer that follows a 1 x 1 convolution from r channels to C > r has an input of rank r, and C
+    axes in r dimensions are correlated whatever the rotation. Seen along the principal axes of the
+    running covariance, which unseen images had no part in, they need not be.
+
+    Args:
+        layer: in evaluation mode.
+        features: (N, C, H, W), from `normalized_features`.
+
+    Returns:
+        the keys of `whiteness`; rank; and least_correlation, the smallest root mean square correlation
+        of C axes in that many dimensions (Welch, IEEE Transactions on Information Theory 1974).
+    """
+    rows = as_rows(features).double()
+    rank = int(torch.linalg.matrix_rank(covariance(rows)[1][0], hermitian=True, rtol=1e-6))
+    values, vectors = torch.linalg.eigh(layer.running_covariance.double())
+    principal = torch.block_diag(*vectors)[:, values.flatten().argsort()[-rank:]]
+    channels = layer.num_features
+    bound = ((channels - rank) / (rank * max(channels - 1, 1))) ** 0.5
+    inner = rows @ layer.rotation.double() @ principal
+    return {**whiteness(inner), "rank": rank, "least_correlation": bound}
 
 
 def channel_correlation(features: torch.Tensor) -> np.ndarray:
@@ -206,7 +233,7 @@ def explanation_metrics(
     training, test = crops.select(split="train"), crops.select(split="test")
     purity = purity_table(detector, settings, training, test, params.train.seed)
     mean = purity.set_index("concept").loc["mean"]
-    named = settings.norm == "whitening" and settings.rotation == "aligned"
+    named = settings.norm != "batch" and settings.rotation == "aligned"
     whole = test.select(kind="whole")
     white = whiteness(normalized_features(detector, whole))
     is_last = detector.layer_name == last_norm(detector.model)

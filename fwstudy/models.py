@@ -76,6 +76,19 @@ def find_classifier(model: nn.Module) -> nn.Module:
     return known[-1]
 
 
+def pooled_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What the classifier reads (n, C), and the logits (n,) of a model with one output."""
+    found = []
+    handle = find_classifier(model).register_forward_pre_hook(
+        lambda module, inputs: found.append(inputs[0].flatten(1))
+    )
+    try:
+        logits = model(images)[:, 0]
+    finally:
+        handle.remove()
+    return found[0], logits
+
+
 @torch.no_grad()
 def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
     """Dotted name of the norm whose output, once activated, is averaged into the classifier input.

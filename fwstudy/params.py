@@ -99,7 +99,7 @@ class Train(Section):
 class Whitening(Section):
     """The feature whitening module that replaces one norm layer, and its rotation."""
 
-    norm: Literal["batch", "whitening"]
+    norm: Literal["batch", "whitening", "published"]
     layer: str
     num_groups: Count
     solver: str

@@ -1,6 +1,8 @@
 """The study's steps, one call each: what the notebooks do, and where each result is kept."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +10,16 @@ import pandas as pd
 import torch
 from torch import nn
 
-from fwstudy.crops import CropSet
+from fwstudy.crops import CropSet, to_tensor
 from fwstudy.metrics import balanced_threshold
 from fwstudy.models import create_model, find_classifier, replace_norm
 from fwstudy.params import Params, Train, Whitening
 from fwstudy.runtime import default_device, partial_folder, project_root, seed_everything
 from fwstudy.training import fit, load_weights, predict, save_weights
-from fwstudy.variants import layer_name, make_variant, whitening_factory
+from fwstudy.variants import NORMS, layer_name, make_variant, norm_factory
+from fwstudy.whitening import whiteness_by_mode
 
+LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
 PREDICTION_COLUMNS = ["group", "identity", "clip", "frame", "variant", "quality", "label"]
 
 
@@ -95,22 +99,33 @@ def train_variant(params: Params, settings: Whitening, name: str, crops: CropSet
     train = params.train
     baseline = load_baseline(params).model
     seed_everything(train.seed)
-    training = crops.select(split="train")
+    training, validation = crops.select(split="train"), validation_of(crops, params)
     model, layer, after_step = make_variant(baseline, settings, training, train.seed)
     what = settings_of(params, "train") | {"variant": settings.model_dump()}
     inputs = [*crop_files(), weights_path("baseline")]
     history = fit(
         model,
         training.select(kind="whole"),
-        validation_of(crops, params),
+        validation,
         train.fine_tune,
         train.batch_size,
         train.seed + 1,
         partial_folder(name, what, inputs) / "state",
         after_step,
+        whiteness_log(model, layer, validation) if settings.norm in NORMS else dict,
     )
     save_weights(model, weights_path(name))
     return Detector(model, layer, history)
+
+
+def whiteness_log(
+    model: nn.Module, layer: str, validation: CropSet
+) -> Callable[[], dict[str, float]]:
+    """Measures `whiteness_by_mode` on some validation faces, evenly spaced, when it is called."""
+    rows = validation.manifest["row"].to_numpy()
+    rows = rows[np.linspace(0, len(rows) - 1, min(LOGGED_IMAGES, len(rows))).astype(int)]
+    images = to_tensor(validation.images[rows], next(model.parameters()).device)
+    return partial(whiteness_by_mode, model, model.get_submodule(layer), images)
 
 
 def load_baseline(params: Params) -> Detector:
@@ -123,8 +138,8 @@ def load_variant(params: Params, settings: Whitening, name: str) -> Detector:
     """A fine-tuned variant, by the name it was kept under."""
     model = new_model(params.train)
     layer = layer_name(model, settings)
-    if settings.norm == "whitening":
-        replace_norm(model, layer, whitening_factory(settings))
+    if settings.norm in NORMS:
+        replace_norm(model, layer, norm_factory(settings))
     return Detector(load_weights(model, weights_path(name)).eval(), layer, pd.DataFrame())
 
 

@@ -205,6 +205,7 @@ def fit(
     seed: int,
     checkpoint: Path,
     after_step: Callable[[int], None] = lambda step: None,
+    measure: Callable[[], dict[str, float]] = dict,
 ) -> pd.DataFrame:
     """Train a model in place and leave it with the weights that were best on validation.
 
@@ -218,9 +219,11 @@ def fit(
         seed: of the order of images and their augmentation.
         checkpoint: file for the state of an unfinished run.
         after_step: called with the number of steps done, e.g. to update a rotation.
+        measure: called with each evaluation: further columns of the history.
 
     Returns:
-        the history: columns step, loss (mean since the last evaluation), validation_auc.
+        the history: columns step, loss (mean since the last evaluation), validation_auc, and those of
+        ``measure``.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
@@ -246,7 +249,8 @@ def fit(
         after_step(done)
         if done % schedule.evaluation_interval == 0 or done == schedule.steps:
             score = roc_auc_score(validation.manifest["label"], predict(model, validation))
-            history.append({"step": done, "loss": float(np.mean(losses)), "validation_auc": score})
+            entry = {"step": done, "loss": float(np.mean(losses)), "validation_auc": score}
+            history.append(entry | measure())
             losses = []
             if score >= max(entry["validation_auc"] for entry in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}

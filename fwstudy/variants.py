@@ -15,11 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from fwstudy.alignment import align_mean, random_rotation
-from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS, Concept, layer_inputs
+from fwstudy.alignment import random_rotation
+from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS
+from fwstudy.constraint import Alignment
 from fwstudy.crops import CropSet, to_tensor
-from fwstudy.models import find_classifier, last_norm, replace_norm
+from fwstudy.models import find_classifier, last_norm, pooled_and_logits, replace_norm
 from fwstudy.params import Whitening
+from fwstudy.published import PublishedWhitening
 from fwstudy.whitening import FeatureWhitening, update_statistics
 
 CONCEPT_IMAGES = 32  # per concept, at one update of the rotation
@@ -32,73 +34,28 @@ def layer_name(model: nn.Module, settings: Whitening) -> str:
     return last_norm(model) if settings.layer == "last" else settings.layer
 
 
-def whitening_factory(settings: Whitening) -> Callable[[nn.Module], FeatureWhitening]:
-    """What makes the study's whitening layer from the norm layer it replaces."""
+NORMS = {
+    "whitening": (
+        FeatureWhitening,
+        ("num_groups", "solver", "shrinkage", "refresh_interval"),
+    ),
+    "published": (PublishedWhitening, ("num_groups",)),
+}  # of params.yaml: the layer, and which settings it takes
+
+
+def norm_factory(settings: Whitening) -> Callable[[nn.BatchNorm2d], FeatureWhitening]:
+    """What makes the whitening layer of the settings from the norm layer it replaces."""
+    layer, options = NORMS[settings.norm]
     return partial(
-        FeatureWhitening.from_batch_norm,
-        num_groups=settings.num_groups,
-        solver=settings.solver,
-        shrinkage=settings.shrinkage,
-        refresh_interval=settings.refresh_interval,
+        layer.from_batch_norm, **{option: getattr(settings, option) for option in options}
     )
-
-
-def whitened_means(
-    layer: FeatureWhitening, model: nn.Module, concepts: list[Concept]
-) -> torch.Tensor:
-    """Mean whitened, not yet rotated, activation of each concept, less that of its absence.
-
-    Whitening is affine, so the mean of whitened maps is the whitened mean map: one product with W.
-
-    Returns:
-        (C, k) float32.
-    """
-    columns = []
-    for concept in concepts:
-        mean = layer_inputs(model, layer, concept.shown).mean(dim=0)
-        absent = layer.running_mean
-        if concept.absent is not None:
-            absent = layer_inputs(model, layer, concept.absent).mean(dim=0)
-        columns.append(mean - absent)
-    return layer.decorrelate(torch.stack(columns, dim=1))
-
-
-class Alignment:
-    """Turns a layer's first k axes towards k concepts, now and then again while training goes on.
-
-    Hua et al. 2021 ("feature constraint"), Chen et al. 2020; the closed form is in
-    `fwstudy.alignment`. The unnamed axes change as little as possible, and so does the input of the
-    classifier from one update to the next.
-
-    Args:
-        model, layer: the layer sits in the model.
-        concepts: at most as many as channels.
-        interval: steps between two updates.
-    """
-
-    def __init__(
-        self, model: nn.Module, layer: FeatureWhitening, concepts: list[Concept], interval: int
-    ):
-        self.model, self.layer, self.concepts, self.interval = model, layer, concepts, interval
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Compute the concepts' mean activations and the rotation that aligns with them."""
-        self.model.eval()
-        means = whitened_means(self.layer, self.model, self.concepts)
-        self.layer.rotation.copy_(align_mean(means, previous=self.layer.rotation))
-
-    def __call__(self, step: int) -> None:
-        """Update every ``interval`` steps; to be called after each."""
-        if step % self.interval == 0:
-            self.update()
 
 
 @torch.no_grad()
 def turn_randomly(layer: FeatureWhitening, seed: int) -> None:
     """Give the layer a rotation drawn from the Haar measure: the control for alignment."""
     generator = torch.Generator().manual_seed(seed)
-    layer.rotation.copy_(random_rotation(layer.num_features, generator))
+    layer.set_rotation(random_rotation(layer.num_features, generator))
 
 
 @torch.no_grad()
@@ -112,14 +69,8 @@ def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
     device = next(model.parameters()).device
     images = crops.images[crops.manifest["row"].to_numpy()]
     batches = np.array_split(images, max(1, len(images) // BATCH_SIZE))
-    return torch.cat(
-        [
-            model.forward_head(
-                model.forward_features(to_tensor(batch, device)), pre_logits=True
-            ).cpu()
-            for batch in batches
-        ]
-    )
+    read = [pooled_and_logits(model, to_tensor(batch, device))[0].cpu() for batch in batches]
+    return torch.cat(read)
 
 
 @torch.no_grad()
@@ -164,8 +115,8 @@ def make_variant(
     name = layer_name(model, settings)
     after_step: Callable[[int], None] = lambda step: None
     whole = training.select(kind="whole")
-    if settings.norm == "whitening":
-        layer = replace_norm(model, name, whitening_factory(settings))
+    if settings.norm in NORMS:
+        layer = replace_norm(model, name, norm_factory(settings))
         rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
         batches = to_tensor(whole.images[np.sort(rows.to_numpy())]).split(BATCH_SIZE)
         update_statistics(model, layer, batches)

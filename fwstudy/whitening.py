@@ -7,175 +7,32 @@ channels, so that a rotation costs nothing afterwards and may give each axis to 
 
 Sources: Huang et al., "Iterative Normalization", CVPR 2019 (IterNorm); Chen, Bei, Rudin, "Concept
 Whitening", Nature Machine Intelligence 2020; Hua et al., arXiv:2106.10834, 2021; Kessy et al.,
-"Optimal Whitening and Decorrelation", The American Statistician 2018.
+"Optimal Whitening and Decorrelation", The American Statistician 2018. The matrices come from
+`fwstudy.solvers`.
 
 Departures from the papers: the running average is kept of the covariance, not of the whitening
 matrix; the matrix is converged, not cut after five steps; it may be held constant for some steps.
+`fwstudy.published` has the layer as published, to be compared with.
 """
 
+import copy
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-
-def as_rows(features: Tensor) -> Tensor:
-    """Features (N, C, H, W) or (M, C) as rows (M, C), one for each location of each image."""
-    return features.movedim(1, -1).reshape(-1, features.shape[1])
-
-
-def covariance(features: Tensor, num_groups: int = 1) -> tuple[Tensor, Tensor]:
-    """Mean and block-diagonal covariance over all locations, divided by M (maximum likelihood).
-
-    The one place where batch statistics are computed (an all-reduce would go here).
-
-    Args:
-        features: (N, C, H, W) or (M, C), floating point.
-        num_groups: number G of blocks; a divisor of C. Block size d = C / G.
-
-    Returns:
-        mean (C,) and covariance (G, d, d).
-
-    Example:
-        >>> covariance(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))[1]
-        tensor([[[1., 2.],
-                 [2., 4.]]])
-    """
-    rows = as_rows(features)
-    _check_groups(rows.shape[1], num_groups)
-    mean = rows.mean(0)
-    blocks = (rows - mean).unflatten(1, (num_groups, -1)).permute(1, 2, 0)
-    return mean, blocks @ blocks.mT / len(rows)
-
-
-def oas(covariance: Tensor, num_samples: int) -> Tensor:
-    """Oracle approximating shrinkage: the coefficient in [0, 1], one for each block.
-
-    Chen Y. et al., "Shrinkage algorithms for MMSE covariance estimation", IEEE TSP 2010, eq. 23,
-    without its terms 2/d, as scikit-learn. It assumes independent Gaussian rows: neighbouring
-    locations of a map are not independent, so it is a lower bound there.
-    """
-    squares = covariance.square().mean((-2, -1), keepdim=True)
-    scale = _mean_variance(covariance).square()
-    spread = squares - scale / covariance.shape[-1]
-    known = spread > torch.finfo(spread.dtype).eps * squares  # else a multiple of the identity
-    ratio = (squares + scale) / ((num_samples + 1) * torch.where(known, spread, 1))
-    return torch.where(known, ratio, 1).clamp(max=1)
-
-
-ESTIMATORS = {"oas": oas}
-
-
-def shrink(covariance: Tensor, num_samples: int, shrinkage: float | str) -> Tensor:
-    """(1 - a) covariance + a (mean variance) I, with a a number in [0, 1] or a key of ESTIMATORS.
-
-    Makes a covariance (..., d, d) of fewer samples than channels invertible.
-    """
-    data_driven = isinstance(shrinkage, str)
-    a = ESTIMATORS[shrinkage](covariance, num_samples) if data_driven else shrinkage
-    return (1 - a) * covariance + a * _mean_variance(covariance) * _identity(covariance)
-
-
-class _InverseRoot(torch.autograd.Function):
-    """S^(-1/2) by `eigh`, with a derivative that stays finite for equal eigenvalues.
-
-    With S = U diag(l) U^T, dW = U (K * (U^T dS U)) U^T (Daleckii-Krein), where the divided
-    difference of l^(-1/2) is K_ij = -1 / (s_i s_j (s_i + s_j)), s = sqrt(l): nothing cancels.
-    """
-
-    @staticmethod
-    def forward(context, covariance, eps):
-        values, vectors = torch.linalg.eigh(covariance)
-        noise = torch.finfo(values.dtype).eps * values[..., -1:].clamp(min=0)
-        roots = values.maximum(noise).add(eps).sqrt()  # what is below the rounding is not known
-        context.save_for_backward(roots, vectors)
-        return (vectors / roots.unsqueeze(-2)) @ vectors.mT
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(context, gradient):
-        roots, vectors = context.saved_tensors
-        row, column = roots.unsqueeze(-1), roots.unsqueeze(-2)
-        inner = vectors.mT @ gradient @ vectors / -(row * column * (row + column))
-        return vectors @ inner @ vectors.mT, None
-
-
-def eigh(covariance: Tensor, eps: float) -> Tensor:
-    """ZCA whitening (covariance + eps I)^(-1/2) by eigendecomposition; symmetric."""
-    return _InverseRoot.apply(covariance, eps)
-
-
-def cholesky(covariance: Tensor, eps: float) -> Tensor:
-    """Whitening L^-1 with L L^T = covariance + eps I (Kessy et al. 2018): ZCA up to a rotation.
-
-    A block too close to singular for the precision is given a ridge of that precision.
-    """
-    ridged = covariance + eps * _identity(covariance)
-    factor, failed = torch.linalg.cholesky_ex(ridged)
-    if failed.any():
-        factor = torch.linalg.cholesky(ridged + _rounding(ridged, failed > 0))
-    identity = _identity(covariance).expand_as(covariance)
-    return torch.linalg.solve_triangular(factor, identity, upper=False)
-
-
-def newton_schulz(covariance: Tensor, eps: float, max_steps: int = 40) -> Tensor:
-    """ZCA by the coupled Newton-Schulz iteration: matrix products only, stable, run to convergence.
-
-    Higham, "Functions of Matrices", 2008, eq. 6.35. The scale is an upper bound of the largest
-    eigenvalue, so the iteration converges for every positive definite matrix. A block too close to
-    singular for the precision is given a ridge of that precision.
-    """
-    ridged = covariance + eps * _identity(covariance)
-    whitening, error = _coupled_iteration(ridged, max_steps)
-    failed = ~(error < 0.5)  # or not a number
-    if failed.any():
-        whitening, _ = _coupled_iteration(ridged + _rounding(ridged, failed), max_steps)
-    return whitening
-
-
-def _coupled_iteration(matrix: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
-    identity = _identity(matrix)
-    bounds = matrix.abs().sum(-1).amax(-1), matrix.square().sum((-2, -1)).sqrt()
-    scale = torch.minimum(*bounds)[..., None, None].detach()
-    root, inverse = matrix / scale, identity.expand_as(matrix)
-    tolerance = matrix.shape[-1] * torch.finfo(matrix.dtype).eps
-    for _ in range(max_steps):
-        product = inverse @ root
-        step = 1.5 * identity - 0.5 * product
-        root, inverse = root @ step, step @ inverse
-        error = (product.detach() - identity).abs().amax((-2, -1))
-        if error.max() < tolerance:
-            break  # after the step: the derivative converges one step later than the value
-    return inverse / scale.sqrt(), error
-
-
-def _rounding(matrix: Tensor, failed: Tensor) -> Tensor:
-    """A ridge just above the rounding error of a matrix, for the blocks that failed."""
-    trace = matrix.shape[-1] * _mean_variance(matrix)
-    ridge = torch.where(failed[..., None, None], 10 * torch.finfo(matrix.dtype).eps * trace, 0)
-    return ridge * _identity(matrix)
-
-
-def published_newton(covariance: Tensor, eps: float, steps: int = 5) -> Tensor:
-    """IterNorm as published (Huang et al. 2019, Algorithm 1, T = 5): the baseline.
-
-    It stops long before convergence when channels are many, and diverges with more steps: the
-    result does not whiten. Kept to be compared with.
-    """
-    ridged = covariance + eps * _identity(covariance)
-    trace = ridged.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    inverse = _identity(covariance).expand_as(covariance)
-    for _ in range(steps):
-        inverse = 1.5 * inverse - 0.5 * inverse @ inverse @ inverse @ (ridged / trace)
-    return inverse / trace.sqrt()
-
-
-SOLVERS = {
-    "eigh": eigh,
-    "cholesky": cholesky,
-    "newton_schulz": newton_schulz,
-    "published_newton": published_newton,
-}
+from fwstudy.alignment import orthogonality_error
+from fwstudy.distributed import total, total_count
+from fwstudy.solvers import (
+    ESTIMATORS,
+    MATRIX_FUNCTIONS,
+    SOLVERS,
+    as_rows,
+    check_groups,
+    covariance,
+    shrink,
+    whiten_few,
+)
 
 
 class FeatureWhitening(nn.Module):
@@ -185,7 +42,8 @@ class FeatureWhitening(nn.Module):
     gradients flow through both and through the solver. Otherwise it is *amortised*: the mean is
     that of the batch, the running covariance is updated without gradient, and W is computed from
     it every refresh_interval batches and is a constant in between. Evaluation whitens the running
-    covariance. Statistics are float32 (or wider) also under autocast.
+    covariance. Statistics are float32 (or wider) also under autocast. Where torch.distributed runs
+    several processes, batch statistics are those of all of them, as in SyncBatchNorm.
 
     Args:
         num_features: number C of channels.
@@ -203,7 +61,9 @@ class FeatureWhitening(nn.Module):
         activation: module applied to the output, as in timm's BatchNormAct2d.
 
     Shape: (N, C, H, W) -> the same. Buffers: running_mean (C,), running_covariance and whitening
-    (G, d, d), rotation (C, C) orthogonal, rows are the axes, num_batches_tracked.
+    (G, d, d), rotation (C, C) orthogonal, rows are the axes, num_batches_tracked; derived from them
+    and not in the state_dict: transform (C, C) = R W, so that evaluation and amortised training
+    cost one matrix product.
 
     Raises:
         ValueError: an argument or an input outside the above; one location alone in training.
@@ -227,7 +87,7 @@ class FeatureWhitening(nn.Module):
         activation: nn.Module | None = None,
     ):
         super().__init__()
-        _check_groups(num_features, num_groups)
+        check_groups(num_features, num_groups)
         _check(eps > 0, f"eps must be above 0, not {eps}")
         _check(
             momentum is not None and 0 <= momentum <= 1,
@@ -253,6 +113,7 @@ class FeatureWhitening(nn.Module):
         self.register_buffer("whitening", blocks / (1 + eps) ** 0.5)
         self.register_buffer("rotation", torch.eye(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.register_buffer("transform", torch.block_diag(*self.whitening), persistent=False)
         self.register_load_state_dict_post_hook(_refresh_after_load)
 
     @classmethod
@@ -293,17 +154,14 @@ class FeatureWhitening(nn.Module):
         )
         with torch.autocast(features.device.type, enabled=False):
             rows = as_rows(features.to(torch.promote_types(features.dtype, torch.float32)))
-            mean, whitening = self._observe(rows) if self.training else self._recall(rows)
-            output = self._rotate(rows - mean, whitening)
+            output = self._observe(rows) if self.training else self._recall(rows)
             if self.affine:
                 output = torch.addcmul(self.bias.to(rows), output, self.weight.to(rows))
         return self.activation(_as_maps(output.to(features.dtype), features))
 
     def normalize(self, features: Tensor) -> Tensor:
         """R W (x - mean) with the running statistics, before scale and activation: (N, C, H, W)."""
-        rows = as_rows(features)
-        mean, whitening = self._recall(rows)
-        return _as_maps(self._rotate(rows - mean, whitening), features)
+        return _as_maps(self._recall(as_rows(features)), features)
 
     def decorrelate(self, deviations: Tensor) -> Tensor:
         """W deviations, with deviations from the mean as columns (C, k): before the rotation.
@@ -320,43 +178,82 @@ class FeatureWhitening(nn.Module):
         with torch.autocast(self.running_covariance.device.type, enabled=False):
             values = self.running_covariance
             values = values.to(torch.promote_types(values.dtype, torch.float32))
-            self.whitening.copy_(SOLVERS[self.solver](values, self.eps))
+            self.whitening.copy_(self._solve(values))
+            self._update_transform()
+
+    @torch.no_grad()
+    def set_rotation(self, rotation: Tensor) -> None:
+        """Turn the axes.
+
+        Args:
+            rotation: orthogonal (C, C), rows are the new axes.
+
+        Raises:
+            ValueError: another shape, or not orthogonal.
+        """
+        shape = tuple(self.rotation.shape)
+        _check(
+            tuple(rotation.shape) == shape,
+            f"rotation must be {shape}, not {tuple(rotation.shape)}",
+        )
+        error = orthogonality_error(rotation)
+        _check(error < 1e-3, f"rotation must be orthogonal: R R^T differs from I by {error:.1g}")
+        self.rotation.copy_(rotation)
+        self._update_transform()
 
     def train(self, mode: bool = True) -> "FeatureWhitening":
         """Set the mode; W is brought up to date on leaving training."""
         if self.training and not mode:
-            self.refresh()
+            self._settle()
         return super().train(mode)
+
+    def _solve(self, blocks: Tensor) -> Tensor:
+        return SOLVERS[self.solver](blocks, self.eps)
+
+    def _settle(self) -> None:
+        """What is left to do before evaluation."""
+        self.refresh()
 
     def extra_repr(self) -> str:
         names = "num_features num_groups eps momentum affine solver shrinkage refresh_interval"
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
-    def _rotate(self, rows: Tensor, whitening: Tensor) -> Tensor:
-        """R W rows, with R W (C, C) composed first: by blocks, and cheaper than two products."""
-        columns = self.rotation.to(rows).unflatten(1, whitening.shape[:2]).transpose(0, 1)
-        return rows @ (columns @ whitening).transpose(0, 1).flatten(1).mT
+    @torch.no_grad()
+    def _update_transform(self) -> None:
+        self.transform.copy_(_compose(self.rotation, self.whitening))
 
-    def _recall(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.running_mean.to(rows), self.whitening.to(rows)
+    def _recall(self, rows: Tensor) -> Tensor:
+        """Rows normalised by the running statistics."""
+        return (rows - self.running_mean.to(rows)) @ self.transform.to(rows).mT
 
-    def _observe(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and whitening matrix for a training batch; updates the running statistics."""
-        count, exact = len(rows), self.refresh_interval == 1
+    def _observe(self, rows: Tensor) -> Tensor:
+        """Rows of a training batch, normalised; updates the running statistics."""
+        count = total_count(len(rows), rows.device)
         _check(count > 1, f"features must have at least 2 locations in training, not {count}")
-        mean, blocks = covariance(rows if exact else rows.detach(), self.num_groups)
+        mean, blocks = covariance(rows, self.num_groups, total)
         blocks = shrink(blocks, count, self.shrinkage)
-        with torch.no_grad():
-            unbiased = (blocks * (count / (count - 1))).to(self.running_covariance)
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.running_covariance.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked.add_(1)
-        if exact:
-            return mean, SOLVERS[self.solver](blocks, self.eps)
-        whitening = self.whitening.to(rows, copy=True)
-        if self.num_batches_tracked % self.refresh_interval == 0:
+        output = self._normalize_batch(rows - mean, blocks, whole=count == len(rows))
+        self._remember(mean, blocks * (count / (count - 1)))
+        return output
+
+    def _normalize_batch(self, rows: Tensor, blocks: Tensor, whole: bool) -> Tensor:
+        """Centred rows of a training batch, with its covariance; whole: no other process has some."""
+        if self.refresh_interval > 1:
+            return rows @ self.transform.to(rows, copy=True).mT  # it may change before backward
+        rotation = self.rotation.to(rows)
+        if whole and len(rows) < blocks.shape[-1] and self.solver in MATRIX_FUNCTIONS:
+            options = self.num_groups, self.solver, self.shrinkage, self.eps
+            return whiten_few(rows, *options) @ rotation.mT
+        return rows @ _compose(rotation, self._solve(blocks)).mT
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, blocks: Tensor) -> None:
+        """Take a batch's mean (C,) and unbiased covariance (G, d, d) into the running ones."""
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_covariance.lerp_(blocks.to(self.running_covariance), self.momentum)
+        self.num_batches_tracked.add_(1)
+        if self.refresh_interval > 1 and self.num_batches_tracked % self.refresh_interval == 0:
             self.refresh()
-        return rows.mean(0), whitening
 
 
 @torch.no_grad()
@@ -364,37 +261,43 @@ def update_statistics(model: nn.Module, layer: FeatureWhitening, batches) -> Non
     """Set the running mean and covariance of a layer exactly, from all batches pooled.
 
     The model runs in evaluation mode (layers before this one keep their statistics) and is left
-    in its mode. Moments are pooled in float64 (Chan, Golub, LeVeque 1983).
+    in its mode. Moments are pooled in float64 (Chan, Golub, LeVeque 1983), over processes too.
 
     Args:
         model: contains `layer`; called with images.
         batches: iterable of images (N, C, H, W), or of tuples that begin with images.
 
     Raises:
-        ValueError: the layer saw fewer than two locations.
+        ValueError: the layer saw fewer than two locations in all processes together.
     """
-    count, mean, scatter = 0, 0.0, 0.0
+    device = layer.running_mean.device
+    count = 0
+    mean = torch.zeros(layer.num_features, dtype=torch.float64, device=device)
+    scatter = torch.zeros_like(layer.running_covariance, dtype=torch.float64)
 
-    def accumulate(_, inputs):
+    def accumulate(_, inputs, __):
         nonlocal count, mean, scatter
         rows = as_rows(inputs[0]).double()
         batch_mean, batch_covariance = covariance(rows, layer.num_groups)
-        total, shift = count + len(rows), batch_mean - mean
+        both, shift = count + len(rows), batch_mean - mean
         blocks = shift.unflatten(0, (layer.num_groups, -1, 1))
-        between = blocks @ blocks.mT * (count * len(rows) / total)
-        mean = mean + shift * (len(rows) / total)
+        between = blocks @ blocks.mT * (count * len(rows) / both)
+        mean = mean + shift * (len(rows) / both)
         scatter = scatter + batch_covariance * len(rows) + between
-        count = total
+        count = both
 
-    device = layer.running_mean.device
-    handle = layer.register_forward_pre_hook(accumulate)
+    handle = layer.register_forward_hook(accumulate)
     try:
         with evaluation_mode(model):
             for batch in batches:
                 model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
     finally:
         handle.remove()
+    own_count, count = count, total_count(count, device)
     _check(count > 1, f"batches must give the layer at least two locations, not {count}")
+    own_mean, mean = mean, total(mean * own_count) / count
+    blocks = (own_mean - mean).unflatten(0, (layer.num_groups, -1, 1))
+    scatter = total(scatter + blocks @ blocks.mT * own_count)
     layer.running_mean.copy_(mean)
     layer.running_covariance.copy_(shrink(scatter / (count - 1), count, layer.shrinkage))
     layer.refresh()
@@ -430,6 +333,38 @@ def whiteness(features: Tensor) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
+def whiteness_by_mode(
+    model: nn.Module, layer: FeatureWhitening, images: Tensor
+) -> dict[str, float]:
+    """`whiteness` of what a layer makes of images, by the batch's statistics and by the running ones.
+
+    Before scale and activation. Model and layer stay as they are, but for W, which is brought up to
+    date as on leaving training.
+
+    Args:
+        model: contains `layer`.
+        images: (N, 3, S, S), one batch.
+
+    Returns:
+        the keys of `whiteness`, each as train_... and eval_...
+    """
+    found = []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    try:
+        with evaluation_mode(model):
+            model(images)
+    finally:
+        handle.remove()
+    rows = as_rows(found[0].float())
+    outputs = {"train": copy.deepcopy(layer)._observe(rows), "eval": layer._recall(rows)}
+    return {
+        f"{mode}_{name}": value
+        for mode, output in outputs.items()
+        for name, value in whiteness(output).items()
+    }
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module):
     """Evaluation mode inside the block; afterwards each layer has the mode that it had before."""
@@ -441,28 +376,20 @@ def evaluation_mode(model: nn.Module):
             module.training = mode
 
 
+def _compose(rotation: Tensor, whitening: Tensor) -> Tensor:
+    """R W (C, C), for W of blocks (G, d, d)."""
+    columns = rotation.unflatten(1, whitening.shape[:2]).transpose(0, 1)
+    return (columns @ whitening.to(rotation)).transpose(0, 1).flatten(1)
+
+
 def _as_maps(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(like.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def _refresh_after_load(layer: FeatureWhitening, _) -> None:
     if not layer.training:
-        layer.refresh()
-
-
-def _identity(matrix: Tensor) -> Tensor:
-    return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-
-
-def _mean_variance(covariance: Tensor) -> Tensor:
-    return covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-
-
-def _check_groups(num_features: int, num_groups: int) -> None:
-    _check(
-        num_groups >= 1 and num_features % num_groups == 0,
-        f"num_groups must divide num_features = {num_features}, not {num_groups}",
-    )
+        layer._settle()
+    layer._update_transform()
 
 
 def _check(condition: bool, message: str) -> None:

@@ -112,12 +112,16 @@ def test_figures_draw():
     table = pd.DataFrame({"g": ["x", "y"], "h": "m", "v": [0.4, 0.6]})
     table = table.assign(v_low=table["v"] - 0.1, v_high=table["v"] + 0.1)
     history = pd.DataFrame({"model": "m", "step": [1, 2], "loss": [1, 0.5], "validation_auc": 0.5})
+    names = ("train_mean_correlation", "eval_mean_correlation")
+    names += ("train_mean_variance", "eval_mean_variance")
+    whiteness = pd.DataFrame({"step": [1, 2], **{name: [0.1, 0.2] for name in names}})
     image = np.zeros((8, 8, 3), np.uint8)
     row = {"label": "f", "image": image, "truth": image, "map": image, "evidence": [1, -1]}
     drawn = [
         figures.contact_sheet([[image, None]], ["a", "b"], ["row"]),
         figures.intervals(table, "v", "g", "h", 0.5, "AUC"),
         figures.histories(history),
+        figures.whiteness_history(whiteness),
         figures.correlations({"a": np.eye(3)}),
         figures.heat_table(pd.DataFrame(np.eye(2)), "value"),
         figures.evidence_panel([row], ["one", "two"], ["map"]),

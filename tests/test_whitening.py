@@ -6,24 +6,21 @@ import pickle
 from itertools import pairwise
 
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.covariance import OAS
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+import fwstudy.solvers
 import fwstudy.whitening
+from fwstudy.solvers import SOLVERS, covariance, shrink
 from fwstudy.whitening import (
-    SOLVERS,
     FeatureWhitening,
-    covariance,
     evaluation_mode,
-    oas,
-    shrink,
     update_statistics,
     whiteness,
+    whiteness_by_mode,
 )
 
 CONVERGED = ["eigh", "cholesky", "newton_schulz"]
@@ -57,145 +54,8 @@ def residual(whitening, matrix):
 
 
 def test_docstring_examples():
+    assert doctest.testmod(fwstudy.solvers).failed == 0
     assert doctest.testmod(fwstudy.whitening).failed == 0
-
-
-# --- covariance and shrinkage
-
-
-@pytest.mark.parametrize("shape", [(6, 4, 3, 2), (20, 4)])
-def test_covariance_equals_torch_cov_block_by_block(shape):
-    features = torch.randn(shape, dtype=torch.float64)
-    rows = features.movedim(1, -1).reshape(-1, 4)
-    mean, blocks = covariance(features, num_groups=2)
-    torch.testing.assert_close(mean, rows.mean(0))
-    for block, columns in zip(blocks, rows.split(2, dim=1), strict=True):
-        torch.testing.assert_close(block, torch.cov(columns.T, correction=0))
-
-
-@pytest.mark.parametrize("count", [5, 40])
-def test_oas_equals_scikit_learn(count):
-    rows = torch.randn(count, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
-    reference = OAS().fit(rows.numpy())
-    sample = covariance(rows)[1]
-    assert oas(sample, count).item() == pytest.approx(reference.shrinkage_)
-    expected = torch.from_numpy(reference.covariance_)
-    torch.testing.assert_close(shrink(sample, count, "oas")[0], expected)
-
-
-def test_oas_of_a_multiple_of_the_identity_is_one_and_its_gradient_finite():
-    matrix = (2 * torch.eye(3)[None]).requires_grad_()
-    shrunk = shrink(matrix, 10, "oas")
-    shrunk.sum().backward()
-    torch.testing.assert_close(shrunk, matrix)
-    assert matrix.grad.isfinite().all()
-
-
-def test_shrink_keeps_the_trace_and_reaches_the_identity():
-    matrix = spd(5)[None]
-    assert shrink(matrix, 9, 0.3)[0].trace().item() == pytest.approx(matrix[0].trace().item())
-    torch.testing.assert_close(shrink(matrix, 9, 0.0), matrix)
-    scaled = matrix[0].trace() / 5 * torch.eye(5, dtype=torch.float64)
-    torch.testing.assert_close(shrink(matrix, 9, 1.0)[0], scaled)
-
-
-# --- solvers
-
-
-@pytest.mark.parametrize("solver", CONVERGED)
-@settings(max_examples=8, deadline=None)
-@given(
-    size=st.integers(1, 12),
-    groups=st.integers(1, 3),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-)
-def test_solver_whitens(solver, size, groups, dtype):
-    matrix = spd(size, 100.0, (groups,), dtype)
-    whitening = SOLVERS[solver](matrix, 1e-12)
-    assert whitening.dtype == dtype
-    assert residual(whitening, matrix) < (1e-4 if dtype == torch.float32 else 1e-9)
-
-
-@pytest.mark.parametrize(("condition", "tolerance"), [(1e4, 2e-3), (1e6, 0.1)])
-@pytest.mark.parametrize("solver", CONVERGED)
-def test_solver_is_white_in_float32_when_ill_conditioned(solver, condition, tolerance):
-    matrix = spd(128, condition, dtype=torch.float32)
-    assert residual(SOLVERS[solver](matrix, 1e-12), matrix) < tolerance
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_golden_two_by_two(solver):
-    # [[5, 3], [3, 5]] / 2: eigenvalues 4 and 1 along (1, 1) and (1, -1), so the inverse root is
-    # (1/2 + 1) / 2 = 3/4 on and (1/2 - 1) / 2 = -1/4 off the diagonal. L = [[s, 0], [3/(2s), t]],
-    # s^2 = 5/2, t^2 = 5/2 - 9/10 = 8/5. Newton needs more than its 5 steps here.
-    matrix = torch.tensor([[2.5, 1.5], [1.5, 2.5]], dtype=torch.float64)
-    s, t = 2.5**0.5, 1.6**0.5
-    zca = [[0.75, -0.25], [-0.25, 0.75]]
-    golden = {"cholesky": [[1 / s, 0], [-1.5 / (s * s * t), 1 / t]]}.get(solver, zca)
-    expected = torch.tensor(golden, dtype=torch.float64)
-    tolerance = 0.01 if solver == "published_newton" else 1e-6
-    torch.testing.assert_close(SOLVERS[solver](matrix, 1e-12), expected, atol=tolerance, rtol=0)
-
-
-def test_both_zca_solvers_agree_with_scipy():
-    matrix = spd(7, 100.0)
-    reference = torch.from_numpy(scipy.linalg.inv(scipy.linalg.sqrtm(matrix.numpy())))
-    for solver in ("eigh", "newton_schulz"):
-        torch.testing.assert_close(SOLVERS[solver](matrix, 1e-13), reference, atol=1e-7, rtol=0)
-
-
-def test_cholesky_differs_from_zca_by_a_rotation():
-    matrix = spd(6)
-    rotation = SOLVERS["cholesky"](matrix, 1e-12) @ torch.linalg.inv(SOLVERS["eigh"](matrix, 1e-12))
-    torch.testing.assert_close(rotation @ rotation.T, torch.eye(6, dtype=torch.float64))
-    assert (rotation - torch.eye(6)).abs().max() > 0.01
-
-
-def test_published_newton_does_not_whiten_many_channels():
-    matrix = spd(256, 1e3)
-    whitening = SOLVERS["published_newton"](matrix, 1e-5)
-    variances = (whitening @ matrix @ whitening.T).diagonal()
-    assert residual(whitening, matrix) > 0.5
-    assert variances.mean() < 0.5
-    assert variances.mean() > 0
-
-
-def test_published_newton_diverges_with_more_steps():
-    matrix = spd(64, 1e3, dtype=torch.float32)
-    assert not residual(fwstudy.whitening.published_newton(matrix, 1e-5, steps=40), matrix) < 1
-
-
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_solver_gradient(solver):
-    factor = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
-    ridge = torch.eye(4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda a: SOLVERS[solver](a @ a.mT + ridge, 1e-3), factor, atol=1e-4
-    )
-
-
-@pytest.mark.parametrize("solver", CONVERGED)
-def test_gradient_is_finite_and_right_at_equal_eigenvalues(solver):
-    # d/dS of tr S^(-1/2) at S = 4 I is -S^(-3/2) / 2 = -I / 16; the same for L^-1.
-    matrix = (4 * torch.eye(3, dtype=torch.float64)).requires_grad_()
-    SOLVERS[solver](matrix, 1e-12).diagonal().sum().backward()
-    torch.testing.assert_close(
-        matrix.grad, -torch.eye(3, dtype=torch.float64) / 16, atol=1e-6, rtol=0
-    )
-
-
-@pytest.mark.parametrize("solver", CONVERGED)
-@pytest.mark.parametrize(("size", "rank"), [(64, 1), (256, 20)])
-def test_solver_survives_a_singular_covariance(solver, size, rank):
-    vectors = 100 * torch.randn(2, size, rank)
-    vectors[1] = torch.eye(size, rank)
-    matrix = (vectors @ vectors.mT).requires_grad_()
-    whitening = SOLVERS[solver](matrix, 1e-5)
-    whitening.sum().backward()
-    assert whitening.isfinite().all()
-    assert matrix.grad.isfinite().all()
-    kept = torch.linalg.svdvals(whitening[0].detach() @ vectors[0])
-    torch.testing.assert_close(kept, torch.ones(rank), atol=0.05, rtol=0)
 
 
 # --- the layer
@@ -273,7 +133,7 @@ def frozen(layer, mode):
 def test_layer_gradient(mode, interval, groups, solver):
     layer = FeatureWhitening(4, groups, solver=solver, refresh_interval=interval)
     layer(correlated(4, 4, 3, 3))
-    layer.rotation.copy_(torch.linalg.qr(torch.randn(4, 4))[0])
+    layer.set_rotation(torch.linalg.qr(torch.randn(4, 4))[0])
     features = correlated(3, 4, 2, 2, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(frozen(layer, mode), features, atol=1e-4)
 
@@ -337,7 +197,7 @@ def test_rotation_turns_the_output():
     layer.refresh()
     features = correlated(2, 4, 3, 3)
     plain = layer(features)
-    layer.rotation.copy_(torch.eye(4)[[2, 0, 3, 1]])
+    layer.set_rotation(torch.eye(4)[[2, 0, 3, 1]])
     torch.testing.assert_close(layer(features), plain[:, [2, 0, 3, 1]])
     torch.testing.assert_close(layer.normalize(features), layer(features))
     deviations = (features - layer.running_mean[:, None, None])[:, :, 0, 0].T
@@ -554,3 +414,47 @@ def test_compiles():
     for _ in range(3):
         features = correlated(2, 4, 3, 3)
         torch.testing.assert_close(compiled(features), reference(features))
+
+
+# --- whiteness in training
+
+
+@pytest.mark.parametrize("solver", CONVERGED)
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_training_output_is_white_in_float32_up_to_condition_1e6(solver, condition):
+    num_features = 64
+    vectors = torch.linalg.qr(torch.randn(num_features, num_features))[0]
+    scales = condition ** torch.linspace(0, 0.5, num_features)  # smallest variance 1
+    features = torch.einsum("dc,nchw->ndhw", vectors * scales, torch.randn(8, num_features, 8, 8))
+    found = whiteness(FeatureWhitening(num_features, solver=solver, shrinkage=0.0)(features))
+    assert found["mean_correlation"] < 0.01
+    assert found["mean_variance"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_fewer_locations_than_channels_agree_in_training_and_evaluation(solver, groups):
+    # With momentum 1 the running covariance is the batch's own, times M / (M - 1).
+    layer = FeatureWhitening(32, groups, eps=1e-8, momentum=1.0, solver=solver).double()
+    layer.set_rotation(torch.linalg.qr(torch.randn(32, 32))[0])
+    features = correlated(1, 32, 3, 3, dtype=torch.float64)
+    output = layer.train()(features)
+    torch.testing.assert_close(
+        layer.eval()(features) * (9 / 8) ** 0.5, output, atol=1e-6, rtol=1e-6
+    )
+
+
+def test_whiteness_by_mode_tells_the_batch_from_the_running_statistics():
+    layer = FeatureWhitening(4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer, nn.ReLU()).train()
+    model(torch.randn(8, 3, 6, 6))
+    layer.refresh()  # as on leaving training
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = whiteness_by_mode(model, layer, 3 + torch.randn(8, 3, 6, 6))
+    assert set(found) == {
+        f"{m}_{k}" for m in ("train", "eval") for k in whiteness(torch.rand(9, 4))
+    }
+    assert found["train_mean_correlation"] < found["eval_mean_correlation"]
+    assert model.training and layer.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

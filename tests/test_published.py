@@ -1,0 +1,79 @@
+"""The published layer, kept as the baseline: that it is the published one, and what it does."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fwstudy.published import PublishedWhitening
+from fwstudy.whitening import FeatureWhitening, whiteness
+
+
+def reference_newton(covariance, eps, steps):
+    """Algorithm 1 of IterNorm, step by step, for one group."""
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+    sigma = covariance + eps * identity
+    normalized = sigma / sigma.trace()
+    p = identity
+    for _ in range(steps):
+        p = (3 * p - torch.linalg.matrix_power(p, 3) @ normalized) / 2
+    return p / sigma.trace().sqrt()
+
+
+def test_training_output_is_the_published_one():
+    layer = PublishedWhitening(6, affine=False).double()
+    layer.set_rotation(torch.linalg.qr(torch.randn(6, 6))[0])
+    features = torch.randn(8, 6, 5, 5, dtype=torch.float64)
+    rows = features.movedim(1, -1).flatten(0, 2)
+    centred = rows - rows.mean(0)
+    whitening = reference_newton(centred.mT @ centred / len(rows), layer.eps, 5)
+    expected = centred @ whitening.mT @ layer.rotation.mT
+    assert_close(layer(features).movedim(1, -1).flatten(0, 2), expected)
+
+
+def test_running_average_is_of_the_whitening_matrices():
+    layer = PublishedWhitening(4).double()
+    before = layer.whitening.clone()
+    features = torch.randn(8, 4, 5, 5, dtype=torch.float64)
+    rows = features.movedim(1, -1).flatten(0, 2)
+    batch = reference_newton(torch.cov(rows.mT, correction=0), layer.eps, 5)
+    layer(features)
+    assert_close(layer.whitening[0], 0.1 * before[0] + 0.9 * batch)
+    layer.eval()
+    assert_close(layer.whitening[0], 0.1 * before[0] + 0.9 * batch)  # not recomputed
+    expected = (rows - layer.running_mean) @ layer.whitening[0].mT
+    assert_close(layer(features).movedim(1, -1).flatten(0, 2), expected)
+
+
+def test_state_dict_keeps_the_average():
+    layer = PublishedWhitening(4)
+    layer(torch.randn(8, 4, 5, 5))
+    layer.eval()
+    copy = PublishedWhitening(4).eval()
+    copy.load_state_dict(layer.state_dict())
+    features = torch.randn(2, 4, 3, 3)
+    assert_close(copy(features), layer(features))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_gradient(mode):
+    layer = PublishedWhitening(4, num_groups=2).double().train(mode)
+    features = torch.randn(3, 4, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (features,))
+
+
+def test_replaces_a_batch_norm_with_the_published_momentum():
+    norm = nn.BatchNorm2d(6)
+    norm.running_var.uniform_(0.9, 1.1)
+    layer = PublishedWhitening.from_batch_norm(norm.eval())
+    assert layer.momentum == 0.9 and layer.solver == "published_newton"
+    assert_close(layer(torch.ones(1, 6, 2, 2)), norm(torch.ones(1, 6, 2, 2)), rtol=0.2, atol=0.2)
+
+
+def test_it_hardly_whitens_many_channels_where_the_sound_layer_does():
+    features = torch.randn(64, 512, 8, 8, generator=torch.Generator().manual_seed(0))
+    features = features + 3 * features[:, :1]  # one strong common factor
+    published = whiteness(PublishedWhitening(512, affine=False)(features))
+    sound = whiteness(FeatureWhitening(512, affine=False)(features))
+    assert published["mean_variance"] < 0.1 and published["mean_correlation"] > 0.05
+    assert abs(sound["mean_variance"] - 1) < 0.02 and sound["mean_correlation"] < 0.01
