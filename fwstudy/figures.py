@@ -224,15 +224,13 @@ def evidence_panel(
 
 
 def plane(table: pd.DataFrame, x: str, y: str, name: str, x_label: str, y_label: str) -> Figure:
-    """A labelled point for each row, e.g. accuracy against interpretability."""
-    figure, axes = new_figure(6.5, 4)
+    """A point with its own colour and mark for each row, e.g. accuracy against interpretability."""
+    figure, axes = new_figure(7.5, 4)
     axis = axes[0, 0]
-    axis.scatter(table[x], table[y], color=COLORS[0], s=40)
-    for _, row in table.iterrows():
-        axis.annotate(
-            row[name], (row[x], row[y]), xytext=(5, 4), textcoords="offset points", fontsize=8
-        )
-    axis.margins(x=0.25, y=0.15)
+    palette = sns.color_palette("colorblind", len(table))
+    sns.scatterplot(table, x=x, y=y, hue=name, style=name, palette=palette, s=90, ax=axis)
+    sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
+    axis.margins(0.1)
     axis.set(xlabel=x_label, ylabel=y_label)
     sns.despine(ax=axis)
     return figure

@@ -240,9 +240,3 @@ def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.
         weight *= 1 - feather_outside(spared, SPARED * unit)
         core |= own
     return weight * feather_outside(core, PART_MARGINS[part] * unit)
-
-
-def visible_share(portrait: Portrait, part: str) -> float:
-    """Share of a part, 0..1, that hair does not cover."""
-    core = part_core(portrait, part)
-    return float(1 - (core & is_part(portrait.parts, "hair")).sum() / max(1, core.sum()))
