@@ -40,7 +40,7 @@ def align_mean(concept_means: Tensor, previous: Tensor | None = None) -> Tensor:
         tensor([0., 1.])
     """
     previous = _checked_rotation(previous, concept_means)
-    axes = _polar(concept_means.double(), previous.double())
+    axes = _polar(concept_means.double(), previous)
     return _complete(axes, previous, concept_means.dtype)
 
 
@@ -178,7 +178,7 @@ def _linearise(concept_maps, axes: Tensor, window: int | None) -> tuple[float, T
 
 def _polar(means: Tensor, previous: Tensor) -> Tensor:
     """Orthonormal (C, k) nearest to means (C, k); what they leave free is taken from previous."""
-    tie_break = previous[: means.shape[1]].mT * (1e-9 * means.norm().clamp(min=1e-30))
+    tie_break = previous[: means.shape[1]].mT.to(means) * (1e-9 * means.norm().clamp(min=1e-30))
     left, _, right = torch.linalg.svd(means + tie_break, full_matrices=False)
     return left @ right
 
@@ -190,12 +190,22 @@ def _complete(axes: Tensor, previous: Tensor, dtype: torch.dtype) -> Tensor:
     axes (the direct rotation; cosines from one k x k SVD). This equals the polar factor of their
     projection on the complement, at k C^2 instead of C^3 operations.
     """
-    named, rest = previous.double().tensor_split([axes.shape[1]])
+    axes = axes.to(dtype)
+    named, rest = previous.to(dtype).tensor_split([axes.shape[1]])
     left, cosines, right = torch.linalg.svd(named @ axes)
     sines = rest @ (axes @ right.mT)
     turn = (sines.mT @ rest) / (1 + cosines[:, None]) + left.mT @ named
-    rotation = torch.cat([axes.mT, rest - sines @ turn]).to(dtype)
-    return 1.5 * rotation - 0.5 * rotation @ rotation.mT @ rotation  # rounding must not add up
+    rotation = torch.cat([axes.mT, rest - sines @ turn])
+    if _probe(rotation) > 30 * torch.finfo(dtype).eps:  # rounding must not add up
+        rotation = 1.5 * rotation - 0.5 * rotation @ rotation.mT @ rotation
+    return rotation
+
+
+def _probe(rotation: Tensor) -> float:
+    """Largest change of a few random vectors under R^T R: tells at C^2 operations if R is a rotation."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(len(rotation), 4, generator=generator).to(rotation)
+    return (rotation.mT @ (rotation @ vectors) - vectors).abs().max().item()
 
 
 def _checked_rotation(previous: Tensor | None, concept_means: Tensor) -> Tensor:
@@ -210,6 +220,6 @@ def _checked_rotation(previous: Tensor | None, concept_means: Tensor) -> Tensor:
         raise ValueError(
             f"previous must be (C, C), C = {len(concept_means)}, not {tuple(previous.shape)}"
         )
-    if not orthogonality_error(previous) < 1e-3:
+    if not _probe(previous) < 1e-3:
         raise ValueError("previous must be orthogonal: R R^T differs from I by more than 1e-3")
     return previous

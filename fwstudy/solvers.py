@@ -42,7 +42,22 @@ def covariance(
     count = total(rows.new_tensor(float(len(rows))))
     mean = total(rows.sum(0)) / count
     blocks = as_blocks(rows - mean, num_groups)
-    return mean, total(blocks.mT @ blocks) / count
+    return mean, total(_Scatter.apply(blocks)) / count
+
+
+class _Scatter(torch.autograd.Function):
+    """X^T X of blocks (G, M, d): one product backward, where autograd makes two for two factors."""
+
+    @staticmethod
+    def forward(context, blocks):
+        context.save_for_backward(blocks)
+        return blocks.mT @ blocks
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        (blocks,) = context.saved_tensors
+        return blocks @ (gradient + gradient.mT)
 
 
 def as_blocks(rows: Tensor, num_groups: int) -> Tensor:
@@ -72,6 +87,7 @@ def oas(covariance: Tensor, num_samples: int, dimension: int) -> Tensor:
 
 
 ESTIMATORS = {"oas": oas}
+ENOUGH = 4  # samples a channel from which on no estimator is asked
 
 
 def shrink(
@@ -79,15 +95,19 @@ def shrink(
 ) -> Tensor:
     """(1 - a) covariance + a (mean variance) I, with a a number in [0, 1] or a key of ESTIMATORS.
 
-    Makes a covariance (..., d, d) of fewer samples than channels invertible.
+    Makes a covariance (..., d, d) of fewer samples than channels invertible. An estimator is asked
+    only where samples are few: it minimises the error of the covariance and not of its inverse, and
+    lifts small eigenvalues so much that the result does not whiten.
 
     Args:
         dimension: number of channels d, where the matrix is not the covariance but the Gram matrix
             of its samples, which has the same eigenvalues but for zeros.
     """
     dimension = dimension or covariance.shape[-1]
-    data_driven = isinstance(shrinkage, str)
-    a = ESTIMATORS[shrinkage](covariance, num_samples, dimension) if data_driven else shrinkage
+    if isinstance(shrinkage, str):
+        few = num_samples < ENOUGH * dimension
+        shrinkage = ESTIMATORS[shrinkage](covariance, num_samples, dimension) if few else 0.0
+    a = shrinkage
     return (1 - a) * covariance + a * _mean_variance(covariance, dimension) * _identity(covariance)
 
 

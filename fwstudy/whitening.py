@@ -53,8 +53,10 @@ class FeatureWhitening(nn.Module):
         affine: learn a scale and a shift for each channel.
         solver: key of SOLVERS.
         shrinkage: of each batch covariance towards a multiple of the identity, before it is
-            averaged; in [0, 1] or a key of ESTIMATORS. 0 when a batch has far more locations than
-            channels; not 0 in exact training when it has fewer.
+            averaged; in [0, 1] or a key of ESTIMATORS. Not 0 in exact training when a batch has fewer
+            locations than channels. Estimators shrink nothing where samples are many (in amortised
+            training those of the running average count); a small number damps directions of little
+            variance, which else move much while the layers before this one learn.
         refresh_interval: batches between two computations of W; at least 1. The larger, the more
             W jumps when it is computed, also on leaving training: keep it to 10 or so unless the
             layers before this one learn slowly.
@@ -231,15 +233,18 @@ class FeatureWhitening(nn.Module):
         count = total_count(len(rows), rows.device)
         _check(count > 1, f"features must have at least 2 locations in training, not {count}")
         mean, blocks = covariance(rows, self.num_groups, total)
-        blocks = shrink(blocks, count, self.shrinkage)
-        output = self._normalize_batch(rows - mean, blocks, whole=count == len(rows))
+        amortised = self.refresh_interval > 1
+        held = 2 / self.momentum - 1 if amortised and self.momentum else 1  # batches in the average
+        blocks = shrink(blocks, held * count, self.shrinkage)
+        if amortised:
+            output = (rows - mean) @ self.transform.to(rows, copy=True).mT  # W may change below
+        else:
+            output = self._whiten(rows - mean, blocks, whole=count == len(rows))
         self._remember(mean, blocks * (count / (count - 1)))
         return output
 
-    def _normalize_batch(self, rows: Tensor, blocks: Tensor, whole: bool) -> Tensor:
+    def _whiten(self, rows: Tensor, blocks: Tensor, whole: bool) -> Tensor:
         """Centred rows of a training batch, with its covariance; whole: no other process has some."""
-        if self.refresh_interval > 1:
-            return rows @ self.transform.to(rows, copy=True).mT  # it may change before backward
         rotation = self.rotation.to(rows)
         if whole and len(rows) < blocks.shape[-1] and self.solver in MATRIX_FUNCTIONS:
             options = self.num_groups, self.solver, self.shrinkage, self.eps

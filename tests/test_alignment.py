@@ -102,7 +102,7 @@ def test_orthogonal_after_thousands_of_updates():
         rotation = align_mean(torch.randn(24, 5), rotation)
     assert rotation.dtype == torch.float32
     assert orthogonality_error(rotation) < 1e-6
-    assert abs(torch.linalg.det(rotation.double()).item()) == pytest.approx(1, abs=1e-6)
+    assert abs(torch.linalg.det(rotation.double()).item()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(

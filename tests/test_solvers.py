@@ -70,6 +70,13 @@ def test_oas_equals_scikit_learn(count):
     torch.testing.assert_close(shrink(sample, count, "oas")[0], expected)
 
 
+def test_no_shrinkage_is_estimated_where_samples_are_many():
+    sample = covariance(torch.randn(48, 12))[1]
+    assert oas(sample, 48, 12) > 0
+    assert torch.equal(shrink(sample, 48, "oas"), sample)
+    assert not torch.equal(shrink(sample, 47, "oas"), sample)
+
+
 def test_oas_of_a_multiple_of_the_identity_is_one_and_its_gradient_finite():
     matrix = (2 * torch.eye(3)[None]).requires_grad_()
     shrunk = shrink(matrix, 10, "oas")

@@ -1,0 +1,108 @@
+"""The benchmark runs and judges; its times are not tested."""
+
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.whitening import (
+    CALLS,
+    LAYERS,
+    OURS,
+    QUICK,
+    SECTIONS,
+    compare,
+    draw_features,
+    judge,
+    main,
+)
+from fwstudy.whitening import whiteness
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    main(["--quick", "--output", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def table(output):
+    return pd.read_csv(output / "whitening.csv")
+
+
+def methods(table, section, phase):
+    return set(table[(table["section"] == section) & (table["phase"] == phase)]["method"])
+
+
+def test_nothing_is_missing(table):
+    assert list(table["section"].unique()) == list(SECTIONS)
+    norms = {"BatchNorm2d", "published", *OURS}
+    assert methods(table, "layer", "train step") == set(LAYERS)
+    assert methods(table, "layer", "evaluation") == set(LAYERS)
+    assert methods(table, "model", "train step") == norms
+    assert methods(table, "model", "evaluation") == norms | {"exact, folded"}
+    searches = {f"search, {count} calls" for count in QUICK.searches}
+    assert methods(table, "alignment", "alignment") == {"align_mean", "align_max"} | searches
+    drift = table[table["section"] == "drift"]
+    assert len(drift) == 2 * len(QUICK.intervals) * len(QUICK.drifts)
+    key = ["section", "model", "channels", "method", "phase"]
+    assert not table.duplicated(key).any()
+
+
+def test_measurements_are_finite(table):
+    timed = table[table["section"] != "drift"]
+    columns = ["seconds", "ratio", "ratio_low", "ratio_high", "peak_mb"]
+    assert np.isfinite(timed[columns]).all().all() and (timed[columns] > 0).all().all()
+    assert (timed["ratio_low"] <= timed["ratio"]).all()
+    assert (timed["ratio"] <= timed["ratio_high"]).all()
+    assert (timed.loc[timed["method"] == timed["reference"], "ratio"] == 1).all()
+    step = table["phase"] == "train step"
+    white = table[(table["section"] == "drift") | (table["section"] == "layer") & step]
+    assert np.isfinite(white[["mean_correlation", "mean_variance"]]).all().all()
+    assert np.isfinite(table.loc[table["section"] == "alignment", "objective"]).all()
+
+
+def test_report_shows_every_section_and_target(output, table):
+    text = (output / "whitening.md").read_text(encoding="utf-8")
+    for _, title, _ in SECTIONS.values():
+        assert f"## {title}" in text
+    for row in judge(table, QUICK).itertuples():
+        assert row.target in text and row.met in ("yes", "**no**")
+    assert "threads" in text and f"torch {torch.__version__.split('+')[0]}" in text
+
+
+def test_targets_follow_the_measurements(table):
+    table["ratio"], table["mean_correlation"], table["objective_high"] = 0.01, 0.0, 1.1
+    met = judge(table, QUICK).groupby("target")["met"].unique().str[0]
+    assert met["layer: train step <= 1/10 of published"] == "yes"
+    assert met["whiteness: mean correlation <= 0.01"] == "yes"
+    assert met["alignment: search takes >= 100 align_mean"] == "**no**"
+    assert met["alignment: objective <= align_mean's"] == "**no**"
+    with pytest.raises(ValueError, match="nothing was measured for the target 'layer"):
+        judge(table[table["section"] != "layer"], QUICK)
+
+
+def test_memory_counts_what_a_call_allocates():
+    calls = {"empty": lambda: torch.empty(2**18), "amortised": lambda: torch.empty(2**19)}
+    table = compare([calls, calls], "empty", 1e-4, phase="any").set_index("method")
+    assert table["peak_mb"].to_dict() == {"empty": 1, "amortised": 2}
+    assert list(table["rounds"]) == [2, 2] and table.loc["empty", "ratio"] == 1
+
+
+def test_amortised_calls_take_in_one_computation_of_the_matrix(monkeypatch):
+    layer, computed = LAYERS["amortised"](nn.BatchNorm2d(8)), []
+    monkeypatch.setattr(layer, "refresh", lambda: computed.append(1))
+    for features in islice(draw_features(8, 4, 2), CALLS["amortised"]):
+        layer(features)
+    assert len(computed) == 1
+
+
+def test_features_have_the_stated_condition_number():
+    features = next(draw_features(8, 64, 16))
+    assert features.shape == (16, 8, 64, 64)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert whiteness(features)["condition_number"] == pytest.approx(1e4, rel=0.05)
