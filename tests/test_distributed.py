@@ -8,6 +8,8 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
+from fwstudy.concepts import Concept
+from fwstudy.constraint import whitened_means
 from fwstudy.distributed import num_processes, total
 from fwstudy.whitening import FeatureWhitening, update_statistics
 
@@ -32,7 +34,7 @@ def make_batches() -> list[torch.Tensor]:
 
 
 def train(layer: FeatureWhitening, batches: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Outputs of the last batch, gradients of a sum over images, and the running statistics."""
+    """Outputs of the last batch, gradients of a sum over images, statistics, concept means."""
     for batch in batches:
         features = batch.clone().requires_grad_()
         layer.zero_grad()
@@ -40,7 +42,10 @@ def train(layer: FeatureWhitening, batches: list[torch.Tensor]) -> dict[str, tor
         output.pow(3).sum().backward()
     update = copy.deepcopy(layer)
     update_statistics(update, update, batches)
+    shown, absent, alone = (batch.float() for batch in batches)
+    concepts = [Concept("pair", shown, absent, None), Concept("alone", alone, None, None)]
     return {
+        "concepts": whitened_means(update.float().eval(), update, concepts),
         "output": output.detach(),
         "features": features.grad,
         "weight": total(layer.weight.grad),

@@ -16,6 +16,7 @@ from fwstudy.whitening import FeatureWhitening
 SIZE = 64
 FAMILIES = {  # name -> options, and the norm that is averaged into the classifier input, if any
     "legacy_xception": ({}, "bn4"),
+    "xception41": ({}, "blocks.12.stack.conv3.bn_pw"),
     "mobilenetv2_035": ({"output_stride": 16}, "bn2"),
     "efficientnet_b0": ({}, "bn2"),
     "resnetv2_18": ({}, "norm"),
