@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fwstudy.alignment import align_mean
 from fwstudy.concepts import Concept, layer_inputs
 from fwstudy.distributed import total, total_count
-from fwstudy.whitening import FeatureWhitening
+from fwstudy.whitening import FeatureWhitening, evaluation_mode
 
 
 @torch.no_grad()
@@ -23,7 +23,8 @@ def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Con
     """Mean whitened, not yet rotated, activation of each concept, less that of its absence.
 
     Whitening is affine, so the mean of whitened maps is the whitened mean map: one product with W.
-    Where several processes run, each brings its own images of every concept.
+    The model runs in evaluation mode and is left in its own. Where several processes run, each brings
+    its own images of every concept.
 
     Returns:
         (C, k) float32.
@@ -33,12 +34,13 @@ def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Con
         inputs = layer_inputs(model, layer, images)
         return total(inputs.sum(dim=0)) / total_count(len(inputs), inputs.device)
 
-    columns = [
-        mean(concept.shown)
-        - (layer.running_mean if concept.absent is None else mean(concept.absent))
-        for concept in concepts
-    ]
-    return layer.decorrelate(torch.stack(columns, dim=1))
+    with evaluation_mode(model):
+        columns = [
+            mean(concept.shown)
+            - (layer.running_mean if concept.absent is None else mean(concept.absent))
+            for concept in concepts
+        ]
+        return layer.decorrelate(torch.stack(columns, dim=1))
 
 
 class Alignment:
@@ -58,7 +60,6 @@ class Alignment:
     @torch.no_grad()
     def update(self) -> None:
         """Compute the concepts' mean activations and the rotation that aligns with them."""
-        self.model.eval()
         means = whitened_means(self.layer, self.model, self.concepts)
         self.layer.set_rotation(align_mean(means, previous=self.layer.rotation))
 

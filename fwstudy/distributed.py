@@ -3,7 +3,6 @@
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 
 
 def num_processes() -> int:
@@ -17,7 +16,11 @@ def total(share: Tensor) -> Tensor:
 
     Every process must call it, with the same shape, in the same order.
     """
-    return all_reduce(share) if num_processes() > 1 else share
+    if num_processes() == 1:
+        return share
+    from torch.distributed.nn.functional import all_reduce  # not in builds without processes
+
+    return all_reduce(share)
 
 
 def total_count(count: int, device: torch.device) -> int:

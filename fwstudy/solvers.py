@@ -54,7 +54,6 @@ class _Scatter(torch.autograd.Function):
         return blocks.mT @ blocks
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(context, gradient):
         (blocks,) = context.saved_tensors
         return blocks @ (gradient + gradient.mT)
@@ -87,7 +86,7 @@ def oas(covariance: Tensor, num_samples: int, dimension: int) -> Tensor:
 
 
 ESTIMATORS = {"oas": oas}
-ENOUGH = 4  # samples a channel from which on no estimator is asked
+SAMPLES_PER_CHANNEL = 4  # from which on no estimator is asked
 
 
 def shrink(
@@ -105,7 +104,7 @@ def shrink(
     """
     dimension = dimension or covariance.shape[-1]
     if isinstance(shrinkage, str):
-        few = num_samples < ENOUGH * dimension
+        few = num_samples < SAMPLES_PER_CHANNEL * dimension
         shrinkage = ESTIMATORS[shrinkage](covariance, num_samples, dimension) if few else 0.0
     a = shrinkage
     return (1 - a) * covariance + a * _mean_variance(covariance, dimension) * _identity(covariance)
@@ -154,7 +153,7 @@ def cholesky(covariance: Tensor, eps: float) -> Tensor:
 
 
 def newton_schulz(covariance: Tensor, eps: float, max_steps: int = 40) -> Tensor:
-    """ZCA by the coupled Newton-Schulz iteration: matrix products only, stable, run to convergence.
+    """ZCA by the coupled Newton-Schulz iteration: matrix products only, stable, until it converges.
 
     Higham, "Functions of Matrices", 2008, eq. 6.35. The scale is an upper bound of the largest
     eigenvalue, so the iteration converges for every positive definite matrix. A block too close to

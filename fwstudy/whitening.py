@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fwstudy.alignment import orthogonality_error
-from fwstudy.distributed import total, total_count
+from fwstudy.distributed import num_processes, total, total_count
 from fwstudy.solvers import (
     ESTIMATORS,
     MATRIX_FUNCTIONS,
@@ -42,8 +42,13 @@ class FeatureWhitening(nn.Module):
     gradients flow through both and through the solver. Otherwise it is *amortised*: the mean is
     that of the batch, the running covariance is updated without gradient, and W is computed from
     it every refresh_interval batches and is a constant in between. Evaluation whitens the running
-    covariance. Statistics are float32 (or wider) also under autocast. Where torch.distributed runs
-    several processes, batch statistics are those of all of them, as in SyncBatchNorm.
+    covariance. Statistics and parameters are float32 or wider, also under autocast and in a model cast
+    to half precision. Where torch.distributed runs several processes, batch statistics are those of
+    all of them, as in SyncBatchNorm.
+
+    Before amortised training, `update_statistics` should have seen some batches: the running
+    covariance starts as that of the BatchNorm2d, or as the identity. With several groups the output
+    is white within each, and a rotation that mixes groups does not keep the variances at 1.
 
     Args:
         num_features: number C of channels.
@@ -54,9 +59,10 @@ class FeatureWhitening(nn.Module):
         solver: key of SOLVERS.
         shrinkage: of each batch covariance towards a multiple of the identity, before it is
             averaged; in [0, 1] or a key of ESTIMATORS. Not 0 in exact training when a batch has fewer
-            locations than channels. Estimators shrink nothing where samples are many (in amortised
-            training those of the running average count); a small number damps directions of little
-            variance, which else move much while the layers before this one learn.
+            locations than channels. Estimators shrink nothing from four locations a channel on (in
+            amortised training those of the running average count): keep batches of one size. A small
+            number damps directions of little variance, which else move much while the layers before
+            this one learn.
         refresh_interval: batches between two computations of W; at least 1. The larger, the more
             W jumps when it is computed, also on leaving training: keep it to 10 or so unless the
             layers before this one learn slowly.
@@ -144,8 +150,8 @@ class FeatureWhitening(nn.Module):
             variances = norm.running_var.unflatten(0, (layer.num_groups, -1))
             layer.running_covariance.copy_(torch.diag_embed(variances))
             if norm.affine and layer.affine:
-                layer.weight.copy_(norm.weight)
-                layer.bias.copy_(norm.bias)
+                layer.weight.copy_(norm.weight).requires_grad_(norm.weight.requires_grad)
+                layer.bias.copy_(norm.bias).requires_grad_(norm.bias.requires_grad)
         layer.refresh()
         return layer.train(norm.training)
 
@@ -156,19 +162,25 @@ class FeatureWhitening(nn.Module):
         )
         with torch.autocast(features.device.type, enabled=False):
             rows = as_rows(features.to(torch.promote_types(features.dtype, torch.float32)))
-            output = self._observe(rows) if self.training else self._recall(rows)
+            if self.training:
+                output = self._normalize_by_batch(rows, _count(rows))
+            else:
+                output = self._normalize_by_running(rows)
             if self.affine:
                 output = torch.addcmul(self.bias.to(rows), output, self.weight.to(rows))
         return self.activation(_as_maps(output.to(features.dtype), features))
 
     def normalize(self, features: Tensor) -> Tensor:
-        """R W (x - mean) with the running statistics, before scale and activation: (N, C, H, W)."""
-        return _as_maps(self._recall(as_rows(features)), features)
+        """R W (x - mean) with the running statistics, before scale and activation: (N, C, H, W).
+
+        In evaluation mode; in training W may be older than the running covariance.
+        """
+        return _as_maps(self._normalize_by_running(as_rows(features)), features)
 
     def decorrelate(self, deviations: Tensor) -> Tensor:
         """W deviations, with deviations from the mean as columns (C, k): before the rotation.
 
-        For the means of concepts: whitening is affine, so the mean of whitened features is the
+        In evaluation mode, as `normalize`. For the means of concepts: whitening is affine, so the mean of whitened features is the
         whitened mean.
         """
         blocks = deviations.unflatten(0, (self.num_groups, -1))
@@ -176,7 +188,7 @@ class FeatureWhitening(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Compute W from the running covariance; needed after changing the latter by hand."""
+        """Compute W and `transform` from the other buffers; needed after writing these in place."""
         with torch.autocast(self.running_covariance.device.type, enabled=False):
             values = self.running_covariance
             values = values.to(torch.promote_types(values.dtype, torch.float32))
@@ -206,13 +218,23 @@ class FeatureWhitening(nn.Module):
     def train(self, mode: bool = True) -> "FeatureWhitening":
         """Set the mode; W is brought up to date on leaving training."""
         if self.training and not mode:
-            self._settle()
+            self._finish_training()
         return super().train(mode)
+
+    def _apply(self, fn, recurse=True):
+        def keep_precision(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            half = new.is_floating_point() and new.dtype.itemsize < 4
+            return tensor.to(new.device) if half else new
+
+        for module in self.children() if recurse else ():
+            module._apply(fn)
+        return super()._apply(keep_precision, recurse=False)
 
     def _solve(self, blocks: Tensor) -> Tensor:
         return SOLVERS[self.solver](blocks, self.eps)
 
-    def _settle(self) -> None:
+    def _finish_training(self) -> None:
         """What is left to do before evaluation."""
         self.refresh()
 
@@ -224,14 +246,12 @@ class FeatureWhitening(nn.Module):
     def _update_transform(self) -> None:
         self.transform.copy_(_compose(self.rotation, self.whitening))
 
-    def _recall(self, rows: Tensor) -> Tensor:
+    def _normalize_by_running(self, rows: Tensor) -> Tensor:
         """Rows normalised by the running statistics."""
         return (rows - self.running_mean.to(rows)) @ self.transform.to(rows).mT
 
-    def _observe(self, rows: Tensor) -> Tensor:
-        """Rows of a training batch, normalised; updates the running statistics."""
-        count = total_count(len(rows), rows.device)
-        _check(count > 1, f"features must have at least 2 locations in training, not {count}")
+    def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
+        """Rows of a training batch, count in all processes; updates the running statistics."""
         mean, blocks = covariance(rows, self.num_groups, total)
         amortised = self.refresh_interval > 1
         held = 2 / self.momentum - 1 if amortised and self.momentum else 1  # batches in the average
@@ -239,20 +259,21 @@ class FeatureWhitening(nn.Module):
         if amortised:
             output = (rows - mean) @ self.transform.to(rows, copy=True).mT  # W may change below
         else:
-            output = self._whiten(rows - mean, blocks, whole=count == len(rows))
-        self._remember(mean, blocks * (count / (count - 1)))
+            output = self._whiten(rows - mean, blocks)
+        self._update_running(mean, blocks * (count / (count - 1)))
         return output
 
-    def _whiten(self, rows: Tensor, blocks: Tensor, whole: bool) -> Tensor:
-        """Centred rows of a training batch, with its covariance; whole: no other process has some."""
+    def _whiten(self, rows: Tensor, blocks: Tensor) -> Tensor:
+        """Centred rows of a training batch, whitened by its covariance and rotated."""
         rotation = self.rotation.to(rows)
-        if whole and len(rows) < blocks.shape[-1] and self.solver in MATRIX_FUNCTIONS:
+        few = num_processes() == 1 and len(rows) < blocks.shape[-1]
+        if few and self.solver in MATRIX_FUNCTIONS:
             options = self.num_groups, self.solver, self.shrinkage, self.eps
             return whiten_few(rows, *options) @ rotation.mT
         return rows @ _compose(rotation, self._solve(blocks)).mT
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, blocks: Tensor) -> None:
+    def _update_running(self, mean: Tensor, blocks: Tensor) -> None:
         """Take a batch's mean (C,) and unbiased covariance (G, d, d) into the running ones."""
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_covariance.lerp_(blocks.to(self.running_covariance), self.momentum)
@@ -345,7 +366,7 @@ def whiteness_by_mode(
     """`whiteness` of what a layer makes of images, by the batch's statistics and by the running ones.
 
     Before scale and activation. Model and layer stay as they are, but for W, which is brought up to
-    date as on leaving training.
+    date as on leaving training. Where several processes run, all must call it.
 
     Args:
         model: contains `layer`.
@@ -362,7 +383,10 @@ def whiteness_by_mode(
     finally:
         handle.remove()
     rows = as_rows(found[0].float())
-    outputs = {"train": copy.deepcopy(layer)._observe(rows), "eval": layer._recall(rows)}
+    outputs = {
+        "train": copy.deepcopy(layer)._normalize_by_batch(rows, _count(rows)),
+        "eval": layer._normalize_by_running(rows),
+    }
     return {
         f"{mode}_{name}": value
         for mode, output in outputs.items()
@@ -387,13 +411,22 @@ def _compose(rotation: Tensor, whitening: Tensor) -> Tensor:
     return (columns @ whitening.to(rotation)).transpose(0, 1).flatten(1)
 
 
+def _count(rows: Tensor) -> int:
+    """Number of rows in all processes; ValueError where that is too few for statistics."""
+    count = total_count(len(rows), rows.device)
+    _check(count > 1, f"features must have at least 2 locations in training, not {count}")
+    return count
+
+
 def _as_maps(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.view(like.movedim(1, -1).shape).movedim(-1, 1)
+    """Rows (N H W, C) as maps (N, C, H, W) in the memory format of others."""
+    maps = rows.view(like.movedim(1, -1).shape).movedim(-1, 1)
+    return maps.contiguous() if like.is_contiguous() else maps
 
 
 def _refresh_after_load(layer: FeatureWhitening, _) -> None:
     if not layer.training:
-        layer._settle()
+        layer._finish_training()
     layer._update_transform()
 
 

@@ -88,6 +88,14 @@ def test_updates_come_at_their_interval(model, images, concepts):
     assert turned == [3, 6]
 
 
+def test_an_update_leaves_the_mode_and_the_statistics(model, concepts):
+    model.train()
+    before = model.norm.running_mean.clone()
+    Alignment(model, model.norm, concepts, 1).update()
+    assert all(module.training for module in model.modules())
+    assert torch.equal(model.norm.running_mean, before)
+
+
 def test_axes_answer_to_their_concepts(model, concepts):
     Alignment(model, model.norm, concepts, 1).update()
     means = whitened_means(model.norm, model, concepts)

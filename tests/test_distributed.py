@@ -1,6 +1,7 @@
 """Two processes with half a batch each do what one process does with all of it."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,26 +12,32 @@ from torch import nn
 from fwstudy.concepts import Concept
 from fwstudy.constraint import whitened_means
 from fwstudy.distributed import num_processes, total
+from fwstudy.published import PublishedWhitening
 from fwstudy.whitening import FeatureWhitening, update_statistics
 
 SHARES = (5, 3)  # images of each process: unequal on purpose
-CASES = [("eigh", 1), ("cholesky", 1), ("eigh", 2)]  # solver, refresh_interval
+LAYERS = {
+    "eigh": partial(FeatureWhitening, solver="eigh"),
+    "cholesky": partial(FeatureWhitening, solver="cholesky"),
+    "newton_schulz": partial(FeatureWhitening, solver="newton_schulz"),
+    "amortised": partial(FeatureWhitening, refresh_interval=2),
+    "published": PublishedWhitening,
+}
+CASES = [(name, side) for name in LAYERS for side in (3, 1)]  # side of the maps: 1 is few locations
 
 
-def make_layer(solver: str, interval: int) -> FeatureWhitening:
+def make_layer(name: str) -> FeatureWhitening:
     torch.manual_seed(1)
-    layer = FeatureWhitening(6, 2, solver=solver, refresh_interval=interval).double()
-    layer.set_rotation(torch.linalg.qr(torch.randn(6, 6))[0])
+    layer = LAYERS[name](20, 2).double()
+    layer.set_rotation(torch.linalg.qr(torch.randn(20, 20))[0])
     return layer
 
 
-def make_batches() -> list[torch.Tensor]:
+def make_batches(side: int) -> list[torch.Tensor]:
     torch.manual_seed(2)
-    mixing = torch.randn(6, 6, dtype=torch.float64)
-    return [
-        torch.einsum("dc,nchw->ndhw", mixing, torch.randn(sum(SHARES), 6, 3, 2).double())
-        for _ in range(3)
-    ]
+    mixing = torch.randn(20, 20, dtype=torch.float64)
+    shape = sum(SHARES), 20, side, side
+    return [torch.einsum("dc,nchw->ndhw", mixing, torch.randn(shape).double()) for _ in range(3)]
 
 
 def train(layer: FeatureWhitening, batches: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -61,8 +68,10 @@ def work(rank: int, port: int, folder: str) -> None:
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", address, rank=rank, world_size=len(SHARES))
     assert num_processes() == len(SHARES)
-    shares = [batch.split(SHARES)[rank] for batch in make_batches()]
-    found = {str(case): train(make_layer(*case), shares) for case in CASES}
+    found = {}
+    for name, side in CASES:
+        shares = [batch.split(SHARES)[rank] for batch in make_batches(side)]
+        found[f"{name}, {side}"] = train(make_layer(name), shares)
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -83,9 +92,9 @@ def joined(tmp_path, port):
 
 
 def test_two_processes_equal_one(joined):
-    for case in CASES:
-        shares = [found[str(case)] for found in joined]
-        single = train(make_layer(*case), make_batches())
+    for case, side in CASES:
+        shares = [found[f"{case}, {side}"] for found in joined]
+        single = train(make_layer(case), make_batches(side))
         for name in ("output", "features"):
             whole = torch.cat([share.pop(name) for share in shares])
             torch.testing.assert_close(whole, single.pop(name), atol=1e-5, rtol=1e-5)

@@ -65,9 +65,22 @@ def test_gradient(mode):
 def test_replaces_a_batch_norm_with_the_published_momentum():
     norm = nn.BatchNorm2d(6)
     norm.running_var.uniform_(0.9, 1.1)
+    nn.init.uniform_(norm.weight)
     layer = PublishedWhitening.from_batch_norm(norm.eval())
     assert layer.momentum == 0.9 and layer.solver == "published_newton"
-    assert_close(layer(torch.ones(1, 6, 2, 2)), norm(torch.ones(1, 6, 2, 2)), rtol=0.2, atol=0.2)
+    whitening = reference_newton(norm.running_var.diag(), norm.eps, 5)
+    features = torch.randn(2, 6, 2, 2)
+    expected = torch.einsum("dc,nchw->ndhw", norm.weight.diag() @ whitening, features)
+    assert_close(layer(features), expected)
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="refresh_interval"):
+        PublishedWhitening(4, refresh_interval=10)
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        PublishedWhitening(4, steps=0)
+    with pytest.raises(ValueError, match="at least 2 locations in training, not 1"):
+        PublishedWhitening(4)(torch.randn(1, 4, 1, 1))
 
 
 def test_it_hardly_whitens_many_channels_where_the_sound_layer_does():

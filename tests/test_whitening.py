@@ -364,7 +364,7 @@ def test_update_statistics_equals_all_batches_at_once():
     assert residual(layer.whitening, layer.running_covariance) < 1e-2
     torch.testing.assert_close(model[1].running_mean, before)
     assert model.training and layer.training and not model[1].training
-    assert not layer._forward_pre_hooks
+    assert not layer._forward_hooks
 
 
 def test_update_statistics_without_batches():
@@ -373,7 +373,7 @@ def test_update_statistics_without_batches():
         update_statistics(layer, layer, [])
     with pytest.raises(ValueError, match="features must be"):
         update_statistics(layer, layer, [torch.randn(2, 3, 2, 2)])
-    assert not layer._forward_pre_hooks
+    assert not layer._forward_hooks
 
 
 def test_evaluation_mode_is_undone_after_an_error():
@@ -407,13 +407,73 @@ def test_whiteness_of_constant_channels():
     assert whiteness(features[:, :1])["max_correlation"] == 0
 
 
-def test_compiles():
-    layer = FeatureWhitening(4, refresh_interval=2)
+@pytest.mark.parametrize("interval", [1, 2])
+def test_compiles(interval):
+    layer = FeatureWhitening(4, refresh_interval=interval)
     reference = copy.deepcopy(layer)
-    compiled = torch.compile(layer, backend="eager")
+    compiled = torch.compile(layer, backend="aot_eager")
     for _ in range(3):
-        features = correlated(2, 4, 3, 3)
-        torch.testing.assert_close(compiled(features), reference(features))
+        features = [correlated(2, 4, 3, 3).requires_grad_()]
+        features.append(features[0].detach().clone().requires_grad_())
+        outputs = [module(x) for module, x in zip((compiled, reference), features, strict=True)]
+        torch.testing.assert_close(*outputs)
+        for output in outputs:
+            output.pow(3).sum().backward()
+        torch.testing.assert_close(features[0].grad, features[1].grad)
+
+
+def test_two_forwards_before_a_backward():
+    """As in gradient accumulation; a new matrix comes in between."""
+    layer = FeatureWhitening(4, refresh_interval=2)
+    copies = [copy.deepcopy(layer), layer]
+    batches = [correlated(2, 4, 3, 3) for _ in range(3)]
+    for batch in batches:
+        copies[0](batch).pow(2).sum().backward()
+    sum(layer(batch).pow(2).sum() for batch in batches).backward()
+    torch.testing.assert_close(layer.weight.grad, copies[0].weight.grad)
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_model_in_half_precision_keeps_its_statistics(dtype, interval):
+    layer = FeatureWhitening(4, refresh_interval=interval, activation=nn.PReLU())
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer).to(dtype)
+    tensors = [layer.weight, *(value for value in layer.buffers() if value.is_floating_point())]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert layer.activation.weight.dtype == model[0].weight.dtype == dtype
+    images = torch.randn(8, 3, 4, 4, dtype=dtype)
+    assert model(images).dtype == dtype
+    before = layer.running_covariance.clone()
+    assert model.eval().to(dtype)(images).isfinite().all()
+    assert torch.equal(layer.running_covariance, before)
+
+
+def test_output_has_the_memory_format_of_the_input():
+    layer = FeatureWhitening(4)
+    features = torch.randn(2, 4, 3, 3)
+    assert layer(features).is_contiguous()
+    features = features.contiguous(memory_format=torch.channels_last)
+    assert layer(features).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_frozen_norm_stays_frozen():
+    norm = nn.BatchNorm2d(4).requires_grad_(False)
+    layer = FeatureWhitening.from_batch_norm(norm)
+    assert not layer.weight.requires_grad and not layer.bias.requires_grad
+
+
+@pytest.mark.parametrize("rows", [2, 12])
+@pytest.mark.parametrize("solver", CONVERGED)
+def test_gradient_of_parameters_and_with_few_locations(solver, rows):
+    """Fewer locations than channels, and more."""
+    layer = FeatureWhitening(4, solver=solver, shrinkage=0.1).double()
+    features = torch.randn(rows, 4, 1, 1, dtype=torch.float64, requires_grad=True)
+
+    def apply(features, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (features,))
+
+    inputs = features, layer.weight, layer.bias
+    assert torch.autograd.gradcheck(apply, inputs)
 
 
 # --- whiteness in training
@@ -429,6 +489,32 @@ def test_training_output_is_white_in_float32_up_to_condition_1e6(solver, conditi
     found = whiteness(FeatureWhitening(num_features, solver=solver)(features))
     assert found["mean_correlation"] < 0.01
     assert found["mean_variance"] == pytest.approx(1, abs=0.02)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    solver=st.sampled_from(CONVERGED),
+    groups=st.integers(1, 3),
+    size=st.integers(2, 24),
+    exponent=st.floats(0, 6),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]),
+    seed=st.integers(0, 2**31),
+)
+def test_training_output_is_white(solver, groups, size, exponent, dtype, seed):
+    """Any number of groups, any condition number up to 1e6, any dtype of the features."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = 10 ** (exponent * torch.linspace(0, 0.5, size)).repeat(groups)
+    vectors = torch.linalg.qr(torch.randn(groups, size, size, generator=generator))[0]
+    normal = torch.randn(8, groups * size, 8, 8, generator=generator)
+    mixing = torch.block_diag(*vectors) * scales
+    features = torch.einsum("dc,nchw->ndhw", mixing, normal).to(dtype)
+    layer = FeatureWhitening(groups * size, groups, eps=1e-7, solver=solver)
+    output = layer(features).float()
+    assert output.dtype == torch.float32 and layer(features).dtype == dtype
+    for block in output.unflatten(1, (groups, size)).unbind(1):
+        found = whiteness(block)
+        assert found["mean_correlation"] < 0.01
+        assert found["mean_variance"] == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
