@@ -136,7 +136,7 @@ def whiteness_history(history: pd.DataFrame) -> Figure:
         )  # fmt: skip
         label = value.replace("mean_correlation", "mean |correlation|").replace("_", " ")
         axis.set(xlabel="training steps", ylabel=label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * table["value"].max())
         sns.despine(ax=axis)
     return figure
 

@@ -1,8 +1,8 @@
 """The whitening layer as published and as its authors set it: the baseline to compare with.
 
 Huang et al., "Iterative Normalization", CVPR 2019, Algorithm 1, inside the layer of Chen, Bei, Rudin,
-"Concept Whitening", 2020, as Hua et al. 2021 run it. `benchmarks/` measures what that does at many
-channels: it hardly whitens, and takes its time.
+"Concept Whitening", 2020, as Hua et al. 2021 run it. `benchmarks/` measures what that does: the
+more channels, the less it whitens and the longer it takes.
 """
 
 import torch

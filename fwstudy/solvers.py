@@ -194,7 +194,7 @@ def published_newton(covariance: Tensor, eps: float, steps: int = 5) -> Tensor:
     """IterNorm as published (Huang et al. 2019, Algorithm 1, T = 5): the baseline.
 
     It stops long before convergence when channels are many, and diverges with more steps: the
-    result does not whiten. Kept to be compared with.
+    result then does not whiten. Kept to be compared with.
     """
     ridged = covariance + eps * _identity(covariance)
     trace = _mean_variance(ridged, 1)
