@@ -319,7 +319,7 @@ def judge(table: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     """The targets, the worst that was measured for each method, and whether they are met."""
     rows = []
 
-    def check(target: str, query: str, column: str, low: float = 0, high: float = math.inf) -> None:
+    def check(target: str, query: str, column: str, low=-math.inf, high=math.inf) -> None:
         chosen = table.query(query)
         if chosen.empty:
             raise ValueError(f"nothing was measured for the target {target!r}")

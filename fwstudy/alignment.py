@@ -196,7 +196,8 @@ def _complete(axes: Tensor, previous: Tensor, dtype: torch.dtype) -> Tensor:
     sines = rest @ (axes @ right.mT)
     turn = (sines.mT @ rest) / (1 + cosines[:, None]) + left.mT @ named
     rotation = torch.cat([axes.mT, rest - sines @ turn])
-    if _probe(rotation) > 30 * torch.finfo(dtype).eps:  # rounding must not add up
+    rounding = (12 + 3 * len(rotation) ** 0.5) * torch.finfo(dtype).eps  # of one update
+    if _probe(rotation) > rounding:  # it must not add up
         rotation = 1.5 * rotation - 0.5 * rotation @ rotation.mT @ rotation
     return rotation
 
