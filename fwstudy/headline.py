@@ -26,7 +26,7 @@ def headline_table(results: Path) -> str:
     lines = [
         "| test people | frame AUC (95 % interval) | video AUC | "
         + " | ".join(families)
-        + " | mean \\|correlation\\| | purity of the best axis a concept |",
+        + " | mean \\|correlation\\| | purity, best axis for each concept |",
         "|---|---|---|" + "---|" * len(families) + "---|---|",
     ]
     suffix = {"baseline": "_baseline", "whitened": ""}
