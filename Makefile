@@ -1,4 +1,5 @@
 # make repro: set up and run the whole study.  make test: set up and test.
+# make explain INPUT=photo.jpg: explain the verdict on your own photograph, clip or folder.
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -13,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test lab benchmark assets lock clean
+.PHONY: setup repro test explain lab benchmark assets lock clean
 
 setup: $(READY)
 
@@ -34,6 +35,10 @@ repro: setup
 
 test: setup
 	python -m pytest
+
+explain: setup
+	$(if $(INPUT),,$(error usage: make explain INPUT=photo.jpg|clip.mp4|folder))
+	@python -m fwstudy.explain "$(INPUT)"
 
 lab: setup
 	jupyter lab notebooks
@@ -56,4 +61,4 @@ lock: | $(UV)
 		--group test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf data/faces data/crops data/models data/predictions data/partial
+	rm -rf data/faces data/crops data/models data/predictions data/measures data/explained data/partial

@@ -1,7 +1,8 @@
-"""Concept sets: what the named axes shall stand for, and their mean activation.
+"""Concept sets: what the named axes shall stand for.
 
-Every set is a list of `Concept`: images that show the concept and, where there are any, images that
-are alike in all but the concept. Their difference is what an axis is turned towards.
+Every set says it twice. By *images* (`Concept`): some that show the concept and, where there are any,
+images that are alike in all but the concept; their difference is what an axis is turned towards. By
+*masks*: the pixels in which the concept is present, of any image, from the exact truth about it.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fwstudy.batches import forged_parts, transplant
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.faces.clips import FORGED_PARTS, PARTS
 
@@ -81,6 +83,28 @@ def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
     ]
 
 
+def transplants(
+    crops: CropSet, name: str, count: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One part of faces taken from their forgeries, where a data set has no forged parts of its own.
+
+    Returns:
+        images (n, S, S, 3) uint8, and the rows (n,) of their originals; n is at most ``count``.
+    """
+    whole = crops.select(kind="whole", label=1).manifest
+    order = whole.sample(frac=1, random_state=seed)[["row", "original_row"]].to_numpy(int)
+    images, originals = [], []
+    for forged, original in order:
+        if count is not None and len(images) == count:
+            break
+        parts = crops.parts[original]
+        if forged_parts(crops.changed[forged], parts)[FORGED_PARTS.index(name)]:
+            image, _ = transplant(crops.images[original], crops.images[forged], parts, [name])
+            images.append(image)
+            originals.append(original)
+    return np.array(images), np.array(originals, int)
+
+
 def forged_part_concepts(
     crops: CropSet, count: int | None, seed: int, grid_size: int
 ) -> list[Concept]:
@@ -89,25 +113,55 @@ def forged_part_concepts(
     for name in FORGED_PARTS:
         forged = crops.select(kind="part", variant=name)
         rows = sample_rows(forged, count, seed)
+        images = crops.images[rows]
+        originals = forged.manifest.set_index("row").loc[rows, "original_row"].to_numpy(int)
         if not len(rows):
+            images, originals = transplants(crops, name, count, seed)
+        if not len(images):
             raise ValueError(f"concept set forged_parts: no crop has a forged {name}")
-        table = crops.manifest.set_index("row").loc[rows]
-        originals = table["original_row"].to_numpy()
+        groups = groups_of(crops, originals)
         concepts.append(
-            Concept(
-                name,
-                to_tensor(crops.images[rows]),
-                to_tensor(crops.images[originals]),
-                table["group"].to_numpy(),
-            )
+            Concept(name, to_tensor(images), to_tensor(crops.images[originals]), groups)
         )
     return concepts
 
 
-CONCEPT_SETS: dict[str, Callable[..., list[Concept]]] = {
-    "grid": grid_concepts,
-    "parts": part_concepts,
-    "forged_parts": forged_part_concepts,
+def grid_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """The cells of an n × n grid, alike in every image."""
+    places = (torch.arange(parts.shape[-1], device=parts.device) + 0.5) / parts.shape[-1]
+    rows = (places * grid_size).long() == torch.arange(grid_size, device=parts.device)[:, None]
+    cells = rows[:, None, :, None] & rows[None, :, None, :]
+    return cells.flatten(0, 1).expand(len(parts), -1, -1, -1)
+
+
+def part_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """The pixels of each facial part."""
+    indices = torch.tensor([PARTS.index(name) for name in FORGED_PARTS], device=parts.device)
+    return parts[:, None] == indices[:, None, None]
+
+
+def forged_part_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> torch.Tensor:
+    """The pixels of each facial part that a forgery changed."""
+    return part_masks(changed, parts, grid_size) & changed[:, None]
+
+
+@dataclass(frozen=True)
+class ConceptSet:
+    """One way to name axes.
+
+    Args:
+        images: crops, images a concept (all if None), seed, grid_size to a list of `Concept`.
+        masks: changed (B, S, S) bool, parts (B, S, S) uint8, grid_size to (B, k, S, S) bool.
+    """
+
+    images: Callable[[CropSet, int | None, int, int], list[Concept]]
+    masks: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+CONCEPT_SETS = {
+    "grid": ConceptSet(grid_concepts, grid_masks),
+    "parts": ConceptSet(part_concepts, part_masks),
+    "forged_parts": ConceptSet(forged_part_concepts, forged_part_masks),
 }
 
 

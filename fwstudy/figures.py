@@ -234,3 +234,68 @@ def plane(table: pd.DataFrame, x: str, y: str, name: str, x_label: str, y_label:
     axis.set(xlabel=x_label, ylabel=y_label)
     sns.despine(ax=axis)
     return figure
+
+
+def dial(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
+    """The accuracy–interpretability curve: what binding the verdict to named axes costs and buys.
+
+    Args:
+        table: columns binding, difference, difference_low, difference_high and the measures.
+        measures: column to the name shown.
+    """
+    figure, axes = new_figure(9, 3.4, 1, 2)
+    cost, gain = axes[0]
+    error = [
+        table["difference"] - table["difference_low"],
+        table["difference_high"] - table["difference"],
+    ]
+    cost.errorbar(
+        table["binding"],
+        table["difference"],
+        yerr=np.clip(error, 0, None),
+        fmt="o-",
+        color=COLORS[0],
+        capsize=3,
+    )
+    cost.axhline(0, color="gray", linestyle="--", linewidth=1)
+    cost.set(xlabel="binding", ylabel="difference in AUC")
+    for number, (column, name) in enumerate(measures.items()):
+        gain.plot(
+            table["binding"],
+            table[column],
+            marker="osD^v"[number % 5],
+            color=COLORS[number],
+            label=name,
+        )
+    gain.set(xlabel="binding", ylim=(0, 1.05))
+    gain.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    for axis in (cost, gain):
+        sns.despine(ax=axis)
+    return figure
+
+
+def reliability_diagram(curves: pd.DataFrame) -> Figure:
+    """Share of forgeries against the probability of one, and below it where the images are.
+
+    Args:
+        curves: `fwstudy.trust.reliability_curve` of each calibration, named in ``calibration``.
+    """
+    figure, axes = new_figure(4.5, 5, 2, 1, sharex=True, height_ratios=[3, 1])
+    curve, shares = axes[:, 0]
+    curve.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
+    for number, (name, part) in enumerate(curves.groupby("calibration", sort=False)):
+        color, marker = COLORS[number], "osD^v"[number % 5]
+        error = [part["forged"] - part["forged_low"], part["forged_high"] - part["forged"]]
+        error = [side.clip(lower=0) for side in error]
+        curve.errorbar(
+            part["probability"], part["forged"], yerr=error, fmt=f"{marker}-", color=color,
+            label=name, capsize=3,
+        )  # fmt: skip
+        shares.plot(part["probability"], part["share"], f"{marker}:", color=color)
+    curve.set(ylabel="share of forgeries", xlim=(0, 1), ylim=(0, 1))
+    curve.legend(frameon=False, loc="upper left")
+    shares.set(xlabel="probability of a forgery", ylabel="share of images")
+    shares.set_ylim(bottom=0)
+    for axis in (curve, shares):
+        sns.despine(ax=axis)
+    return figure

@@ -1,67 +1,55 @@
 """The README's headline table, made from the results: ``python -m fwstudy.headline``."""
 
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from fwstudy.runtime import project_root
+from fwstudy.tables import markdown
 
 BLOCK = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.DOTALL)
-MODELS = {"baseline": "BatchNorm (baseline)", "whitened": "feature whitening"}
+MODELS = {
+    "baseline": "BatchNorm (baseline)",
+    "batch_norm": "BatchNorm, fine-tuned as long",
+    "whitened": "feature whitening, named axes",
+}
 
 
 def headline_table(results: Path) -> str:
-    """Detection and interpretability of the two main models, as Markdown.
+    """Detection and interpretability of the three main models, as Markdown.
 
     Args:
-        results: folder with detection.csv, interpretability.json and ablations.csv.
+        results: folder with detection.csv and ablations.csv.
     """
     detection = pd.read_csv(results / "detection.csv")
-    explained = json.loads((results / "interpretability.json").read_text())["interpretability"]
-    main = detection[detection["quality"] == detection["quality"].iloc[0]]
-    overall = main[main["family"] == "all"]
-    families = [name for name in main["family"].unique() if name != "all"]
-    lines = [
-        "| test people | frame AUC (95 % interval) | video AUC | "
-        + " | ".join(families)
-        + " | mean \\|correlation\\| | purity, best axis for each concept |",
-        "|---|---|---|" + "---|" * len(families) + "---|---|",
-    ]
-    suffix = {"baseline": "_baseline", "whitened": ""}
-    for model, name in MODELS.items():
-        rows = overall[overall["model"] == model].set_index("level")
-        frame = rows.loc["frame"]
-        by_family = main[(main["model"] == model) & (main["level"] == "frame")].set_index("family")
-        cells = [
-            name,
-            f"{frame['auc']:.3f} ({frame['auc_low']:.3f}–{frame['auc_high']:.3f})",
-            f"{rows.loc['video', 'auc']:.3f}",
-            *[f"{by_family.loc[family, 'auc']:.3f}" for family in families],
-            f"{explained['mean_correlation' + suffix[model]]:.3f}",
-            f"{explained['purity_best_axis' + suffix[model]]:.3f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    count = overall[overall["level"] == "frame"].iloc[0]
-    note = (
-        f"{count['num_images']} test images of {count['num_identities']} people that neither model "
-        "has seen, one training seed; intervals resample pairs of people who lend each other faces. The "
-        f"whitened model's *named* axes: purity {explained['purity']:.3f}, "
-        f"{explained['named_evidence_share']:.1%} of the verdict's variance; relevance mass on the "
-        f"changed pixels {explained['relevance_mass']:.3f}, against "
-        f"{explained['relevance_mass_gradcam']:.3f} for Grad-CAM on the baseline and "
-        f"{explained['relevance_mass_prior']:.3f} for the better of two priors that see no image."
-    )
     compared = pd.read_csv(results / "ablations.csv").set_index("variant")
-    gap = compared.loc["whitened (default)"]
-    note += (
-        " Against the BatchNorm model fine-tuned for as many steps the whitened model's frame AUC "
-        f"differs by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
-        f"{gap['difference_high']:+.3f})."
+    main = detection[detection["quality"] == detection["quality"].iloc[0]]
+    frames = main[main["level"] == "frame"].set_index(["model", "family"])
+    video = main[(main["level"] == "video") & (main["family"] == "all")].set_index("model")["auc"]
+    families = [name for name in main["family"].unique() if name != "all"]
+    rows = [["test people", "frame AUC (95 % interval)", "video AUC", *families]]
+    for model, name in MODELS.items():
+        row = frames.loc[(model, "all")]
+        auc = f"{row['auc']:.3f} ({row['auc_low']:.3f}–{row['auc_high']:.3f})"
+        by_family = [f"{frames.loc[(model, family), 'auc']:.3f}" for family in families]
+        rows.append([name, auc, f"{video[model]:.3f}", *by_family])
+    gap, first = compared.loc["whitened"], frames.loc[("whitened", "all")]
+    note = (
+        f"{first['num_images']:.0f} test images of {first['num_identities']:.0f} people that no model "
+        f"has seen; means over {first['num_seeds']:.0f} training seeds; intervals resample pairs of "
+        "people who lend each other faces. Against the BatchNorm model fine-tuned as long, the "
+        f"whitened model's AUC differs by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
+        f"{gap['difference_high']:+.3f}; seeds {gap['difference_least']:+.3f} to "
+        f"{gap['difference_most']:+.3f})."
     )
-    lines += ["", note]
-    return "\n".join(lines) + "\n"
+    note += (
+        f" Its named axes: {gap['named_share']:.0%} of the verdict's variance, purity "
+        f"{gap['purity']:.2f}, forged part found {gap['part_top1']:.0%} (chance 17 %), relevance mass on "
+        f"the changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the fall "
+        f"of the logit on its repair {gap['repair_correlation']:.2f}."
+    )
+    return "\n".join([markdown(rows), note, ""])
 
 
 def main() -> None:

@@ -1,282 +1,471 @@
-"""What is measured of one detector's explanations."""
+"""What is measured of a detector's explanations, topic by topic, as rows of one tidy table.
 
-from collections.abc import Callable
+Every topic is a function of a `Subject` that returns a table with the columns of `COLUMNS`: a value and
+its 95 % interval over groups of people for each topic, model, method, subset and measure. What a measure
+means stands in `GLOSSARY`.
+"""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
-from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS, Concept
-from fwstudy.crops import CropSet, to_tensor
+from fwstudy import concept_metrics, faithfulness, localisation, sanity, trust
+from fwstudy.concepts import CONCEPT_SETS, Concept
+from fwstudy.crops import CropSet
 from fwstudy.evidence import (
-    capture,
-    centre_prior,
+    Decomposition,
     decompose,
-    evidence_maps,
-    grad_cam,
-    mean_mask_prior,
     named_share,
 )
-from fwstudy.figures import overlay
-from fwstudy.metrics import concept_purity, group_interval, rank_auc, relevance_mass
-from fwstudy.models import last_norm
-from fwstudy.params import Params, Whitening
-from fwstudy.solvers import as_rows, covariance
+from fwstudy.faces.clips import FORGED_PARTS, ORIGINAL
+from fwstudy.metrics import Measure, balanced_threshold, group_interval, mean_interval
+from fwstudy.solvers import as_rows
 from fwstudy.study import Detector
-from fwstudy.whitening import FeatureWhitening, whiteness
+from fwstudy.subject import (
+    BATCH_NORM,
+    LEARNED_IMAGES,
+    NAMED,
+    NORMALIZED_IMAGES,
+    PURITY_IMAGES,
+    WHITENED,
+    Subject,
+    axes_explainer,
+    best_axes,
+    concept_activations,
+    evenly,
+    maps_of,
+    named_maps,
+    normalized_features,
+    originals_of,
+    part_evidence,
+    tensor_of,
+    truth_of,
+)
+from fwstudy.training import predict
+from fwstudy.variants import pooled_activations
+from fwstudy.whitening import whiteness_by_mode
 
-WHITENESS_IMAGES = 512
-PURITY_IMAGES = 96  # per concept
+WHITENESS_REPEATS = 200  # of the bootstrap: each takes the eigenvalues of a covariance
+COLUMNS = ["topic", "model", "method", "subset", "measure", "value", "low", "high", "num_images"]
+GLOSSARY: dict[str, Measure] = {
+    "mean_correlation": Measure(
+        "mean |correlation| of two axes over positions", "ours", "lower", None
+    ),
+    "mean_variance": Measure(
+        "mean variance of an axis over positions; white: 1", "ours", "-", None
+    ),
+    "effective_rank": Measure(
+        "exponential of the entropy of the covariance's eigenvalues; white: the number of axes",
+        "Roy and Vetterli 2007",
+        "higher",
+    ),
+    "purity": Measure(
+        "one-vs-rest AUC of axis j for concept j, mean over concepts, unseen people",
+        "Chen, Bei and Rudin 2020",
+        "higher",
+        0.5,
+    ),
+    "purity_paired": Measure(
+        "the same of what each image adds to the axis beyond its untouched original",
+        "ours",
+        "higher",
+        0.5,
+    ),
+    "named_evidence_share": Measure(
+        "share of the logit's variance over images that flows through named axes", "ours", "higher"
+    ),
+    **concept_metrics.MEASURES,
+    **localisation.MEASURES,
+    **faithfulness.MEASURES,
+    **sanity.MEASURES,
+    **trust.MEASURES,
+}
+CHECKED = [(BATCH_NORM, "Grad-CAM"), (WHITENED, "Grad-CAM"), (WHITENED, NAMED)]
 
 
-def device_of(detector: Detector) -> torch.device:
-    """Where the detector's weights lie."""
-    return next(detector.model.parameters()).device
+def row(topic: str, model: str, method: str, subset: str, measure: str, *values: float) -> dict:
+    """One row of `COLUMNS`; values are value, low, high and num_images, as far as known."""
+    return dict(zip(COLUMNS, (topic, model, method, subset, measure, *values), strict=False))
 
 
-@torch.inference_mode()
-def normalized_features(
-    detector: Detector, crops: CropSet, count: int = WHITENESS_IMAGES
-) -> torch.Tensor:
-    """What the layer makes of its input before its affine map and activation function.
-
-    For batch normalisation: standardised channels. For feature whitening: whitened, rotated axes.
+def mean_rows(
+    topic: str,
+    model: str,
+    method: str,
+    table: pd.DataFrame,
+    measures: list[str],
+    by: str = "variant",
+) -> Iterator[dict]:
+    """Means of per-image columns with their intervals: for all images, and for each value of ``by``.
 
     Args:
-        count: at most this many images, evenly spaced.
-
-    Returns:
-        (n, C, H, W) float32.
+        table: columns group, ``by`` and the measures; undefined values are NaN.
     """
-    rows = crops.manifest["row"].to_numpy()
-    rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-    found = []
-    layer = detector.layer
-    handle = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].float()))
-    try:
-        for batch in np.array_split(rows, max(1, len(rows) // BATCH_SIZE)):
-            detector.model.eval()(to_tensor(crops.images[batch], device_of(detector)))
-    finally:
-        handle.remove()
-    features = torch.cat(found)
-    if hasattr(layer, "rotation"):
-        return layer.normalize(features)
-    scale = (layer.running_var + layer.eps).rsqrt()
-    return (features - layer.running_mean[:, None, None]) * scale[:, None, None]
+    subsets = {"all": table, **dict(iter(table.groupby(by, sort=False)))}
+    for subset, part in subsets.items():
+        for measure in measures:
+            values = part[measure].to_numpy(np.float64)
+            defined = np.isfinite(values)
+            value = values[defined].mean() if defined.any() else np.nan
+            interval = mean_interval(values, part["group"].to_numpy())
+            yield row(
+                topic, model, method, str(subset), measure, value, *interval, int(defined.sum())
+            )
 
 
-@torch.no_grad()
-def subspace_whiteness(layer: FeatureWhitening, features: torch.Tensor) -> dict[str, float]:
-    """`whiteness` of whitened features inside the space that the layer's input fills.
+def statistic_row(
+    topic: str,
+    model: str,
+    method: str,
+    subset: str,
+    measure: str,
+    table: pd.DataFrame,
+    statistic: Callable[[pd.DataFrame], float],
+) -> dict:
+    """A statistic that is no mean, with its interval over groups of people."""
+    value = statistic(table)
+    interval = group_interval(table, statistic) if np.isfinite(value) else (np.nan, np.nan)
+    return row(topic, model, method, subset, measure, value, *interval, len(table))
 
-    A layer that follows a 1 x 1 convolution from r channels to C > r has an input of rank r, and C
-    axes in r dimensions are correlated whatever the rotation. Seen along the principal axes of the
-    running covariance, which unseen images had no part in, they need not be.
+
+def whiteness_interval(
+    features: torch.Tensor, groups: np.ndarray, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Value and interval over groups of people of three keys of `whiteness`.
 
     Args:
-        layer: in evaluation mode.
         features: (N, C, H, W), from `normalized_features`.
-
-    Returns:
-        the keys of `whiteness`; rank; and least_correlation, the smallest root mean square correlation
-        of C axes in that many dimensions (Welch, IEEE Transactions on Information Theory 1974).
+        groups: (N,) of people.
     """
-    rows = as_rows(features).double()
-    rank = int(torch.linalg.matrix_rank(covariance(rows)[1][0], hermitian=True, rtol=1e-6))
-    values, vectors = torch.linalg.eigh(layer.running_covariance.double())
-    principal = torch.block_diag(*vectors)[:, values.flatten().argsort()[-rank:]]
-    channels = layer.num_features
-    bound = ((channels - rank) / (rank * max(channels - 1, 1))) ** 0.5
-    inner = rows @ layer.rotation.double() @ principal
-    return {**whiteness(inner), "rank": rank, "least_correlation": bound}
+    names, index = np.unique(groups, return_inverse=True)
+    moments = []
+    for number in range(len(names)):
+        rows = as_rows(features[torch.from_numpy(index == number)]).double()
+        moments.append((len(rows), rows.sum(dim=0), rows.mT @ rows))
+    counts, sums, products = (
+        torch.stack([torch.as_tensor(m[i]) for m in moments]) for i in range(3)
+    )
+
+    def measured(weights: torch.Tensor) -> list[float]:
+        count = (weights * counts).sum()
+        mean = weights @ sums / count
+        matrix = torch.einsum("g,gij->ij", weights, products) / count - torch.outer(mean, mean)
+        scale = matrix.diagonal().clamp(min=1e-12).sqrt()
+        correlation = (matrix / (scale * scale[:, None])).abs()
+        others = (correlation.sum() - correlation.trace()) / (len(scale) * (len(scale) - 1))
+        values = torch.linalg.eigvalsh(matrix).clamp(min=0)
+        rank = torch.special.entr(values / values.sum()).sum().exp()
+        return [others.item(), matrix.diagonal().mean().item(), rank.item()]
+
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), WHITENESS_REPEATS)
+    draws = np.array([measured(torch.from_numpy(weights).double()) for weights in drawn])
+    value = measured(torch.ones(len(names), dtype=torch.float64))
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    keys = ("mean_correlation", "mean_variance", "effective_rank")
+    return {key: (value[i], low[i], high[i]) for i, key in enumerate(keys)}
 
 
-def channel_correlation(features: torch.Tensor) -> np.ndarray:
-    """Correlation of every two channels over images and positions: (N, C, H, W) -> (C, C)."""
-    return torch.corrcoef(features.movedim(1, 0).flatten(1)).numpy(force=True)
+def whitening_topic(subject: Subject) -> pd.DataFrame:
+    """How white the layer's output is, by running statistics and (whitened model) by the batch's."""
+    rows = []
+    for model, detector in subject.models.items():
+        whole = subject.faces("test", kind="whole")
+        kinds = {
+            "all": whole,
+            **{v: whole.select(variant=v) for v in whole.manifest["variant"].unique()},
+        }
+        for subset, crops in kinds.items():
+            crops = evenly(crops, NORMALIZED_IMAGES)
+            features = normalized_features(detector, crops)
+            for key, values in whiteness_interval(
+                features, crops.manifest["group"].to_numpy()
+            ).items():
+                rows.append(row("whitening", model, "eval", subset, key, *values, len(crops)))
+    detector, few = subject.whitened, subject.faces("test", 128, kind="whole")
+    found = whiteness_by_mode(detector.model, detector.layer, tensor_of(few, detector))
+    for key in ("mean_correlation", "mean_variance", "effective_rank"):
+        value = found[f"train_{key}"]
+        rows.append(
+            row("whitening", WHITENED, "train", "all", key, value, np.nan, np.nan, len(few))
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-@torch.inference_mode()
-def concept_activations(detector: Detector, concepts: list[Concept]) -> pd.DataFrame:
-    """Pooled activation of every axis on every concept image.
-
-    Returns:
-        columns 0 … C-1, and ``concept`` (index) and ``group``.
-    """
-    detector.model.eval()
+def paired_purity(
+    subject: Subject, detector: Detector, concepts: list[Concept], axes: list[int]
+) -> dict:
+    """`purity_paired` of some axes, one a concept."""
     tables = []
     for number, concept in enumerate(concepts):
-        maps = [
-            capture(detector.model, detector.layer, batch.to(device_of(detector)))[0].mean(
-                dim=(2, 3)
-            )
-            for batch in concept.shown.split(BATCH_SIZE)
-        ]
-        table = pd.DataFrame(torch.cat(maps).numpy(force=True))
-        tables.append(table.assign(concept=number, group=concept.groups))
-    return pd.concat(tables, ignore_index=True)
+        shown = concept_activations(detector, [concept])
+        absent = concept_activations(
+            detector, [Concept(concept.name, concept.absent, None, concept.groups)]
+        )
+        gain = shown[axes] - absent[axes]
+        tables.append(gain.assign(concept=number, group=concept.groups))
+    table = pd.concat(tables, ignore_index=True)
+
+    def statistic(part: pd.DataFrame) -> float:
+        purity = concept_metrics.concept_purity(part[axes].to_numpy(), part["concept"].to_numpy())
+        return float(np.nanmean(purity))
+
+    model = WHITENED if detector is subject.whitened else BATCH_NORM
+    method = NAMED if detector is subject.whitened else "best axes"
+    return statistic_row("concepts", model, method, "all", "purity_paired", table, statistic)
 
 
-def best_axes(activations: pd.DataFrame, num_concepts: int) -> list[int]:
-    """For each concept the axis that tells it from the others best: for models without names."""
-    values = activations.drop(columns=["concept", "group"]).to_numpy()
-    concepts = activations["concept"].to_numpy()
-    return [int(rank_auc(concepts == j, values).argmax()) for j in range(num_concepts)]
-
-
-def purity_table(
-    detector: Detector, settings: Whitening, training: CropSet, test: CropSet, seed: int
-) -> pd.DataFrame:
-    """Purity of the named axes, and of the best axis there is (chosen on training identities).
-
-    Returns:
-        a row for each concept and one for their mean: concept, purity, purity_low, purity_high,
-        best, best_low, best_high, best_axis, num_images.
-    """
-    make = CONCEPT_SETS[settings.concepts]
+def concept_topic(subject: Subject) -> pd.DataFrame:
+    """What the axes mean: named ones of the whitened model, the best there are of BatchNorm."""
+    settings, seed = subject.settings, subject.seed
+    make = CONCEPT_SETS[settings.concepts].images
+    test, training = subject.faces("test"), subject.faces("train")
     concepts = make(test, PURITY_IMAGES, seed, settings.grid_size)
-    learned = concept_activations(detector, make(training, 64, seed, settings.grid_size))
-    chosen = best_axes(learned, len(concepts))
-    table = concept_activations(detector, concepts)
-    axes = {"purity": list(range(len(concepts))), "best": chosen}
-    values: dict[str, list] = {"concept": [concept.name for concept in concepts] + ["mean"]}
-    for name, columns in axes.items():
+    learned = make(training, LEARNED_IMAGES, seed, settings.grid_size)
+    count, rows = len(concepts), []
+    chosen = best_axes(concept_activations(subject.batch_norm, learned), count)
+    compared = [
+        (WHITENED, NAMED, subject.whitened, list(range(count))),
+        (BATCH_NORM, "best axes", subject.batch_norm, chosen),
+    ]
+    for model, method, detector, axes in compared:
+        table = concept_activations(detector, concepts)
+        summary = concept_metrics.concept_summary(table, count, axes, seed)
+        for _, found in summary.iterrows():
+            values = found[["value", "low", "high"]]
+            rows.append(
+                row("concepts", model, method, "all", found["measure"], *values, len(table))
+            )
+        single = concept_metrics.concept_purity(table[axes].to_numpy(), table["concept"].to_numpy())
+        for concept, value in zip(concepts, single, strict=True):
+            rows.append(
+                row(
+                    "concepts",
+                    model,
+                    method,
+                    concept.name,
+                    "purity",
+                    value,
+                    np.nan,
+                    np.nan,
+                    len(table),
+                )
+            )
+        if all(concept.absent is not None for concept in concepts):
+            rows.append(paired_purity(subject, detector, concepts, axes))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
-        def statistic(part: pd.DataFrame, columns=columns) -> np.ndarray:
-            return concept_purity(part[columns].to_numpy(), part["concept"].to_numpy())
 
-        whole = statistic(table)
-        low, high = group_interval(table, lambda part: np.nanmean(statistic(part)))
-        unknown = [np.nan] * len(concepts)
-        values |= {
-            name: [*whole, np.nanmean(whole)],
-            f"{name}_low": [*unknown, low],
-            f"{name}_high": [*unknown, high],
-        }
-    values["best_axis"] = [*chosen, None]
-    values["num_images"] = [*table["concept"].value_counts(sort=False), len(table)]
-    return pd.DataFrame(values)
+def verdict_topic(subject: Subject) -> pd.DataFrame:
+    """Does the verdict flow through the named axes, and do they lie at their parts?"""
+    whole = subject.faces("test", kind="whole")
+    detector, count = subject.whitened, len(subject.names)
+    parts = decompose(detector.model, detector.layer, whole)
+    evidence, groups = parts.evidence, whole.manifest["group"].to_numpy()
+    table = pd.DataFrame({"group": groups, "row": np.arange(len(groups))})
+
+    def share(part: pd.DataFrame) -> float:
+        drawn = part["row"].to_numpy()
+        return named_share(
+            Decomposition(
+                parts.bias, evidence[drawn], parts.activations[drawn], parts.logits[drawn]
+            ),
+            count,
+        )
+
+    rows = [statistic_row("verdict", WHITENED, NAMED, "all", "named_evidence_share", table, share)]
+    labels = whole.manifest["label"].to_numpy()
+    found = concept_metrics.importance_table(
+        evidence, labels, groups, subject.names, seed=subject.seed
+    )
+    for axes, *values in found.itertuples(index=False):
+        rows.append(
+            row("verdict", WHITENED, axes, "all", "permutation_importance", *values, len(whole))
+        )
+    if subject.settings.concepts != "grid":
+        faces = evenly(whole, subject.num_images)
+        maps = named_maps(subject, faces)
+        shares, areas = concept_metrics.part_share(maps, truth_of(faces)[1])
+        about = faces.manifest[["group", "variant"]]
+        for measure, values in (("part_share", shares), ("part_area", areas)):
+            for name, column in zip(
+                [*subject.names, "mean"], [*values.T, np.nanmean(values, axis=1)], strict=True
+            ):
+                rows += list(
+                    mean_rows(
+                        "verdict", WHITENED, name, about.assign(**{measure: column}), [measure]
+                    )
+                )[:1]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def localisation_table(
-    baseline: Detector, whitened: Detector, num_named: int, training: CropSet, test: CropSet
-) -> pd.DataFrame:
-    """Relevance mass on the changed pixels, image by image, for each map and for two priors.
+def localisation_topic(subject: Subject) -> pd.DataFrame:
+    """Do the maps lie on the changed pixels, and which part do they say was forged?"""
+    whole = subject.faces("test", subject.num_images, kind="whole", label=1)
+    single = subject.faces("test", subject.num_images, kind="part")
+    rows, measures = [], list(localisation.SCORES)
+    forged = np.array([FORGED_PARTS.index(name) for name in single.manifest["variant"]])
+    for key in tqdm(subject.methods, "localisation"):
+        for topic, crops in (("localisation", whole), ("parts", single)):
+            maps = maps_of(subject, key, crops)
+            table = localisation.localisation_scores(maps, truth_of(crops)[0])
+            table = crops.manifest[["group", "variant"]].reset_index(drop=True).join(table)
+            columns = measures
+            if topic == "parts":
+                given = part_evidence(subject, key, maps, crops)
+                table["part_top1"] = localisation.part_top1(given, forged)
+                columns = [*measures, "part_top1"]
+            rows += mean_rows(topic, *key, table, columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
-    The priors see no image: a map is worth something only where it beats both.
+
+def faithfulness_topic(subject: Subject) -> pd.DataFrame:
+    """Does the logit fall as the explanation says when pixels or parts are put back?"""
+    crops = subject.faces("test", subject.num_images, kind="whole", label=1)
+    few = evenly(crops, subject.num_images // 2)
+    rows, falls = [], {}
+    for key, (detector, _) in tqdm(subject.methods.items(), "faithfulness"):
+        images, originals = tensor_of(few, detector), originals_of(few, detector)
+        maps = maps_of(subject, key, crops)
+        places = few.manifest["row"].map(
+            dict(zip(crops.manifest["row"], range(len(crops)), strict=True))
+        )
+        curves = faithfulness.deletion_insertion(
+            detector.model, images, maps[places.to_numpy()], originals, seed=subject.seed
+        )
+        table = few.manifest[["group", "variant"]].reset_index(drop=True).join(curves)
+        rows += mean_rows("faithfulness", *key, table, ["deletion", "insertion"])
+        if key[0] not in falls:
+            falls[key[0]] = faithfulness.repair(
+                detector.model,
+                tensor_of(crops, detector),
+                originals_of(crops, detector),
+                truth_of(crops)[1],
+            )
+        table = faithfulness.repair_table(
+            crops.manifest, falls[key[0]], part_evidence(subject, key, maps, crops)
+        )
+        for measure in ("repair_correlation", "repair_rank_correlation"):
+            statistic = getattr(faithfulness, measure)
+            rows.append(statistic_row("faithfulness", *key, "all", measure, table, statistic))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def sanity_topic(subject: Subject) -> pd.DataFrame:
+    """Do maps change with the parameters, and stay with what leaves the face as it is?"""
+    faces = subject.faces("test", 64, kind="whole", label=1)
+    about, rows = faces.manifest[["group", "variant"]].reset_index(drop=True), []
+    pixels = faces.images[faces.manifest["row"].to_numpy()]
+    for key in tqdm(CHECKED, "sanity"):
+        detector, explain = subject.methods[key]
+        model, layer = detector.model, detector.layer
+        # what is typical of the trained model must not make a randomised one look like it
+        raw = axes_explainer(slice(0, len(subject.names))) if key[1] == NAMED else explain
+        table = sanity.randomisation_table(
+            raw, model, detector.layer_name, tensor_of(faces, detector), subject.seed
+        )
+        for stage, part in table.groupby("stage", sort=False):
+            part = about.join(part)
+            found = next(mean_rows("randomisation", *key, part, ["randomised_absolute_rank"]))
+            rows.append(found | {"subset": stage})
+        for name, perturbation in sanity.PERTURBATIONS.items():
+            table = sanity.stability(explain, model, layer, pixels, perturbation, subject.seed)
+            table = about.join(table.assign(verdict_flips=table["verdict_flips"].astype(float)))
+            for found in mean_rows("stability", *key, table, ["stability_rank", "verdict_flips"]):
+                if found["subset"] == "all":
+                    rows.append(found | {"subset": name})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def codec_topic(subject: Subject, other: CropSet, quality: str) -> pd.DataFrame:
+    """How alike the maps are after a stronger codec, on the same frames.
 
     Args:
-        test: forged whole-face crops.
-
-    Returns:
-        columns group, variant, method, mass.
+        other: the test split at the other quality.
     """
-    size = test.images.shape[1]
-    priors = {
-        "centre prior": centre_prior(size),
-        "mean-mask prior": mean_mask_prior(training.select(kind="whole")),
-    }
-    methods: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
-        "Grad-CAM, BatchNorm": lambda images: grad_cam(baseline.model, baseline.layer, images),
-        "Grad-CAM, whitened": lambda images: grad_cam(whitened.model, whitened.layer, images),
-        "named axes, whitened": lambda images: evidence_maps(
-            whitened.model, whitened.layer, images, slice(0, num_named)
-        ),
-        **{
-            name: lambda images, prior=prior: np.broadcast_to(prior, (len(images), size, size))
-            for name, prior in priors.items()
-        },
-    }
-    rows = test.manifest["row"].to_numpy()
-    batches = np.array_split(rows, max(1, len(rows) // BATCH_SIZE))
-    tables = []
-    for batch in batches:
-        images, masks = to_tensor(test.images[batch], device_of(whitened)), test.changed[batch]
-        about = test.manifest.set_index("row").loc[batch, ["group", "variant"]]
-        for name, explain in methods.items():
-            mass = relevance_mass(explain(images), masks)
-            tables.append(about.assign(method=name, mass=mass))
-    return pd.concat(tables, ignore_index=True)
-
-
-def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    """Mean of a column with its interval over groups of people, for each key.
-
-    Returns:
-        the columns of ``by``, then value, value_low, value_high, num_images, num_undefined.
-    """
+    keys = ["clip", "frame", "variant"]
+    faces = subject.faces("test", 64, kind="whole", label=1)
+    found = other.select(kind="whole").manifest.set_index(keys)["row"]
+    rows_other = found.loc[pd.MultiIndex.from_frame(faces.manifest[keys])].to_numpy()
+    again = other.select(row=rows_other.tolist())
+    again = CropSet(
+        again.manifest.set_index("row").loc[rows_other].reset_index(),
+        other.images,
+        other.changed,
+        other.parts,
+    )
     rows = []
-    for key, part in table.groupby(by, sort=False):
-        low, high = group_interval(part, lambda drawn: drawn[value].mean())
-        rows.append(
-            {
-                **dict(zip(by, key, strict=True)),
-                value: part[value].mean(),
-                f"{value}_low": low,
-                f"{value}_high": high,
-                "num_images": len(part),
-                "num_undefined": int(part[value].isna().sum()),
-            }
+    for key in CHECKED:
+        table = sanity.map_similarity(
+            maps_of(subject, key, faces), maps_of(subject, key, again), "stability_"
         )
-    return pd.DataFrame(rows)
+        table = faces.manifest[["group", "variant"]].reset_index(drop=True).join(table)
+        rows.append(
+            next(mean_rows("stability", *key, table, ["stability_rank"])) | {"subset": quality}
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def explanation_metrics(
-    detector: Detector, settings: Whitening, params: Params, crops: CropSet
-) -> dict:
-    """Purity, named share and whiteness of one variant, on test people at the study's quality.
+TOPICS: dict[str, Callable[[Subject], pd.DataFrame]] = {
+    "whitening": whitening_topic,
+    "concepts": concept_topic,
+    "verdict": verdict_topic,
+    "localisation": localisation_topic,
+    "faithfulness": faithfulness_topic,
+    "sanity": sanity_topic,
+}
 
-    ``purity`` and ``named_share`` are missing (None) where axes were given no names;
-    ``named_share`` also where the layer does not feed the pooling.
+
+def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
+    """Calibration, kinds of people and leakage of identity, of both models where it applies.
+
+    Returns:
+        calibration, reliability (of the whitened model), slices, gaps, leakage: see `fwstudy.trust`.
     """
-    crops = crops.select(quality=params.preprocess.quality)
-    training, test = crops.select(split="train"), crops.select(split="test")
-    purity = purity_table(detector, settings, training, test, params.train.seed)
-    mean = purity.set_index("concept").loc["mean"]
-    named = settings.norm != "batch" and settings.rotation == "aligned"
-    whole = test.select(kind="whole")
-    white = whiteness(normalized_features(detector, whole))
-    is_last = detector.layer_name == last_norm(detector.model)
-    share = None
-    if named and is_last:
-        share = named_share(decompose(detector.model, detector.layer, whole), len(purity) - 1)
-    return {
-        **{
-            name: float(mean[name]) if named else None
-            for name in ("purity", "purity_low", "purity_high")
-        },
-        "best_purity": float(mean["best"]),
-        "named_share": share,
-        **white,
-    }
-
-
-def panel_rows(
-    baseline: Detector, whitened: Detector, num_named: int, crops: CropSet, chosen: pd.DataFrame
-) -> list[dict]:
-    """What `fwstudy.figures.evidence_panel` shows of the chosen rows of a manifest."""
-    images = to_tensor(crops.images[chosen["row"]], device_of(whitened))
-    maps = {
-        "Grad-CAM, BatchNorm": grad_cam(baseline.model, baseline.layer, images),
-        "evidence, all axes": evidence_maps(whitened.model, whitened.layer, images),
-        "evidence, named axes": evidence_maps(
-            whitened.model, whitened.layer, images, slice(0, num_named)
-        ),
-    }
-    limits = {name: np.quantile(np.abs(values), 0.99) for name, values in maps.items()}
-    wanted = crops.select(row=chosen["row"].tolist())
-    evidence = decompose(whitened.model, whitened.layer, wanted).evidence[:, :num_named]
-    order = {row: number for number, row in enumerate(wanted.manifest["row"])}
-    return [
-        {
-            "label": f"{entry['variant']}",
-            "image": crops.images[entry["row"]],
-            "truth": crops.changed[entry["row"]],
-            "evidence": evidence[order[entry["row"]]],
-            **{
-                name: overlay(crops.images[entry["row"]], values[number], limits[name])
-                for name, values in maps.items()
-            },
+    whole, held_out = (subject.faces(split, kind="whole") for split in ("test", "validation"))
+    labels = held_out.manifest["label"].to_numpy()
+    forged = subject.faces("test", kind="whole", label=1)
+    mass = localisation.relevance_mass(
+        maps_of(subject, (WHITENED, NAMED), forged), truth_of(forged)[0]
+    )
+    quality = pd.Series(mass, forged.manifest["row"]).reindex(whole.manifest["row"]).to_numpy()
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for model, detector in subject.models.items():
+        logits = predict(detector.model, held_out)
+        scored = whole.manifest.assign(score=predict(detector.model, whole).astype(np.float64))
+        fitted = {"as trained": trust.Calibration(), "calibrated": trust.calibrate(labels, logits)}
+        threshold = balanced_threshold(labels, logits)
+        evidence = ["relevance_mass"] if detector is subject.whitened else []
+        scored = scored.assign(**dict.fromkeys(evidence, quality))
+        found = {
+            "calibration": trust.calibration_table(scored, fitted),
+            "slices": trust.slice_table(scored, scored, threshold, evidence),
+            "gaps": trust.gap_table(scored, scored, threshold, evidence, seed=subject.seed),
+            "reliability": pd.concat(
+                trust.reliability_curve(
+                    scored["label"].to_numpy(),
+                    calibration.probability(scored["score"].to_numpy()),
+                    scored["group"].to_numpy(),
+                ).assign(calibration=name)
+                for name, calibration in fitted.items()
+            ),
         }
-        for number, entry in enumerate(chosen.to_dict("records"))
-    ]
+        for name, table in found.items():
+            tables.setdefault(name, []).append(table.assign(model=model))
+    originals = whole.select(variant=ORIGINAL)
+    count = len(subject.names)
+    white, plain = (
+        pooled_activations(detector.model, originals).numpy()
+        for detector in (subject.whitened, subject.batch_norm)
+    )
+    kinds = {
+        "named axes": white[:, :count],
+        "as many unnamed axes": white[:, count : 2 * count],
+        "all axes": white,
+        "BatchNorm, all channels": plain,
+    }
+    tables["leakage"] = [trust.identity_leakage(kinds, originals.manifest)]
+    return {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}

@@ -5,6 +5,7 @@ interval resamples whole groups of such people.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,23 @@ from sklearn.metrics import (
 
 REPEATS = 400
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a number means, told beside every table of it.
+
+    Args:
+        definition: one sentence.
+        source: paper, or "ours".
+        better: ``higher``, ``lower``, or ``-`` where neither is better in itself.
+        chance: the value that says nothing, where there is one.
+    """
+
+    definition: str
+    source: str
+    better: str
+    chance: float | None = None
 
 
 def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -81,6 +99,55 @@ def group_interval(
         rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def mean_interval(
+    values: np.ndarray, groups: np.ndarray, seed: int = 0, repeats: int = REPEATS
+) -> tuple[float, float]:
+    """`group_interval` of a mean, from the sums of each group: a hundred times faster.
+
+    Args:
+        values: (N,); NaN is undefined and takes no part.
+        groups: (N,) of people.
+
+    Returns:
+        low and high end of the 95 % interval; NaN with fewer than two groups of defined values.
+    """
+    defined = ~np.isnan(values)
+    _, index = np.unique(np.asarray(groups)[defined], return_inverse=True)
+    if not len(index) or index.max() < 1:
+        return float("nan"), float("nan")
+    sums, counts = np.bincount(index, values[defined]), np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(repeats, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
+    """Mean of a column with its interval over groups of people, for each key.
+
+    Args:
+        table: columns ``group``, ``value`` and those of ``by``; undefined values are NaN.
+
+    Returns:
+        the columns of ``by``, then value, value_low, value_high, num_images, num_undefined.
+    """
+    rows = []
+    for key, part in table.groupby(by, sort=False):
+        values = part[value].to_numpy(np.float64)
+        low, high = mean_interval(values, part["group"].to_numpy())
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                value: part[value].mean(),
+                f"{value}_low": low,
+                f"{value}_high": high,
+                "num_images": len(part),
+                "num_undefined": int(part[value].isna().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def rank_auc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -149,38 +216,3 @@ def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def relevance_mass(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Share of the positive relevance that lies inside the mask (Arras et al. 2022), per image.
-
-    Departure from Quantus, which sums signed relevance: negative relevance is set to zero first.
-
-    Args:
-        relevance: (N, H, W).
-        mask: (N, H, W) bool.
-
-    Returns:
-        (N,) in [0, 1]; 0 where no relevance is positive, NaN where the mask is empty.
-    """
-    positive = np.clip(relevance, 0, None)
-    total = positive.sum(axis=(1, 2))
-    inside = (positive * mask).sum(axis=(1, 2))
-    share = np.divide(inside, total, out=np.zeros(len(total)), where=total > 0)
-    return np.where(mask.any(axis=(1, 2)), share, np.nan)
-
-
-def concept_purity(activations: np.ndarray, concepts: np.ndarray) -> np.ndarray:
-    """How well axis j alone tells images of concept j from those of the others: one-vs-rest AUC.
-
-    Chen, Bei and Rudin 2020, section "concept purity".
-
-    Args:
-        activations: (N, k), of the k named axes.
-        concepts: (N,) int, the concept of each image.
-
-    Returns:
-        (k,) AUC, 0.5 is chance; NaN for a concept without images.
-    """
-    numbers = range(activations.shape[1])
-    return np.array([float(rank_auc(concepts == j, activations[:, j])) for j in numbers])

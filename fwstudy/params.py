@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Quality = Literal["raw", "c23", "c40"]
@@ -89,8 +90,9 @@ class Schedule(Section):
 class Train(Section):
     """Stage ``train``: the BatchNorm baseline and the schedule of every fine-tuned model."""
 
-    seed: int
+    seeds: Annotated[list[int], Field(min_length=1)]
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
+    part_share: Share
     backbone: Backbone
     baseline: Schedule
     fine_tune: Schedule
@@ -109,11 +111,22 @@ class Whitening(Section):
     rotation_interval: Count
     concepts: Literal["grid", "parts", "forged_parts"]
     grid_size: Annotated[int, Field(ge=2)]
+    activation: Literal["softplus", "backbone"]
+    concept_weight: Annotated[float, Field(ge=0)]
+    binding: Share
+    labels: Literal["given", "random"]
+
+    @property
+    def named(self) -> bool:
+        """Whether the first axes stand for concepts."""
+        return self.concept_weight > 0 or self.norm != "batch" and self.rotation == "aligned"
 
 
 class Ablations(Section):
     """Stage ``ablation@variant``: each variant lists what differs from `Whitening`'s values."""
 
+    seeds: Annotated[list[int], Field(min_length=1)]
+    run: list[str]
     variants: dict[str, dict]
 
 
@@ -121,6 +134,7 @@ class Interpretability(Section):
     """Stage ``interpretability``: how much is shown."""
 
     faces_per_axis: Count
+    num_images: Count
 
 
 class Params(Section):
@@ -153,6 +167,19 @@ def describe(error: ValidationError, prefix: str = "") -> str:
     )
 
 
+def conflicts(settings: Whitening) -> str:
+    """Which settings exclude each other, in words that name the keys; empty where none do."""
+    if settings.layer != "last" and (settings.binding or settings.concept_weight):
+        return (
+            "binding and concept_weight must be 0 unless layer is `last`: no verdict is read there"
+        )
+    if settings.norm == "batch" and settings.rotation != "none":
+        return "norm: batch has no axes to turn, so rotation must be none"
+    if settings.binding and not settings.named:
+        return "binding needs named axes: rotation: aligned, or concept_weight above 0"
+    return ""
+
+
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check params.yaml, every ablation variant included.
 
@@ -176,11 +203,19 @@ def load_params(path: Path | str = "params.yaml") -> Params:
             f"{path}:\n  whitening: the study's default model needs norm: whitening, rotation: "
             "aligned and layer: last; declare anything else under ablations.variants"
         )
+    missing = sorted(set(params.ablations.seeds) - set(params.train.seeds))
+    if missing:
+        raise ValueError(f"{path}:\n  ablations.seeds: {missing} are not among train.seeds")
+    unknown = [name for name in params.ablations.run if name not in params.ablations.variants]
+    if unknown:
+        raise ValueError(f"{path}:\n  ablations.run: {unknown} are not among ablations.variants")
     for name in params.ablations.variants:
         try:
-            params.variant(name)
+            impossible = conflicts(params.variant(name))
         except ValidationError as error:
             raise ValueError(f"{path}:\n{describe(error, f'ablations.variants.{name}.')}") from None
+        if impossible:
+            raise ValueError(f"{path}:\n  ablations.variants.{name}: {impossible}")
     return params
 
 

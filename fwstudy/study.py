@@ -10,17 +10,25 @@ import pandas as pd
 import torch
 from torch import nn
 
+from fwstudy.batches import PairedBatches
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.metrics import balanced_threshold
 from fwstudy.models import create_model, find_classifier, replace_norm
 from fwstudy.params import Params, Train, Whitening
 from fwstudy.runtime import default_device, partial_folder, project_root, seed_everything
 from fwstudy.training import fit, load_weights, predict, save_weights
-from fwstudy.variants import NORMS, layer_name, make_variant, norm_factory
+from fwstudy.variants import (
+    NORMS,
+    layer_name,
+    make_variant,
+    norm_factory,
+    set_activation,
+)
 from fwstudy.whitening import whiteness_by_mode
 
 LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
-PREDICTION_COLUMNS = ["group", "identity", "clip", "frame", "variant", "quality", "label"]
+FINE_TUNE = 1000  # added to the seed of the batches on which variants are fine-tuned
+PREDICTION_COLUMNS = ["row", "group", "identity", "clip", "frame", "variant", "quality", "label"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,19 @@ class Detector:
         return self.model.get_submodule(self.layer_name)
 
 
-def weights_path(name: str) -> Path:
-    """Where the weights of ``baseline``, ``whitened`` or an ablation variant lie."""
-    return project_root() / "data" / "models" / f"{name}.safetensors"
+BASELINE = "baseline"
+
+
+def weights_path(name: str, seed: int) -> Path:
+    """Where the weights of the baseline or of a variant lie, by training seed."""
+    return project_root() / "data" / "models" / f"seed{seed}" / f"{name}.safetensors"
+
+
+def predictions_path(name: str, seed: int) -> Path:
+    """Where the test predictions of the baseline or of a variant lie, by training seed."""
+    path = project_root() / "data" / "predictions" / f"seed{seed}" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def new_model(train: Train) -> nn.Module:
@@ -66,26 +84,27 @@ def crop_files() -> list[Path]:
     return [folder / "images.npy", folder / "manifest.csv"]
 
 
-def settings_of(params: Params, *sections: str) -> dict:
-    """The given sections of params.yaml as JSON values."""
-    return {section: getattr(params, section).model_dump() for section in sections}
+def settings_of(params: Params, seed: int, schedule: str) -> dict:
+    """What a run of the optimiser depends on, as JSON values."""
+    train = params.train.model_dump()
+    keys = ("batch_size", "part_share", "backbone", "baseline", schedule)
+    return {"seed": seed, **{key: train[key] for key in keys}}
 
 
-def train_baseline(params: Params, crops: CropSet) -> Detector:
+def train_baseline(params: Params, seed: int, crops: CropSet) -> Detector:
     """Train the BatchNorm baseline and keep its weights."""
     train = params.train
-    seed_everything(train.seed)
+    seed_everything(seed)
     model = new_model(train)
+    what = settings_of(params, seed, "baseline")
     history = fit(
         model,
-        crops.select(split="train", kind="whole"),
+        PairedBatches(crops.select(split="train"), train.batch_size, seed, train.part_share),
         validation_of(crops, params),
         train.baseline,
-        train.batch_size,
-        train.seed,
-        partial_folder("baseline", settings_of(params, "train"), crop_files()) / "state",
+        partial_folder(BASELINE, what, crop_files()) / "state",
     )
-    save_weights(model, weights_path("baseline"))
+    save_weights(model, weights_path(BASELINE, seed))
     return Detector(model, layer_name(model, params.whitening), history)
 
 
@@ -94,28 +113,45 @@ def validation_of(crops: CropSet, params: Params) -> CropSet:
     return crops.select(split="validation", kind="whole", quality=params.preprocess.quality)
 
 
-def train_variant(params: Params, settings: Whitening, name: str, crops: CropSet) -> Detector:
-    """Fine-tune one variant from the baseline's weights and keep its weights as ``name``."""
+def control(settings: Whitening) -> Whitening:
+    """The settings of the control: the baseline as it is, fine-tuned for as many steps."""
+    changes = {"norm": "batch", "rotation": "none", "activation": "backbone"}
+    return settings.model_copy(update=changes | {"concept_weight": 0.0, "binding": 0.0})
+
+
+def train_variant(
+    params: Params, settings: Whitening, name: str, seed: int, crops: CropSet
+) -> Detector:
+    """Fine-tune one variant from the baseline's weights and keep its weights as ``name``.
+
+    The batches are those of all variants of this seed, and none of the baseline's.
+    """
     train = params.train
-    baseline = load_baseline(params).model
-    seed_everything(train.seed)
+    baseline = load_baseline(params, seed).model
+    seed_everything(seed)
     training, validation = crops.select(split="train"), validation_of(crops, params)
-    model, layer, after_step = make_variant(baseline, settings, training, train.seed)
-    what = settings_of(params, "train") | {"variant": settings.model_dump()}
-    inputs = [*crop_files(), weights_path("baseline")]
+    variant = make_variant(baseline, settings, training, seed)
+    what = settings_of(params, seed, "fine_tune") | {"variant": settings.model_dump()}
+    inputs = [*crop_files(), weights_path(BASELINE, seed)]
+    measured = settings.norm in NORMS
     history = fit(
-        model,
-        training.select(kind="whole"),
+        variant.model,
+        PairedBatches(
+            training,
+            train.batch_size,
+            FINE_TUNE + seed,
+            train.part_share,
+            settings.labels == "random",
+        ),
         validation,
         train.fine_tune,
-        train.batch_size,
-        train.seed + 1,
         partial_folder(name, what, inputs) / "state",
-        after_step,
-        whiteness_log(model, layer, validation) if settings.norm in NORMS else dict,
+        variant.loss,
+        variant.after_step,
+        whiteness_log(variant.model, variant.layer_name, validation) if measured else dict,
     )
-    save_weights(model, weights_path(name))
-    return Detector(model, layer, history)
+    save_weights(variant.model, weights_path(name, seed))
+    return Detector(variant.model, variant.layer_name, history)
 
 
 def whiteness_log(
@@ -128,19 +164,20 @@ def whiteness_log(
     return partial(whiteness_by_mode, model, model.get_submodule(layer), images)
 
 
-def load_baseline(params: Params) -> Detector:
+def load_baseline(params: Params, seed: int) -> Detector:
     """The trained baseline."""
-    model = load_weights(new_model(params.train), weights_path("baseline")).eval()
+    model = load_weights(new_model(params.train), weights_path(BASELINE, seed)).eval()
     return Detector(model, layer_name(model, params.whitening), pd.DataFrame())
 
 
-def load_variant(params: Params, settings: Whitening, name: str) -> Detector:
+def load_variant(params: Params, settings: Whitening, name: str, seed: int) -> Detector:
     """A fine-tuned variant, by the name it was kept under."""
     model = new_model(params.train)
     layer = layer_name(model, settings)
     if settings.norm in NORMS:
         replace_norm(model, layer, norm_factory(settings))
-    return Detector(load_weights(model, weights_path(name)).eval(), layer, pd.DataFrame())
+    set_activation(model.get_submodule(layer), settings.activation)
+    return Detector(load_weights(model, weights_path(name, seed)).eval(), layer, pd.DataFrame())
 
 
 def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.DataFrame, float]:

@@ -1,9 +1,4 @@
-"""Training: paired batches, one optimiser loop for every model, selection on validation only.
-
-Every batch holds originals and forgeries *of the same frames*, so that a forgery's traces are all
-that tells the two halves apart. The batch of a step depends on the seed and the step alone: two
-models with one seed see the same images in the same order, and an interrupted run resumes exactly.
-"""
+"""Training: one optimiser loop for every model, selection on validation only, resumable."""
 
 import json
 import math
@@ -20,82 +15,16 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from fwstudy.batches import Batch, PairedBatches
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.params import Schedule
 
-MAX_SHIFT = 4  # pixels; random translation of a training crop
-MAX_GAIN = 0.1  # random change of contrast, of one channel against another a third of it
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
-def augment(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shift by whole pixels and change contrast and brightness; a pair's two images alike.
-
-    Whole pixels, because interpolation would wipe out the traces a detector looks for.
-
-    Args:
-        images: (2, B, 3, S, S): originals and their forgeries.
-    """
-    _, batch, _, size, _ = images.shape
-    padded = functional.pad(images.flatten(0, 1), [MAX_SHIFT] * 4, mode="reflect")
-    padded = padded.unflatten(0, (2, batch))
-    shifts = rng.integers(0, 2 * MAX_SHIFT + 1, (batch, 2))
-    shifted = torch.stack(
-        [padded[:, i, :, y : y + size, x : x + size] for i, (y, x) in enumerate(shifts)], dim=1
-    )
-    gain = (
-        1
-        + rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1))
-        + rng.uniform(-1, 1, (batch, 3)) * MAX_GAIN / 3
-    )
-    offset = rng.uniform(-MAX_GAIN, MAX_GAIN, (batch, 1)) * np.ones((1, 3))
-    gain, offset = (torch.from_numpy(x).to(images)[..., None, None] for x in (gain, offset))
-    return shifted * gain + offset
-
-
-class PairedBatches:
-    """The batch of every step: frames drawn at random, each as it was and with one forgery.
-
-    Frames come in rounds, so that each is seen once before any is seen twice; among the forgeries
-    of a frame one is drawn evenly.
-
-    Args:
-        crops: whole-face crops of the training split.
-        batch_size: even; half originals, half forgeries.
-        seed: of the order, the choice of forgeries and the augmentation.
-
-    Raises:
-        ValueError: no forged crop.
-    """
-
-    def __init__(self, crops: CropSet, batch_size: int, seed: int):
-        forged = crops.manifest[crops.manifest["label"] == 1]
-        if forged.empty:
-            raise ValueError("the training split holds no forged crop")
-        self.images, self.half, self.seed = crops.images, batch_size // 2, seed
-        self.forgeries = forged.groupby("original_row")["row"].agg(list).to_dict()
-        self.originals = np.array(sorted(self.forgeries))
-
-    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the originals and of the forgeries in the batch of one step."""
-        places = np.arange(step * self.half, (step + 1) * self.half)
-        rounds, turns = np.divmod(places, len(self.originals))
-        orders = {
-            number: np.random.default_rng([self.seed, 1, number]).permutation(self.originals)
-            for number in np.unique(rounds)
-        }
-        originals = np.array(
-            [orders[number][turn] for number, turn in zip(rounds, turns, strict=True)]
-        )
-        rng = np.random.default_rng([self.seed, 2, step])
-        return originals, np.array([rng.choice(self.forgeries[row]) for row in originals])
-
-    def batch(self, step: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (batch_size, 3, S, S) float32 in [-1, 1] and labels (batch_size,) float32."""
-        rng = np.random.default_rng([self.seed, 3, step])
-        images = to_tensor(self.images[np.concatenate(self.rows(step))], device)
-        images = augment(images.unflatten(0, (2, self.half)), rng).flatten(0, 1)
-        labels = torch.arange(2, device=device).repeat_interleave(self.half).float()
-        return images.contiguous(memory_format=torch.channels_last), labels
+def classification_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Binary cross-entropy of the logits with the labels: ()."""
+    return functional.binary_cross_entropy_with_logits(model(batch.images)[:, 0], batch.labels)
 
 
 @torch.inference_mode()
@@ -198,26 +127,25 @@ class Checkpoint:
 
 def fit(
     model: nn.Module,
-    training: CropSet,
+    batches: PairedBatches,
     validation: CropSet,
     schedule: Schedule,
-    batch_size: int,
-    seed: int,
     checkpoint: Path,
+    loss: Loss = classification_loss,
     after_step: Callable[[int], None] = lambda step: None,
     measure: Callable[[], dict[str, float]] = dict,
 ) -> pd.DataFrame:
     """Train a model in place and leave it with the weights that were best on validation.
 
-    AdamW, binary cross-entropy on paired batches. The validation AUC is taken every
-    ``schedule.evaluation_interval`` steps and at the end; the run resumes from the last of these.
+    AdamW. The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
+    the run resumes from the last of these.
 
     Args:
         model: gives one logit an image.
-        training, validation: whole-face crops.
-        batch_size: even.
-        seed: of the order of images and their augmentation.
+        batches: of the training split.
+        validation: whole-face crops.
         checkpoint: file for the state of an unfinished run.
+        loss: what is minimised.
         after_step: called with the number of steps done, e.g. to update a rotation.
         measure: called with each evaluation: further columns of the history.
 
@@ -229,7 +157,6 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    batches = PairedBatches(training, batch_size, seed)
     keeper = Checkpoint(checkpoint, model, optimizer)
     best, history, losses = {}, [], []
     if checkpoint.exists():
@@ -239,12 +166,11 @@ def fit(
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * learning_rate_factor(step, schedule.steps)
-        images, labels = batches.batch(step, device)
-        loss = functional.binary_cross_entropy_with_logits(model(images)[:, 0], labels)
+        value = loss(model, batches.batch(step, device))
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(value.item())
         done = step + 1
         after_step(done)
         if done % schedule.evaluation_interval == 0 or done == schedule.steps:

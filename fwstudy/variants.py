@@ -6,6 +6,7 @@ order for the same number of steps, and differ in `fwstudy.params.Whitening` alo
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,11 +18,18 @@ from torch import nn
 
 from fwstudy.alignment import random_rotation
 from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS
-from fwstudy.constraint import Alignment
+from fwstudy.constraint import (
+    Alignment,
+    ConstrainedLoss,
+    cut_unnamed,
+    keep_positive,
+    start_log_odds,
+)
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.models import find_classifier, last_norm, pooled_and_logits, replace_norm
 from fwstudy.params import Whitening
 from fwstudy.published import PublishedWhitening
+from fwstudy.training import Loss, classification_loss
 from fwstudy.whitening import FeatureWhitening, update_statistics
 
 CONCEPT_IMAGES = 32  # per concept, at one update of the rotation
@@ -43,12 +51,22 @@ NORMS = {
 }  # of params.yaml: the layer, and which settings it takes
 
 
+ACTIVATIONS = {"softplus": nn.Softplus}
+
+
 def norm_factory(settings: Whitening) -> Callable[[nn.BatchNorm2d], FeatureWhitening]:
     """What makes the whitening layer of the settings from the norm layer it replaces."""
     layer, options = NORMS[settings.norm]
     return partial(
         layer.from_batch_norm, **{option: getattr(settings, option) for option in options}
     )
+
+
+def set_activation(layer: nn.Module, name: str) -> None:
+    """Give a norm layer another activation function; ``backbone`` leaves the one it has."""
+    if name != "backbone":
+        attribute = "activation" if isinstance(layer, FeatureWhitening) else "act"
+        setattr(layer, attribute, ACTIVATIONS[name]())
 
 
 @torch.no_grad()
@@ -97,9 +115,29 @@ def refit_classifier(model: nn.Module, training: CropSet) -> None:
     classifier.bias.copy_(torch.from_numpy(bias))
 
 
-def make_variant(
-    baseline: nn.Module, settings: Whitening, training: CropSet, seed: int
-) -> tuple[nn.Module, str, Callable[[int], None]]:
+def num_concepts(settings: Whitening, training: CropSet) -> int:
+    """How many axes the settings give a name."""
+    return len(CONCEPT_SETS[settings.concepts].images(training, 1, 0, settings.grid_size))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model ready to be fine-tuned, and how.
+
+    Args:
+        model: gives one logit an image.
+        layer_name: dotted name of the layer that the settings are about.
+        loss: what to minimise.
+        after_step: to be called after every training step.
+    """
+
+    model: nn.Module
+    layer_name: str
+    loss: Loss
+    after_step: Callable[[int], None]
+
+
+def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, seed: int) -> Variant:
     """A copy of the baseline, changed as the settings say and ready to be fine-tuned.
 
     Args:
@@ -107,26 +145,44 @@ def make_variant(
         settings: of the variant.
         training: crops of the training split, whole faces and forged parts.
         seed: of the random rotation and of the concept images.
-
-    Returns:
-        the model, the dotted name of the layer, and what to call after every training step.
     """
     model = copy.deepcopy(baseline)
     name = layer_name(model, settings)
-    after_step: Callable[[int], None] = lambda step: None
     whole = training.select(kind="whole")
+    steps: list[Callable[[int], None]] = []
     if settings.norm in NORMS:
-        layer = replace_norm(model, name, norm_factory(settings))
+        replace_norm(model, name, norm_factory(settings))
+    layer = model.get_submodule(name)
+    set_activation(layer, settings.activation)
+    if settings.norm in NORMS:
         rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
         batches = to_tensor(whole.images[np.sort(rows.to_numpy())]).split(BATCH_SIZE)
         update_statistics(model, layer, batches)
         if settings.rotation == "random":
             turn_randomly(layer, seed)
         if settings.rotation == "aligned":
-            concepts = CONCEPT_SETS[settings.concepts](
+            concepts = CONCEPT_SETS[settings.concepts].images(
                 training, CONCEPT_IMAGES, seed, settings.grid_size
             )
-            after_step = Alignment(model, layer, concepts, settings.rotation_interval)
-            after_step.update()
+            alignment = Alignment(model, layer, concepts, settings.rotation_interval)
+            alignment.update()  # before the classifier is refitted
+            steps.append(alignment)
+    loss = classification_loss
+    if settings.concept_weight or settings.binding:
+        named = num_concepts(settings, training)
+        masks = partial(CONCEPT_SETS[settings.concepts].masks, grid_size=settings.grid_size)
+        loss = ConstrainedLoss(layer, named, masks, settings.concept_weight, settings.binding)
+        if settings.concept_weight:
+            start_log_odds(layer, named)
     refit_classifier(model, whole)
-    return model, name, after_step
+    if settings.concept_weight and settings.concepts == "forged_parts":
+        steps.append(lambda step: keep_positive(model, named))
+    if settings.binding == 1:
+        steps.append(lambda step: cut_unnamed(model, named))
+
+    def after_step(step: int) -> None:
+        for action in steps:
+            action(step)
+
+    after_step(0)
+    return Variant(model, name, loss, after_step)

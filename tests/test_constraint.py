@@ -2,13 +2,18 @@
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.testing import assert_close
 
+from fwstudy import constraint
 from fwstudy.alignment import random_rotation
-from fwstudy.concepts import Concept
+from fwstudy.batches import Batch
+from fwstudy.concepts import CONCEPT_SETS, Concept
 from fwstudy.constraint import Alignment, whitened_means
+from fwstudy.faces.clips import FORGED_PARTS, PARTS
 from fwstudy.models import find_classifier, pooled_and_logits
+from fwstudy.variants import set_activation
 from fwstudy.whitening import FeatureWhitening, update_statistics
 
 CHANNELS = 12
@@ -118,3 +123,165 @@ def test_pooled_and_logits_are_what_the_classifier_reads_and_says(model, images)
     assert pooled.shape == (96, CHANNELS)
     assert_close(find_classifier(model)(pooled)[:, 0], logits)
     assert_close(logits, model(images)[:, 0])
+
+
+@pytest.fixture
+def batch(images):
+    """Originals are dark; the forgeries show a bright square where the nose is."""
+    parts = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    parts[:, 2:6, 2:6] = PARTS.index("nose")
+    parts[:, 6:, :] = PARTS.index("mouth")
+    changed = torch.zeros(8, 8, 8, dtype=torch.bool)
+    changed[4:, 2:6, 2:6] = True
+    pictures = images[:8] + 3 * changed[:, None]
+    return Batch(pictures, torch.arange(2).repeat_interleave(4).float(), changed, parts)
+
+
+def test_masks_of_the_concept_sets(batch):
+    masks = {name: made.masks(batch.changed, batch.parts, 2) for name, made in CONCEPT_SETS.items()}
+    nose, mouth = FORGED_PARTS.index("nose"), FORGED_PARTS.index("mouth")
+    assert masks["parts"].sum(dim=(0, 2, 3))[[nose, mouth]].tolist() == [8 * 16, 8 * 16]
+    assert torch.equal(masks["forged_parts"][:, nose], batch.changed)
+    assert not masks["forged_parts"][:, mouth].any()
+    grid = masks["grid"]
+    assert grid.shape == (8, 4, 8, 8) and (grid.sum(dim=1) == 1).all()
+    assert grid[0, 1, :4, 4:].all()  # cells row by row, as the images of the set
+
+
+def test_concept_loss_golden():
+    axes = torch.tensor([[[[0.0, 2.0]]]], dtype=torch.float64, requires_grad=True)
+    present = torch.tensor([[[[True, False]]]])
+    expected = (torch.tensor(0.5).log().neg() + torch.tensor(2.0).exp().log1p()) / 2
+    loss = constraint.concept_loss(axes, present)
+    assert loss.item() == pytest.approx(expected.item())
+    assert torch.autograd.gradcheck(lambda a: constraint.concept_loss(a, present), axes)
+    for extreme in (-80.0, 80.0):
+        far = torch.full((1, 1, 1, 2), extreme, requires_grad=True)
+        constraint.concept_loss(far, present).backward()
+        assert far.grad.isfinite().all()
+
+
+def test_concept_loss_is_the_mean_over_every_cell():
+    """Cells by hand: log-odds of log 3 are a chance of 3/4, so they cost log 4/3 or log 4."""
+    axes = torch.tensor([3.0, 3.0, 1.0, 1.0]).log().reshape(2, 2, 1, 1)
+    present = torch.tensor([True, False, True, False]).reshape(2, 2, 1, 1)
+    cells = torch.tensor([4 / 3, 4.0, 2.0, 2.0]).log()
+    assert_close(constraint.concept_loss(axes, present), cells.mean())
+
+
+def loss_of(model, concept_weight, binding, num_named=6):
+    masks = lambda changed, parts: CONCEPT_SETS["forged_parts"].masks(changed, parts, 2)
+    return constraint.ConstrainedLoss(model.norm, num_named, masks, concept_weight, binding)
+
+
+def test_constrained_loss_without_constraint_is_classification(model, batch):
+    expected = nn.functional.binary_cross_entropy_with_logits(
+        model(batch.images)[:, 0], batch.labels
+    )
+    assert_close(loss_of(model, 0.0, 0.0)(model, batch), expected)
+
+
+@pytest.mark.parametrize("norm", ["whitening", "batch"])
+def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm):
+    if norm == "batch":
+        model.norm = nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.ReLU())
+        model.norm.act = model.norm[1]
+        inner = model.norm[0]
+    else:
+        inner = model.norm
+        inner.activation, kept = nn.Identity(), inner.activation
+    model.eval()
+    axes = inner(model.conv(batch.images))[:, :6]
+    if norm == "whitening":
+        inner.activation = kept
+    masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
+    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > constraint.PRESENT
+    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * constraint.concept_loss(axes, present)
+    assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
+    assert present[:4].sum() == 0 and present[4:].any()
+    assert not constraint.activation_of(model.norm)._forward_pre_hooks
+
+
+def test_concept_loss_reads_timms_fused_norm(model, batch):
+    """As the backbones have it, once `set_activation` has given it the softplus."""
+    model.norm = BatchNormAct2d(CHANNELS, act_layer=nn.SiLU)
+    set_activation(model.norm, "softplus")
+    model.eval()
+    plain = nn.BatchNorm2d(CHANNELS).eval()  # both start with the same statistics
+    axes = plain(model.conv(batch.images))[:, :6]
+    masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
+    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > constraint.PRESENT
+    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * constraint.concept_loss(axes, present)
+    assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
+    assert not model.norm.act._forward_pre_hooks
+
+
+def test_a_concept_counts_from_four_hundredths_of_a_cell(model, batch):
+    """Masks of 60 x 60 on maps of 6 x 6: a cell has 100 pixels; 3 are too few, 5 are enough."""
+    masks = torch.zeros(8, 6, 60, 60, dtype=torch.bool)
+    masks[:, 0, 0, 0:3] = True
+    masks[:, 1, 10, 20:25] = True
+    present = torch.zeros(8, 6, 6, 6, dtype=torch.bool)
+    present[:, 1, 1, 2] = True
+    found = []
+    handle = model.norm.activation.register_forward_pre_hook(lambda _, x: found.append(x[0]))
+    model(batch.images)
+    handle.remove()
+    loss = constraint.ConstrainedLoss(model.norm, 6, lambda changed, parts: masks, 1.0, 0.0)
+    expected = loss_of(model, 0.0, 0.0)(model, batch)
+    expected = expected + constraint.concept_loss(found[0][:, :6], present)
+    assert_close(loss(model, batch), expected)
+
+
+def test_concept_loss_teaches_the_layers_below(model, batch):
+    """Its gradient reaches the convolution, and the verdict's own part is not all of it."""
+    gradients = []
+    for weight in (0.0, 3.0):
+        model.zero_grad()
+        loss_of(model, weight, 0.5)(model, batch).backward()
+        gradients.append(model.conv.weight.grad.clone())
+        assert gradients[-1].isfinite().all()
+    assert not torch.allclose(*gradients)
+
+
+def test_set_activation_of_either_norm():
+    whitening, fused = FeatureWhitening(4, activation=nn.SiLU()), BatchNormAct2d(4)
+    before = constraint.activation_of(whitening), constraint.activation_of(fused)
+    for layer, kept in zip((whitening, fused), before, strict=True):
+        set_activation(layer, "backbone")
+        assert constraint.activation_of(layer) is kept
+        set_activation(layer, "softplus")
+        assert isinstance(constraint.activation_of(layer), nn.Softplus)
+
+
+def test_binding_prices_the_variance_of_unnamed_evidence(model, batch):
+    plain = loss_of(model, 0.0, 0.0)(model, batch)
+    pooled, _ = pooled_and_logits(model, batch.images)
+    unnamed = pooled[:, 6:] @ find_classifier(model).weight[0, 6:]
+    assert_close(loss_of(model, 0.0, 0.75)(model, batch), plain + 3 * unnamed.var())
+    constraint.cut_unnamed(model, 6)
+    assert not find_classifier(model).weight[:, 6:].any()
+    assert find_classifier(model).weight[:, :6].any()
+    assert_close(loss_of(model, 0.0, 0.75)(model, batch), loss_of(model, 0.0, 0.0)(model, batch))
+
+
+def test_named_axes_speak_for_a_forgery_only(model):
+    before = find_classifier(model).weight.clone()
+    constraint.keep_positive(model, 6)
+    after = find_classifier(model).weight
+    assert_close(after[:, :6], before[:, :6].clamp(min=0))
+    assert torch.equal(after[:, 6:], before[:, 6:]) and (before[:, :6] < 0).any()
+
+
+def test_named_axes_start_as_rare(model):
+    constraint.start_log_odds(model.norm, 6)
+    assert_close(model.norm.bias[:6].sigmoid(), torch.full((6,), constraint.RARE))
+    assert model.norm.weight[:6].tolist() == [1] * 6
+
+
+def test_no_hook_survives_a_failing_model(model, batch):
+    wrong = Batch(batch.images[:, :1], batch.labels, batch.changed, batch.parts)
+    with pytest.raises(RuntimeError):
+        loss_of(model, 1.0, 0.5)(model, wrong)
+    assert not model.norm.activation._forward_pre_hooks
+    assert not find_classifier(model)._forward_pre_hooks

@@ -1,6 +1,7 @@
 """Concepts, variants and evidence, on a tiny trained-like model and the blob data set."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fwstudy import concepts, constraint, evidence, measures, variants
+from fwstudy import concepts, constraint, evidence, exhibits, measures, records, subject, variants
 from fwstudy.alignment import random_rotation
 from fwstudy.concepts import CONCEPT_SETS
-from fwstudy.crops import to_tensor
+from fwstudy.crops import CropSet, to_tensor
 from fwstudy.faces.clips import FORGED_PARTS, PARTS
 from fwstudy.models import create_model, find_classifier
 from fwstudy.params import load_params
@@ -25,7 +26,8 @@ from .test_params import ROOT
 @pytest.fixture(scope="module")
 def settings():
     default = load_params(ROOT / "params.yaml").whitening
-    return default.model_copy(update={"num_groups": 8, "rotation_interval": 2})
+    changes = {"num_groups": 8, "rotation_interval": 2, "concept_weight": 0.0, "binding": 0.0}
+    return default.model_copy(update=changes | {"activation": "backbone"})
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +48,13 @@ def training(crops):
 
 @pytest.fixture(scope="module")
 def aligned(baseline, settings, training):
-    model, name, _ = variants.make_variant(baseline, settings, training, seed=0)
-    return Detector(model.eval(), name, pd.DataFrame())
+    variant = variants.make_variant(baseline, settings, training, seed=0)
+    return Detector(variant.model.eval(), variant.layer_name, pd.DataFrame())
 
 
 @pytest.mark.parametrize(("name", "number"), [("grid", 9), ("parts", 6), ("forged_parts", 6)])
 def test_concept_sets(training, name, number):
-    found = CONCEPT_SETS[name](training, 3, 0, 3)
+    found = CONCEPT_SETS[name].images(training, 3, 0, 3)
     assert len(found) == number and len({concept.name for concept in found}) == number
     for concept in found:
         assert concept.shown.shape == (3, 3, 64, 64) and len(concept.groups) == 3
@@ -81,7 +83,18 @@ def test_forged_part_differs_from_its_original_at_the_part(training):
 
 def test_missing_part_is_named(training):
     with pytest.raises(ValueError, match="no crop has a forged left_brow"):
-        concepts.forged_part_concepts(training.select(kind="whole"), 2, 0, 3)
+        concepts.forged_part_concepts(training.select(label=0), 2, 0, 3)
+
+
+def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
+    """In the blobs each family forges one square from (28, 28) on: three of the parts lie in it."""
+    whole = training.select(kind="whole")
+    images, originals = concepts.transplants(whole, "left_eye", 3, 0)
+    assert images.shape == (3, 64, 64, 3) and len(originals) == 3
+    part = training.parts[originals] == PARTS.index("left_eye")
+    differs = (images != training.images[originals]).any(axis=-1)
+    assert differs[part].mean() > 0.5 and differs.mean() < 0.2
+    assert (training.manifest.set_index("row").loc[originals, "label"] == 0).all()
 
 
 def test_whitened_means_equal_means_of_whitened_maps(aligned, training):
@@ -102,8 +115,8 @@ def test_aligned_axes_answer_to_their_concepts_more_than_random_ones(baseline, s
     means = {}
     for rotation in ("aligned", "random"):
         wanted = settings.model_copy(update={"rotation": rotation})
-        model, name, _ = variants.make_variant(baseline, wanted, training, seed=0)
-        layer = model.get_submodule(name)
+        variant = variants.make_variant(baseline, wanted, training, seed=0)
+        model, layer = variant.model, variant.model.get_submodule(variant.layer_name)
         concept = concepts.forged_part_concepts(training, variants.CONCEPT_IMAGES, 0, 3)
         answer = layer.rotation[: len(concept)] @ constraint.whitened_means(layer, model, concept)
         means[rotation] = answer.diagonal().sum().item()
@@ -113,8 +126,8 @@ def test_aligned_axes_answer_to_their_concepts_more_than_random_ones(baseline, s
 def test_updates_keep_the_rotation_orthogonal_and_the_unnamed_axes_still(
     baseline, settings, training
 ):
-    model, name, after_step = variants.make_variant(baseline, settings, training, seed=0)
-    layer = model.get_submodule(name)
+    variant = variants.make_variant(baseline, settings, training, seed=0)
+    layer, after_step = variant.model.get_submodule(variant.layer_name), variant.after_step
     before = layer.rotation.clone()
     after_step(1)
     assert torch.equal(layer.rotation, before)  # not yet
@@ -130,9 +143,9 @@ def test_variants_differ_as_they_say(baseline, settings, training):
     changes = ("norm", "batch"), ("norm", "published"), ("rotation", "none"), ("rotation", "random")
     for key, value in changes:
         wanted = settings.model_copy(update={key: value})
-        model, name, after_step = variants.make_variant(baseline, wanted, training, seed=0)
-        layers[value] = model.get_submodule(name)
-        assert after_step(2) is None
+        variant = variants.make_variant(baseline, wanted, training, seed=0)
+        layers[value] = variant.model.get_submodule(variant.layer_name)
+        assert variant.after_step(2) is None
     assert isinstance(layers["batch"], nn.BatchNorm2d)
     assert isinstance(layers["published"], PublishedWhitening)
     assert isinstance(layers["none"], FeatureWhitening)
@@ -212,11 +225,11 @@ def test_normalized_features_are_white_or_standardised(aligned, baseline, traini
     plain = Detector(baseline, aligned.layer_name, pd.DataFrame())
     whole = training.select(kind="whole")
     before, after = (
-        whiteness(measures.normalized_features(detector, whole))["mean_correlation"]
+        whiteness(subject.normalized_features(detector, whole))["mean_correlation"]
         for detector in (plain, aligned)
     )
     assert after < before / 2
-    features = measures.normalized_features(plain, training, count=4)
+    features = subject.normalized_features(plain, training, count=4)
     norm = baseline.get_submodule(aligned.layer_name)
     found = []
     hook = norm.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
@@ -230,23 +243,105 @@ def test_normalized_features_are_white_or_standardised(aligned, baseline, traini
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_purity_table(aligned, settings, training, crops):
-    unseen = crops.select(split=["validation", "test"], quality="c23")  # two groups of people
-    table = measures.purity_table(aligned, settings, training, unseen, seed=0)
-    assert table["concept"].tolist() == [*FORGED_PARTS, "mean"]
-    mean = table.set_index("concept").loc["mean"]
-    assert mean["purity"] == pytest.approx(table["purity"][:-1].mean())
-    assert 0 <= mean["purity_low"] <= mean["purity"] <= mean["purity_high"] <= 1
-
-
-def test_localisation_table(aligned, baseline, training, crops):
+@pytest.fixture(scope="module")
+def pair(aligned, baseline, settings, crops):
+    """The two models on the tiny data; validation and test both have one group of people."""
     plain = Detector(baseline, aligned.layer_name, pd.DataFrame())
-    forged = crops.select(split="test", quality="c23", kind="whole", label=1)
-    table = measures.localisation_table(plain, aligned, 6, training, forged)
-    assert len(table) == 5 * len(forged)
-    assert table["mass"].dropna().between(0, 1).all()
-    summary = measures.summarize(table, "mass", ["variant", "method"])
-    assert len(summary) == 4 * 5 and (summary["num_images"] == len(forged) / 4).all()
+    chosen = crops.select(quality="c23")
+    splits = {"validation": "test"}  # two groups of people to be measured on
+    manifest = chosen.manifest.assign(split=chosen.manifest["split"].replace(splits))
+    held_out = chosen.manifest[chosen.manifest["split"] == "validation"]
+    both = CropSet(pd.concat([manifest, held_out]), chosen.images, chosen.changed, chosen.parts)
+    return subject.Subject(plain, aligned, settings, both, seed=0, num_images=8)
+
+
+@pytest.mark.parametrize("topic", measures.TOPICS)
+def test_every_topic_gives_rows_of_one_form(pair, topic):
+    table = measures.TOPICS[topic](pair)
+    assert list(table) == measures.COLUMNS and len(table)
+    assert set(table["measure"]) <= set(measures.GLOSSARY)
+    assert not table.duplicated(["topic", "model", "method", "subset", "measure"]).any()
+    assert set(table["model"]) <= {"BatchNorm", "whitened", "no model"}
+    numbers = table[["value", "low", "high"]].astype(float)
+    assert not np.isinf(numbers).any(axis=None)
+    assert numbers[numbers["value"].isna()].isna().all(axis=None)  # undefined: no interval either
+    means = table[table["topic"].isin(["localisation", "parts"])].dropna()
+    assert (means["low"] <= means["value"] + 1e-9).all()
+    assert (means["value"] <= means["high"] + 1e-9).all()
+
+
+def test_codec_topic_pairs_the_same_frames(pair, crops):
+    same = measures.codec_topic(
+        pair, crops.select(split=["test", "validation"], quality="c23"), "c23"
+    )
+    assert (same["value"].dropna() > 0.999).all() and set(same["subset"]) == {"c23"}
+
+
+def test_evidence_is_told_relative_to_a_typical_original(pair):
+    originals = pair.faces("validation", kind="whole", variant="original")
+    np.testing.assert_allclose(pair.named_evidence(originals).mean(axis=0), 0, atol=1e-5)
+    maps = subject.maps_of(pair, ("whitened", "named axes"), originals)
+    np.testing.assert_allclose(maps.mean(axis=0), 0, atol=1e-5)
+
+
+def test_images_are_chosen_evenly(training):
+    rows = training.manifest["row"].to_numpy()
+    chosen = subject.evenly(training, 3).manifest["row"].to_numpy()
+    assert chosen.tolist() == rows[[0, (len(rows) - 1) // 2, -1]].tolist()
+    assert subject.evenly(training, None) is subject.evenly(training, len(rows)) is training
+
+
+def test_every_method_explains_every_image(pair):
+    crops = pair.faces("test", 3, kind="whole", label=1)
+    assert len(crops) == 3
+    for key in pair.methods:
+        maps = subject.maps_of(pair, key, crops)
+        assert maps.shape == (3, 64, 64) and np.isfinite(maps).all(), key
+        given = subject.part_evidence(pair, key, maps, crops)
+        assert given.shape == (3, len(FORGED_PARTS)), key
+
+
+def test_whiteness_interval_holds_the_whiteness(pair):
+    whole = pair.faces("test", kind="whole")
+    features = subject.normalized_features(pair.whitened, whole)
+    expected = whiteness(features)
+    found = measures.whiteness_interval(features, whole.manifest["group"].to_numpy())
+    for key in ("mean_variance", "effective_rank"):
+        assert found[key][0] == pytest.approx(expected[key], rel=1e-2), key
+        assert found[key][1] <= found[key][2]
+
+
+def test_metrics_of_a_variant(pair, settings):
+    values = records.explanation_metrics(pair)
+    assert 0 <= values["purity"] <= 1 and 0 <= values["relevance_mass"] <= 1
+    assert 0 <= values["part_top1"] <= 1 and np.isfinite(values["named_share"])
+    unnamed = dataclasses.replace(pair, settings=settings.model_copy(update={"rotation": "none"}))
+    values = records.explanation_metrics(unnamed)
+    assert values["purity"] is None and values["named_share"] is None
+    assert 0 <= values["best_purity"] <= 1
+
+
+def test_trust_tables(pair):
+    tables = measures.trust_tables(pair)
+    assert set(tables) == {"calibration", "reliability", "slices", "gaps", "leakage"}
+    assert set(tables["slices"]["model"]) == {"BatchNorm", "whitened"}
+    assert len(tables["leakage"]) == 4
+
+
+def test_exhibits(pair):
+    table = exhibits.average_activations(pair)
+    assert table.shape == (6, 6) and np.isfinite(table.to_numpy()).all()
+    rows = exhibits.panel_rows(pair)
+    assert [row["label"] for row in rows][-2:] == ["left eye", "mouth"]
+    assert all(row["named axes"].shape == (64, 64, 3) for row in rows)
+
+
+def test_random_map_depends_on_the_seed(pair):
+    """Two calls give one map; another seed another."""
+    crops = pair.faces("test", 2, kind="whole", label=1)
+    one, same = (subject.maps_of(pair, ("no model", "random map"), crops) for _ in range(2))
+    other = subject.maps_of(dataclasses.replace(pair, seed=1), ("no model", "random map"), crops)
+    assert (one == same).all() and (one != other).any()
 
 
 def test_whiteness_inside_the_space_of_a_low_rank_input():
@@ -259,7 +354,7 @@ def test_whiteness_inside_the_space_of_a_low_rank_input():
     update_statistics(nn.Sequential(layer), layer, [seen])
     layer.set_rotation(random_rotation(8, generator))
     features = layer.eval().normalize(unseen)
-    inside, outside = measures.subspace_whiteness(layer, features), whiteness(features)
+    inside, outside = exhibits.subspace_whiteness(layer, features), whiteness(features)
     assert inside["rank"] == 3
     assert inside["least_correlation"] == pytest.approx((5 / 21) ** 0.5)
     assert inside["mean_correlation"] < 0.08 and abs(inside["mean_variance"] - 1) < 0.1

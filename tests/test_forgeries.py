@@ -40,7 +40,7 @@ def all_forgeries(target, other, smiling, seed=0):
     for family, donor in donors.items():
         yield family, forgeries.forge(family, target, donor, np.random.default_rng(seed))
     for part in FORGED_PARTS:
-        yield part, forgeries.swap_part(target, other, part, np.random.default_rng(seed))
+        yield part, forgeries.forge_part(target, other, part, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(4))  # both ways of blending FaceSwap occur
@@ -69,9 +69,9 @@ def test_inputs_are_not_modified_and_results_repeat():
 
 
 @pytest.mark.parametrize("part", FORGED_PARTS)
-def test_part_swap_stays_at_its_part(part):
+def test_forged_part_stays_at_its_part(part):
     target, other = portrait(3), portrait(4)
-    region = forgeries.swap_part(target, other, part, np.random.default_rng(0))[1]
+    region = forgeries.forge_part(target, other, part, np.random.default_rng(0))[1]
     own = target.parts == PARTS.index(part)
     assert region[own].mean() > 0.6
     for index, name in enumerate(PARTS):
@@ -135,7 +135,7 @@ def test_unknown_names_are_errors_that_list_the_known():
     with pytest.raises(ValueError, match="'Faceswap'; known: FaceSwap, Face2Face, Deepfakes"):
         forgeries.forge("Faceswap", face, face, rng)
     with pytest.raises(ValueError, match="'ear'; known: left_brow"):
-        forgeries.swap_part(face, face, "ear", rng)
+        forgeries.forge_part(face, face, "ear", rng)
     with pytest.raises(ValueError, match="'ear'; known: left_brow"):
         warp.part_mask(face, "ear")
 

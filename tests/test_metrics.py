@@ -73,26 +73,32 @@ def test_interval_covers():
     assert hits >= 34
 
 
-def test_relevance_mass_planted():
-    relevance = np.zeros((4, 2, 2))
-    relevance[0, 0] = 1  # all inside
-    relevance[1, 1] = 1  # all outside
-    relevance[2] = [[1, 1], [1, -5]]  # negative relevance does not count
-    relevance[3] = [[1, 1], [0, 0]]
-    mask = np.zeros((4, 2, 2), bool)
-    mask[:3, 0] = True
-    mass = metrics.relevance_mass(relevance, mask)
-    np.testing.assert_allclose(mass[:3], [1, 0, 2 / 3])
-    assert np.isnan(mass[3])  # an empty mask is no hit and no miss
-    assert metrics.relevance_mass(-np.ones((1, 2, 2)), mask[:1]) == 0  # nothing positive
+def test_mean_interval_is_that_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), rng.integers(1, 9, 20))
+    values = rng.normal(groups / 10, 1)
+    data = table(values, 0, groups)
+    slow = metrics.group_interval(data, lambda part: part["score"].mean(), repeats=4000)
+    quick = metrics.mean_interval(values, groups, repeats=4000)
+    np.testing.assert_allclose(quick, slow, atol=0.03)
+    assert metrics.mean_interval(np.array([0.0, 0, 1, 1]), np.array([0, 0, 1, 1])) == (0, 1)
+    assert np.isnan(metrics.mean_interval(np.ones(3), np.zeros(3))).all()
 
 
-def test_concept_purity_planted():
-    concepts = np.repeat([0, 1, 2], 10)
-    perfect = np.eye(3)[concepts]
-    np.testing.assert_array_equal(metrics.concept_purity(perfect, concepts), 1)
-    np.testing.assert_array_equal(metrics.concept_purity(0 * perfect, concepts), 0.5)
-    assert np.isnan(metrics.concept_purity(np.ones((4, 2)), np.zeros(4, int))[1])
+def test_mean_interval_leaves_out_what_is_undefined():
+    values, groups = np.array([1.0, np.nan, 3, np.nan]), np.array(["a", "a", "b", "c"])
+    defined = ~np.isnan(values)
+    assert metrics.mean_interval(values, groups) == metrics.mean_interval(
+        values[defined], groups[defined]
+    )
+    assert np.isnan(metrics.mean_interval(values[:2], groups[:2])).all()
+
+
+def test_summarize_counts_what_is_undefined():
+    data = pd.DataFrame({"kind": ["x", "x", "y"], "group": ["a", "b", "a"], "v": [1.0, np.nan, 5]})
+    found = metrics.summarize(data, "v", ["kind"]).set_index("kind")
+    assert found.loc["x", "v"] == 1 and found.loc["x", "num_undefined"] == 1
+    assert found["num_images"].tolist() == [2, 1]
 
 
 def test_detection_table_levels_and_families():

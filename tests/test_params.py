@@ -29,7 +29,7 @@ def test_default_file_is_valid():
 def test_params_are_immutable():
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(Exception, match="frozen"):
-        params.train.seed = 1
+        params.train.seeds = [1]
 
 
 def test_every_problem_is_named(tmp_path, content):
@@ -52,7 +52,7 @@ def test_unknown_key_in_variant_is_named(tmp_path, content):
 
 
 def test_unknown_variant_lists_the_known():
-    with pytest.raises(KeyError, match="batch_norm"):
+    with pytest.raises(KeyError, match="whitening_only"):
         load_params(ROOT / "params.yaml").variant("nothing")
 
 
@@ -63,11 +63,11 @@ def test_shares_must_sum_to_one(tmp_path, content):
 
 
 def test_exponent_without_dot_is_a_number(tmp_path, content):
-    text = yaml.safe_dump(content).replace("learning_rate: 0.0005", "learning_rate: 5e-4")
-    assert "5e-4" in text
+    text = yaml.safe_dump(content).replace("learning_rate: 0.002", "learning_rate: 2e-3")
+    assert "2e-3" in text
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    assert load_params(path).train.fine_tune.learning_rate == 5e-4
+    assert load_params(path).train.fine_tune.learning_rate == 2e-3
 
 
 def test_empty_file(tmp_path):
@@ -75,3 +75,67 @@ def test_empty_file(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match="expected a mapping"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer": "bn1"}, "binding and concept_weight must be 0 unless layer is `last`"),
+        ({"norm": "batch"}, "rotation must be none"),
+        ({"rotation": "none", "concept_weight": 0.0}, "binding needs named axes"),
+    ],
+)
+def test_impossible_combinations_name_their_keys(tmp_path, content, changes, message):
+    content["ablations"]["variants"]["broken"] = changes
+    with pytest.raises(ValueError, match=re.escape("ablations.variants.broken: ")) as error:
+        load_params(write(tmp_path, content))
+    assert message in str(error.value)
+
+
+def test_runs_and_seeds_must_exist(tmp_path, content):
+    content["ablations"]["run"] = ["nothing"]
+    with pytest.raises(ValueError, match=r"ablations\.run: \['nothing'\]"):
+        load_params(write(tmp_path, content))
+    content["ablations"] |= {"run": [], "seeds": [7]}
+    with pytest.raises(ValueError, match=r"ablations\.seeds: \[7\]"):
+        load_params(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("section", ["train", "ablations"])
+def test_at_least_one_seed_is_needed(tmp_path, content, section):
+    content[section]["seeds"] = []
+    with pytest.raises(ValueError, match=rf"{section}\.seeds: .*at least 1 item"):
+        load_params(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "published"}, {"rotation": "random"}, {"layer": "bn1"}]
+)
+def test_the_default_model_has_aligned_axes_at_the_last_layer(tmp_path, content, changes):
+    content["whitening"] |= changes
+    with pytest.raises(ValueError, match=r"whitening: .* under ablations\.variants"):
+        load_params(write(tmp_path, content))
+
+
+def test_variants_differ_in_nothing_but_their_keys():
+    params = load_params(ROOT / "params.yaml")
+    default = params.whitening.model_dump()
+    for name, changes in params.ablations.variants.items():
+        assert params.variant(name).model_dump() == default | changes, name
+
+
+def test_axes_are_named_by_rotation_or_loss():
+    default = load_params(ROOT / "params.yaml").whitening
+    named = {
+        (rotation, weight): default.model_copy(
+            update={"rotation": rotation, "concept_weight": weight}
+        ).named
+        for rotation in ("aligned", "random")
+        for weight in (0.0, 1.0)
+    }
+    assert named == {
+        ("aligned", 0.0): True,
+        ("aligned", 1.0): True,
+        ("random", 0.0): False,
+        ("random", 1.0): True,
+    }

@@ -1,45 +1,28 @@
-"""Small pieces of the study: shortcuts, comparison, sources, runtime, figures."""
+"""Small pieces of the study: settings, shortcuts, sources, runtime, figures."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from fwstudy import comparison, figures, runtime, shortcuts
+from fwstudy import figures, runtime, shortcuts
 from fwstudy.params import load_params
 from fwstudy.sources import SOURCES
+from fwstudy.study import (
+    BASELINE,
+    PREDICTION_COLUMNS,
+    control,
+    evaluate,
+    load_baseline,
+    load_variant,
+    predictions_path,
+    settings_of,
+    train_baseline,
+    train_variant,
+    weights_path,
+)
 
 from .test_params import ROOT
-
-
-def predictions(shift=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = [
-        {"group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
-         "label": int(v != "original")}
-        for i in range(8) for f in range(3) for v in ("original", "FaceSwap")
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    return table.assign(score=rng.normal(table["label"] * shift))
-
-
-def test_compare_with_itself_is_zero():
-    table = comparison.compare({"a": predictions(1), "b": predictions(1)}, "a", "c23")
-    columns = ["difference", "difference_low", "difference_high"]
-    np.testing.assert_array_equal(table[columns], 0)
-
-
-def test_compare_finds_the_better_model():
-    table = comparison.compare({"good": predictions(4), "blind": predictions(0)}, "blind", "c23")
-    good = table.set_index("variant").loc["good"]
-    assert good["difference"] == pytest.approx(good["auc"] - table["auc"].min())
-    assert 0 < good["difference_low"] <= good["difference"] <= good["difference_high"]
-    assert good["num_images"] == 48 and good["num_identities"] == 8
-
-
-def test_compare_refuses_other_images():
-    with pytest.raises(ValueError, match="b and a were not scored on the same images"):
-        comparison.compare({"a": predictions(), "b": predictions()[4:]}, "a", "c23")
 
 
 def test_probe_finds_a_planted_shortcut_and_nothing_else():
@@ -73,6 +56,79 @@ def test_shortcut_table(crops):
     table = shortcuts.shortcut_table(crops.select(kind="whole", quality="c23"))
     assert set(table["features"]) == {*shortcuts.PIXEL_PROBES, "file size"}
     assert table["auc"].between(0, 1).all()
+
+
+def test_control_is_the_baseline_fine_tuned():
+    params = load_params(ROOT / "params.yaml")
+    settings = control(params.whitening)
+    assert settings.norm == "batch" and not settings.named and settings.binding == 0
+    assert settings.activation == "backbone"
+    assert control(settings) == settings
+
+
+def test_a_new_seed_changes_nothing_that_another_depends_on():
+    params = load_params(ROOT / "params.yaml")
+    more = params.model_copy(update={"train": params.train.model_copy(update={"seeds": [0, 9]})})
+    assert settings_of(params, 0, "fine_tune") == settings_of(more, 0, "fine_tune")
+    assert settings_of(params, 0, "fine_tune") != settings_of(params, 1, "fine_tune")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Settings of runs of two steps, in a project without results."""
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    (tmp_path / "data" / "crops").mkdir(parents=True)
+    for name in ("images.npy", "manifest.csv"):
+        (tmp_path / "data" / "crops" / name).touch()  # what unfinished work is known by
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+    schedule = params.train.fine_tune.model_copy(update={"steps": 2, "evaluation_interval": 1})
+    short = {"batch_size": 4, "baseline": schedule, "fine_tune": schedule}
+    yield params.model_copy(update={"train": params.train.model_copy(update=short)})
+    torch.use_deterministic_algorithms(False)
+
+
+def same(one, other):
+    one, other = one.model.state_dict(), other.model.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_trained_models_are_those_that_are_loaded(tiny, crops):
+    baseline = train_baseline(tiny, 3, crops)
+    assert same(load_baseline(tiny, 3), baseline)
+    only = tiny.whitening.model_copy(update={"rotation": "none", "concept_weight": 0, "binding": 0})
+    for name, settings in {
+        "batch_norm": control(tiny.whitening),
+        "whitened": tiny.whitening,
+        "ablation/whitening_only": only,
+    }.items():
+        trained = train_variant(tiny, settings, name, 3, crops)
+        loaded = load_variant(tiny, settings, name, 3)
+        assert same(loaded, trained) and loaded.layer_name == trained.layer_name
+        assert not same(loaded, baseline)
+        assert trained.history["step"].tolist()[-1] == 2
+        assert ("eval_mean_correlation" in trained.history) == (settings.norm == "whitening")
+        scored, threshold = evaluate(loaded, tiny, crops)
+        again, same_threshold = evaluate(trained, tiny, crops)
+        pd.testing.assert_frame_equal(scored, again)
+        assert threshold == same_threshold
+
+
+def test_each_seed_has_its_own_models_and_predictions(tiny, crops):
+    one, other = (train_baseline(tiny, seed, crops) for seed in (0, 1))
+    assert not same(one, other)
+    assert same(load_baseline(tiny, 0), one) and same(load_baseline(tiny, 1), other)
+    paths = [path(BASELINE, seed) for path in (weights_path, predictions_path) for seed in (0, 1)]
+    assert len(set(paths)) == 4 and all(path.parent.is_dir() for path in paths)
+
+
+def test_evaluation_is_of_test_people_at_every_quality(tiny, crops):
+    scored, _ = evaluate(train_baseline(tiny, 0, crops), tiny, crops)
+    assert list(scored) == [*PREDICTION_COLUMNS, "score"]
+    whole = crops.select(split="test", kind="whole").manifest
+    assert scored["row"].tolist() == whole["row"].tolist()
+    assert set(scored["quality"]) == {"c23", "c40"} and np.isfinite(scored["score"]).all()
 
 
 def test_every_source_of_the_params_exists():
@@ -126,6 +182,12 @@ def test_figures_draw():
         figures.heat_table(pd.DataFrame(np.eye(2)), "value"),
         figures.evidence_panel([row], ["one", "two"], ["map"]),
         figures.plane(table, "v", "v", "g", "x", "y"),
+        figures.dial(
+            table.rename(
+                columns={"v": "difference", "v_low": "difference_low", "v_high": "difference_high"}
+            ).assign(binding=[0, 1], purity=0.5),
+            {"purity": "purity"},
+        ),
     ]
     for figure in drawn:
         assert figure._repr_png_().startswith(b"\x89PNG")

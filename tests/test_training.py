@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from fwstudy import training
+from fwstudy.batches import Batch, PairedBatches
 from fwstudy.crops import CropSet
 from fwstudy.params import Schedule
 
@@ -27,40 +28,9 @@ def splits(crops):
     )
 
 
-def test_batches_pair_originals_with_their_forgeries(splits):
-    train, _ = splits
-    batches = training.PairedBatches(train, batch_size=4, seed=0)
-    table = train.manifest.set_index("row")
-    seen = []
-    for step in range(4):
-        originals, forged = batches.rows(step)
-        assert (table.loc[originals, "variant"] == "original").all()
-        assert (table.loc[forged, "label"] == 1).all()
-        np.testing.assert_array_equal(table.loc[forged, "original_row"], originals)
-        seen += originals.tolist()
-    assert len(seen) == len(set(seen)) == 8  # a round shows every frame once
-
-
-def test_batch_depends_on_seed_and_step_alone(splits):
-    one, other = (training.PairedBatches(splits[0], 4, seed) for seed in (0, 1))
-    again = training.PairedBatches(splits[0], 4, 0)
-    torch.testing.assert_close(one.batch(5)[0], again.batch(5)[0], rtol=0, atol=0)
-    assert not torch.equal(one.batch(5)[0], other.batch(5)[0])
-    assert one.batch(5)[1].tolist() == [0, 0, 1, 1]
-
-
-def test_augmentation_moves_a_pair_alike():
-    images = torch.rand(1, 3, 3, 16, 16).repeat(2, 1, 1, 1, 1)
-    images[1, :, :, 5, 5] += 1  # the forgery
-    out = training.augment(images, np.random.default_rng(0))
-    differing = (out[0] != out[1]).any(dim=1).flatten(1).sum(dim=1)
-    assert (differing == 1).all()  # one pixel stays one pixel: no interpolation
-    assert out.shape == images.shape
-
-
-def test_no_forgeries_is_an_error(splits):
-    with pytest.raises(ValueError, match="no forged crop"):
-        training.PairedBatches(splits[0].select(label=0), 4, 0)
+def fit(model, splits, schedule, batch_size, path, **options):
+    batches = PairedBatches(splits[0], batch_size, 0, 0.0)
+    return training.fit(model, batches, splits[1], schedule, path, **options)
 
 
 def test_learning_rate_warms_up_and_ends_near_zero():
@@ -75,7 +45,7 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
     schedule = SCHEDULE.model_copy(
         update={"steps": 60, "evaluation_interval": 20, "learning_rate": 0.02}
     )
-    history = training.fit(model, *splits, schedule, 8, 0, tmp_path / "state")
+    history = fit(model, splits, schedule, 8, tmp_path / "state")
     assert history["step"].tolist() == [20, 40, 60]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     scores = training.predict(model, splits[1])
@@ -87,7 +57,7 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
 
 def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path):
     whole = tiny_model()
-    training.fit(whole, *splits, SCHEDULE, 4, 0, tmp_path / "whole")
+    fit(whole, splits, SCHEDULE, 4, tmp_path / "whole")
 
     class Stop(Exception):
         pass
@@ -97,20 +67,60 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        training.fit(tiny_model(), *splits, SCHEDULE, 4, 0, tmp_path / "state", stop)
+        fit(tiny_model(), splits, SCHEDULE, 4, tmp_path / "state", after_step=stop)
     steps = []
     resumed = tiny_model(seed=7)  # other weights: all must come from the checkpoint
-    history = training.fit(resumed, *splits, SCHEDULE, 4, 0, tmp_path / "state", steps.append)
+    history = fit(resumed, splits, SCHEDULE, 4, tmp_path / "state", after_step=steps.append)
     assert steps == [5, 6] and history["step"].tolist() == [2, 4, 6]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_another_loss_is_minimised(splits, tmp_path):
+    """A loss that only asks for small logits leaves a model that answers 0."""
+    model = tiny_model()
+    schedule = SCHEDULE.model_copy(update={"steps": 40, "learning_rate": 0.02})
+    loss = lambda model, batch: model(batch.images).square().mean()
+    history = fit(model, splits, schedule, 4, tmp_path / "state", loss=loss)
+    assert history["loss"].iloc[-1] < 0.2 * history["loss"].iloc[0]
+
+
+def test_classification_loss_golden():
+    """Logits 0 and 2, both of forgeries: the mean of log 2 and log(1 + exp(-2))."""
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.ones(2), torch.empty(0), torch.empty(0))
+    loss = training.classification_loss(lambda images: torch.tensor([[0.0], [2.0]]), batch)
+    assert loss.item() == pytest.approx((np.log(2) + np.log1p(np.exp(-2))) / 2)
+
+
+def test_measures_are_columns_of_the_history_and_survive_a_break(splits, tmp_path):
+    """Taken at every evaluation and at the end, which is none of the intervals here."""
+    schedule = SCHEDULE.model_copy(update={"steps": 5})
+    steps = []
+
+    def stop(step):
+        steps.append(step)
+        if step == 3:
+            raise InterruptedError
+
+    model = tiny_model()
+    with pytest.raises(InterruptedError):
+        fit(
+            model, splits, schedule, 4, tmp_path / "state",
+            after_step=stop, measure=lambda: {"taken_at": steps[-1]},
+        )  # fmt: skip
+    history = fit(
+        model, splits, schedule, 4, tmp_path / "state",
+        after_step=steps.append, measure=lambda: {"taken_at": steps[-1]},
+    )  # fmt: skip
+    assert steps == [1, 2, 3, 3, 4, 5]
+    assert history["step"].tolist() == history["taken_at"].tolist() == [2, 4, 5]
 
 
 def test_truncated_checkpoint_is_named(splits, tmp_path):
     path = tmp_path / "state"
     path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     with pytest.raises(ValueError, match="state is truncated"):
-        training.fit(tiny_model(), *splits, SCHEDULE, 4, 0, path)
+        fit(tiny_model(), splits, SCHEDULE, 4, path)
 
 
 def test_weights_round_trip_and_errors(tmp_path):

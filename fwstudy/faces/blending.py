@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 STD_RATIO = (0.8, 1.25)  # limits of the change of contrast in a colour transfer
-LIGHT_GAIN = (0.6, 1.6)  # limits of the local change of light
 SHARPNESS = np.linspace(-0.8, 1.2, 9)  # amounts of unsharp masking (negative: blur) to choose from
 GRAIN_BLUR = 0.8  # px; noise is a sum of white noise and of white noise blurred by this
 BANDS = (0.6, 1.2)  # px; the high-pass filters that tell the two apart
@@ -63,27 +62,6 @@ def transfer_colour(
     change = (source - there.mean(0)) * ratio + here.mean(0) - source
     change[..., 1:] *= np.clip(source[..., :1] / (there[:, 0].mean() + 1e-3), 0, 1)  # and grey
     return np.clip(cv2.cvtColor(source + change, cv2.COLOR_LAB2RGB), 0, 1) * 255
-
-
-def transfer_light(
-    forged: np.ndarray, image: np.ndarray, mask: np.ndarray, sigma: float
-) -> np.ndarray:
-    """Multiply `forged` so that its local means are those of `image`, where a mask allows.
-
-    Args:
-        forged: (H, W, 3), 0..255.
-        image: (H, W, 3) uint8.
-        mask: (H, W) bool: pixels that show the same material in both, e.g. skin.
-        sigma: scale of the local means in pixels.
-
-    Returns:
-        (H, W, 3) float32; the gain stays within `LIGHT_GAIN` and is 1 far from the mask.
-    """
-    known = mask[..., None].astype(np.float32)
-    wanted, present = (
-        _blur(picture.astype(np.float32) * known, sigma) for picture in (image, forged)
-    )
-    return forged * np.clip((wanted + 0.1) / (present + 0.1), *LIGHT_GAIN)
 
 
 def poisson_blend(forged: np.ndarray, image: np.ndarray, support: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Four families of face forgeries, and the exchange of single parts.
+"""Four families of face forgeries, and forgeries of single parts.
 
 The families are those of FaceForensics++ (Rössler et al., ICCV 2019). Each function takes the
 portrait to be forged, a donor and a random generator, and returns
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from . import blending, warp
-from .clips import FAMILIES, FORGED_PARTS, Portrait
+from .clips import FAMILIES, Portrait
 
 # Difficulty. Lengths are shares of the interocular distance; ranges are drawn from uniformly.
 COMPETENCE = (0.0, 0.4)  # share of missing noise and sharpness that the forger restores
@@ -31,6 +31,7 @@ REENACT_GAIN = 0.02  # Face2Face: standard deviation of the error of the three c
 REENACT_SHIFT = 0.3  # Face2Face: px, tracking error that makes the forger resample the face
 REENACT_BLUR = 0.7  # Face2Face: px, what the two resamplings of texture and rendering cost
 DEEPFAKE_RESOLUTION = (0.4, 0.6)  # size of the generated face, share of its size in the frame
+PART_RESOLUTION = (0.2, 0.3)  # the same for a single forged part
 DEEPFAKE_COVER = 0.68  # share of the square crop that the inner face spans
 DEEPFAKE_FEATHER = (0.10, 0.22)
 TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
@@ -38,8 +39,6 @@ TEXTURE_GRID = 0.02  # standard deviation of the gain of each phase of that up-s
 TEXTURE_SHARPEN = 0.0
 TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
-PART_LIGHT = 0.25  # scale on which the light around an exchanged part is matched
-PART_SHAPE = 0.5  # share of the donor's own shape that an exchanged part keeps
 
 Forged = tuple[np.ndarray, np.ndarray]
 FACE = ("skin", "nose", "mouth")  # where colour statistics are taken
@@ -97,7 +96,12 @@ def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
     return _blend(forged, target, support, rng.uniform(*REENACT_FEATHER))
 
 
-def deepfakes(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+def deepfakes(
+    target: Portrait,
+    donor: Portrait,
+    rng: np.random.Generator,
+    resolution: tuple[float, float] = DEEPFAKE_RESOLUTION,
+) -> Forged:
     """Deepfakes: another person's face with the target's pose and expression, from a small net.
 
     The inner face is squeezed through a low resolution, colour matched and blended softly; noise
@@ -108,13 +112,14 @@ def deepfakes(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
         target: the face to be replaced.
         donor: another person in the target's pose and with the target's expression.
         rng: decides on resolution, blending width and the forger's competence.
+        resolution: range of the generated face's size, share of its size in the frame.
 
     Returns:
         image and region, see the module.
     """
     shape = target.parts.shape
     side = np.ptp(target.landmarks[17:], axis=0).max() / DEEPFAKE_COVER
-    small = max(8, round(side * rng.uniform(*DEEPFAKE_RESOLUTION)))
+    small = max(8, round(side * rng.uniform(*resolution)))
     square = np.array([[0, 0], [small, 0], [small, small], [0, small]], np.float64)
     centre = target.landmarks[17:].mean(0)
     to_crop = warp.similarity(centre + side * (square / small - 0.5), square)
@@ -170,17 +175,18 @@ def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator)
     return _blend(forged, target, support, TEXTURE_FEATHER)
 
 
-def swap_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Generator) -> Forged:
-    """Exactly one part of the face from another person.
+def forge_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Generator) -> Forged:
+    """Exactly one part of the face from another person, by the method of `deepfakes`.
 
-    The part is bent halfway (`PART_SHAPE`) to the target's landmarks, colour matched on the skin
-    around it and blended softly; all other parts and hair are spared.
+    These images are examples of a concept, *this part is forged*, so the generator is coarser than that
+    of whole faces: a small part exchanged with care cannot be told from an original once a codec has
+    passed over it, and shows nothing.
 
     Args:
         target: the face to be forged.
-        donor: another person, roughly in the same pose.
-        part: one of `FORGED_PARTS`.
-        rng: decides on the forger's competence.
+        donor: as for `deepfakes`.
+        part: one of `FORGED_PARTS`; all other parts and hair are spared.
+        rng: decides on resolution and the forger's competence.
 
     Returns:
         image and region, see the module.
@@ -188,25 +194,8 @@ def swap_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Gener
     Raises:
         ValueError: unknown part; the message names the known ones.
     """
-    if part not in FORGED_PARTS:
-        raise ValueError(f"unknown part {part!r}; known: {', '.join(FORGED_PARTS)}")
-    points = [point for point in warp.PART_LANDMARKS[part] if point in warp.STABLE]
-    inner = slice(17, None)
-    moved = warp.transform(
-        donor.landmarks, warp.similarity(donor.landmarks[inner], target.landmarks[inner])
-    )
-    goal = target.landmarks.copy()
-    own = moved[points] + (goal[points] - moved[points]).mean(0)
-    goal[points] += PART_SHAPE * (own - goal[points])
-    warped = warp.warp_portrait(donor, goal[warp.STABLE], target.parts.shape, warp.STABLE)
-    region = warp.part_mask(target, part, warped)
-    around = warp.is_part(target.parts, "skin") & warp.is_part(warped.parts, "skin")
-    forged = blending.transfer_light(
-        _settle(warped, target, _face_support(target, warped), rng),
-        target.image,
-        around,
-        PART_LIGHT * warp.interocular(target.landmarks),
-    )
+    region = warp.part_mask(target, part)
+    forged, _ = deepfakes(target, donor, rng, PART_RESOLUTION)
     return blending.composite(forged, target.image, region)
 
 

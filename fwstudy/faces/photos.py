@@ -112,7 +112,7 @@ def choose_donors(
             donor, target.landmarks[warp.STABLE], target.parts.shape, warp.STABLE
         )
         donors |= {"FaceSwap": (donor, partner), "Deepfakes": (moved, partner)}
-        donors |= {f"part:{part}": (donor, partner) for part in FORGED_PARTS}
+        donors |= {f"part:{part}": (moved, partner) for part in FORGED_PARTS}
     own = sorted(photos[identity])
     if len(own) > 1:
         other = photos[identity][own[(own.index(key) + 1) % len(own)]]
@@ -146,7 +146,7 @@ def make_clip(
             image, region = forgeries.forge(variant, target, donor, rng)
         else:
             part = variant.removeprefix("part:")
-            image, region = forgeries.swap_part(target, donor, part, rng)
+            image, region = forgeries.forge_part(target, donor, part, rng)
         variants[variant] = Variant(
             frames=image[None],
             changed=(image != target.image).any(-1)[None],

@@ -27,7 +27,7 @@ from fwstudy.faces.clips import (
     pristine,
     save_clip,
 )
-from fwstudy.faces.forgeries import forge, swap_part
+from fwstudy.faces.forgeries import forge, forge_part
 from fwstudy.faces.identity import Identity, sample_identity
 from fwstudy.faces.motion import State, sample_driven_clip
 from fwstudy.faces.render import Person, Rendering, develop, measure_exposure, render
@@ -189,7 +189,7 @@ def build_clip(
             targets[:part_frames],
             partner_name,
             (
-                swap_part(target, donor, part, np.random.default_rng(key))
+                forge_part(target, donor, part, np.random.default_rng(key))
                 for target, donor in zip(
                     targets[:part_frames], donors["Deepfakes"][:part_frames], strict=True
                 )

@@ -1,0 +1,106 @@
+"""What the notebook on interpretability shows of one seed: pictures and matrices, no new numbers."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fwstudy.concepts import CONCEPT_SETS
+from fwstudy.crops import CropSet
+from fwstudy.faces.clips import ORIGINAL
+from fwstudy.figures import overlay
+from fwstudy.solvers import as_rows, covariance
+from fwstudy.subject import (
+    ALL,
+    BATCH_NORM,
+    NAMED,
+    PURITY_IMAGES,
+    WHITENED,
+    Subject,
+    concept_activations,
+    maps_of,
+)
+from fwstudy.variants import pooled_activations
+from fwstudy.whitening import FeatureWhitening, whiteness
+
+
+def channel_correlation(features: torch.Tensor) -> np.ndarray:
+    """Correlation of every two channels over images and positions: (N, C, H, W) -> (C, C)."""
+    return torch.corrcoef(features.movedim(1, 0).flatten(1)).numpy(force=True)
+
+
+@torch.no_grad()
+def subspace_whiteness(layer: FeatureWhitening, features: torch.Tensor) -> dict[str, float]:
+    """`whiteness` of whitened features inside the space that the layer's input fills.
+
+    A layer that follows a 1 x 1 convolution from r channels to C > r has an input of rank r, and C
+    axes in r dimensions are correlated whatever the rotation. Seen along the principal axes of the
+    running covariance, which unseen images had no part in, they need not be.
+
+    Args:
+        layer: in evaluation mode.
+        features: (N, C, H, W), from `normalized_features`.
+
+    Returns:
+        the keys of `whiteness`; rank; and least_correlation, the smallest root mean square correlation
+        of C axes in that many dimensions (Welch, IEEE Transactions on Information Theory 1974).
+    """
+    rows = as_rows(features).double()
+    rank = int(torch.linalg.matrix_rank(covariance(rows)[1][0], hermitian=True, rtol=1e-6))
+    values, vectors = torch.linalg.eigh(layer.running_covariance.double())
+    principal = torch.block_diag(*vectors)[:, values.flatten().argsort()[-rank:]]
+    channels = layer.num_features
+    bound = ((channels - rank) / (rank * max(channels - 1, 1))) ** 0.5
+    inner = rows @ layer.rotation.double() @ principal
+    return {**whiteness(inner), "rank": rank, "least_correlation": bound}
+
+
+def average_activations(subject: Subject) -> pd.DataFrame:
+    """What each concept adds to each named axis beyond a typical original, test people.
+
+    Returns:
+        a row a concept, a column a named axis, in standard deviations of the axis over originals.
+    """
+    settings, detector, names = subject.settings, subject.whitened, subject.names
+    make = CONCEPT_SETS[settings.concepts].images
+    concepts = make(subject.faces("test"), PURITY_IMAGES, subject.seed, settings.grid_size)
+    axes = list(range(len(names)))
+    shown = concept_activations(detector, concepts).groupby("concept")[axes].mean()
+    originals = subject.faces("test", kind="whole", variant=ORIGINAL)
+    plain = pooled_activations(detector.model, originals).numpy()[:, axes]
+    table = (shown - plain.mean(axis=0)) / plain.std(axis=0)
+    labels = [name.replace("_", " ") for name in names]
+    table.index, table.columns = labels, [f"axis {label}" for label in labels]
+    return table
+
+
+def panel_rows(subject: Subject) -> list[dict]:
+    """What `fwstudy.figures.evidence_panel` shows: a face of each family, and two with one part forged."""
+    kinds = [("whole", None), *[("part", name) for name in ("left_eye", "mouth")]]
+    tables = []
+    for kind, part in kinds:
+        wanted = {"kind": kind, "label": 1, "frame": 0} | ({"variant": part} if part else {})
+        manifest = subject.faces("test", **wanted).manifest
+        tables += [found for _, found in manifest.groupby("variant", sort=False)]
+    places = [(2 * i + 1) * len(table) // (2 * len(tables)) for i, table in enumerate(tables)]
+    chosen = pd.concat([t.iloc[[place]] for t, place in zip(tables, places, strict=True)])
+    crops = CropSet(chosen, subject.crops.images, subject.crops.changed, subject.crops.parts)
+    shown = {
+        "Grad-CAM, BatchNorm": maps_of(subject, (BATCH_NORM, "Grad-CAM"), crops),
+        ALL: maps_of(subject, (WHITENED, ALL), crops),
+        NAMED: maps_of(subject, (WHITENED, NAMED), crops),
+    }
+    limits = {name: np.quantile(np.abs(values), 0.99) for name, values in shown.items()}
+    evidence = subject.named_evidence(crops)
+    return [
+        {
+            "label": entry["variant"].replace("_", " "),
+            "image": crops.images[entry["row"]],
+            "truth": crops.changed[entry["row"]],
+            "evidence": evidence[number],
+            **{
+                name: overlay(crops.images[entry["row"]], values[number], limits[name])
+                for name, values in shown.items()
+            },
+        }
+        for number, entry in enumerate(chosen.to_dict("records"))
+    ]

@@ -1,0 +1,190 @@
+"""Paired batches: same frames, exact masks, the seed and the step decide everything."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fwstudy import batches
+from fwstudy.crops import CropSet, to_tensor
+from fwstudy.faces.clips import FORGED_PARTS, PARTS
+
+
+@pytest.fixture(scope="module")
+def train(crops):
+    return crops.select(split="train", quality="c23")
+
+
+def make(train, part_share=0.0, seed=0, **options):
+    return batches.PairedBatches(train, 4, seed, part_share, **options)
+
+
+def test_a_round_shows_every_frame_once(train):
+    paired = make(train)
+    table = train.manifest.set_index("row")
+    seen = np.concatenate([paired.rows(step) for step in range(4)])
+    assert (table.loc[seen, "variant"] == "original").all()
+    assert len(set(seen)) == len(seen) == 8
+
+
+def test_batch_depends_on_seed_and_step_alone(train):
+    one, again, other = (make(train, 0.5, seed) for seed in (0, 0, 1))
+    assert torch.equal(one.batch(5).images, again.batch(5).images)
+    assert not torch.equal(one.batch(5).images, other.batch(5).images)
+    assert one.batch(5).labels.tolist() == [0, 0, 1, 1]
+    fresh = make(train, 0.5).batch(5)  # `one` has drawn step 5 before, and steps in between
+    one.batch(9)
+    for name in ("images", "labels", "changed", "parts"):
+        assert torch.equal(getattr(one.batch(5), name), getattr(fresh, name))
+
+
+@pytest.mark.parametrize("part_share", [0.0, 0.5, 1.0])
+def test_pairs_differ_where_the_mask_says(train, part_share):
+    for step in range(8):
+        batch = make(train, part_share).batch(step)
+        original, forged = batch.images.unflatten(0, (2, 2))
+        assert not batch.changed[:2].any() and torch.equal(batch.parts[:2], batch.parts[2:])
+        differs = (original - forged).abs().amax(dim=1) > 0.3  # the codec alone does less
+        changed = batch.changed[2:]
+        inside, outside = differs[changed].float().mean(), differs[~changed].float().mean()
+        assert inside > 0.3 and outside < 0.03
+        elsewhere = changed.roll(2 * batches.MAX_SHIFT, dims=-1)
+        assert inside > differs[elsewhere].float().mean()
+
+
+def test_part_share_decides_how_much_is_forged(train):
+    areas = {
+        share: np.mean([make(train, share).batch(step).changed.sum() for step in range(16)])
+        for share in (0.0, 1.0)
+    }
+    assert areas[1.0] < 0.7 * areas[0.0]
+
+
+def test_random_labels_swap_label_and_mask_together(train):
+    swapped = 0
+    for step in range(16):
+        given, drawn = (make(train, random_labels=flag).batch(step) for flag in (False, True))
+        assert torch.equal(given.images, drawn.images)
+        assert torch.equal(drawn.labels[:2], 1 - drawn.labels[2:])
+        assert torch.equal(drawn.changed.flatten(1).any(dim=1), drawn.labels.bool())
+        swapped += drawn.labels[:2].sum().item()
+    assert 8 < swapped < 24
+
+
+def test_transplant_takes_its_parts_and_nothing_else():
+    parts = np.zeros((64, 64), np.uint8)
+    parts[10:20, 10:20], parts[40:50, 40:50] = PARTS.index("nose"), PARTS.index("mouth")
+    original = np.random.default_rng(0).integers(0, 100, (64, 64, 3)).astype(np.uint8)
+    forged = original + 100
+    image, where = batches.transplant(original, forged, parts, ["nose"])
+    assert np.array_equal(image[~where], original[~where])
+    assert np.array_equal(image[12:18, 12:18], forged[12:18, 12:18])
+    assert where[10:20, 10:20].all() and not where[30:].any()
+    assert not batches.transplant(original, forged, parts, ["left_eye"])[1].any()
+
+
+def test_forged_parts_are_those_that_changed_for_the_most_part():
+    parts = np.zeros((20, 20), np.uint8)
+    parts[:10, :10], parts[10:, 10:] = PARTS.index("nose"), PARTS.index("mouth")
+    changed = np.zeros((20, 20), bool)
+    changed[:10, :6], changed[10:, 10:14] = True, True  # 60 % and 40 %
+    found = batches.forged_parts(changed, parts)
+    assert [name for name, is_forged in zip(FORGED_PARTS, found, strict=True) if is_forged] == [
+        "nose"
+    ]
+
+
+def test_shift_moves_whole_pixels_and_mirrors_the_border():
+    image = torch.arange(144.0).reshape(1, 1, 12, 12)
+    middle = batches.MAX_SHIFT
+    assert torch.equal(batches.shifted(image, np.array([[middle, middle]])), image)
+    moved = batches.shifted(image, np.array([[middle + 1, middle]]))
+    assert torch.equal(moved[..., :-1, :], image[..., 1:, :])
+    assert torch.equal(moved[..., -1, :], image[..., -2, :])
+
+
+def test_colours_of_a_pair_change_alike():
+    images = torch.rand(2, 3, 8, 8).repeat(2, 1, 1, 1)
+    images[2:, :, 3, 3] += 1
+    out = batches.recoloured(images, np.random.default_rng(0))
+    differing = (out[:2] != out[2:]).any(dim=1).flatten(1).sum(dim=1)
+    assert differing.tolist() == [1, 1] and not torch.equal(out, images)
+
+
+def test_no_forgeries_is_an_error(train):
+    with pytest.raises(ValueError, match="no forged crop"):
+        make(train.select(label=0))
+
+
+def test_images_are_those_of_the_crops(train):
+    paired = make(train)
+    batch, rows = paired.batch(0), paired.rows(0)
+    plain = to_tensor(train.images[rows])
+    near = torch.nn.functional.cosine_similarity(batch.images[:2].flatten(1), plain.flatten(1))
+    assert (near > 0.5).all()
+
+
+@pytest.fixture
+def planted():
+    """One frame whose only forgery repaints nose and mouth, and leaves the left eye as it was."""
+    parts = np.zeros((64, 64), np.uint8)
+    for name, start in (("left_eye", 4), ("nose", 24), ("mouth", 48)):
+        parts[start : start + 10, start : start + 10] = PARTS.index(name)
+    original = np.random.default_rng(0).integers(0, 100, (64, 64, 3)).astype(np.uint8)
+    changed = np.isin(parts, [PARTS.index("nose"), PARTS.index("mouth")])
+    manifest = pd.DataFrame(
+        {
+            "row": [0, 1],
+            "original_row": [0, 0],
+            "label": [0, 1],
+            "kind": "whole",
+            "variant": ["original", "swap"],
+        }
+    )
+    images = np.stack([original, original + 100])  # brighter outside the mask too, as after a codec
+    return CropSet(manifest, images, np.stack([changed & False, changed]), np.stack([parts, parts]))
+
+
+def test_a_frame_without_forged_parts_gets_transplants(planted):
+    """Every subset of the parts that the forgery changed, none of another part."""
+    paired = batches.PairedBatches(planted, 2, 0, 1.0)
+    original, parts = planted.images[0], planted.parts[0]
+    seen = set()
+    for seed in range(60):
+        image, changed = paired.forgery(0, np.random.default_rng(seed))
+        taken = frozenset(
+            name for name in FORGED_PARTS if (changed & (parts == PARTS.index(name))).any()
+        )
+        seen.add(taken)
+        assert np.array_equal(changed, np.isin(parts, [PARTS.index(name) for name in taken]))
+        assert np.array_equal(image[:16], original[:16])  # the left eye, and 8 pixels above a nose
+        assert (image != original).any()
+    assert seen == {frozenset({"nose"}), frozenset({"mouth"}), frozenset({"nose", "mouth"})}
+
+
+def test_without_part_share_the_whole_forgery_is_shown(planted):
+    image, changed = batches.PairedBatches(planted, 2, 0, 0.0).forgery(0, np.random.default_rng(0))
+    assert np.array_equal(image, planted.images[1]) and np.array_equal(changed, planted.changed[1])
+
+
+def test_masks_move_with_their_images(planted, monkeypatch):
+    """One translation explains both images of the pair, the mask and the parts."""
+    monkeypatch.setattr(batches, "recoloured", lambda images, rng: images)
+    paired = batches.PairedBatches(planted, 2, 0, 0.0)
+    images = to_tensor(planted.images)
+    truth = torch.from_numpy(np.stack([planted.changed[1], planted.parts[1]])[None]).float()
+    places = [(y, x) for y in range(9) for x in range(9)]
+    found = []
+    for step in range(6):
+        batch = paired.batch(step)
+        fits = [
+            place
+            for place in places
+            if torch.equal(batches.shifted(images, np.array([place, place])), batch.images)
+        ]
+        assert len(fits) == 1
+        changed, parts = batches.shifted(truth, np.array(fits))[0]
+        assert torch.equal(batch.changed[1], changed.bool())
+        assert torch.equal(batch.parts, parts.byte().expand(2, -1, -1))
+        found += fits
+    assert len(set(found)) > 1

@@ -1,0 +1,400 @@
+"""Measures of what axes mean, on planted axes: perfect, swapped, leaking, useless."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.inspection import permutation_importance as permutation_importance_of_columns
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.tree import DecisionTreeClassifier
+
+from fwstudy import concept_metrics
+from fwstudy.faces.clips import FORGED_PARTS, PARTS
+
+NUM_CONCEPTS = 3
+EVERY_COMBINATION = np.array(list(itertools.product([0, 1], repeat=NUM_CONCEPTS)))
+LABELS = np.tile(EVERY_COMBINATION, (12, 1))  # independent concepts
+PEOPLE = np.repeat([f"person {number}" for number in range(6)], 16)
+CONCEPTS = np.repeat(np.arange(NUM_CONCEPTS), 24)  # exclusive concepts
+CONCEPT_PEOPLE = np.tile(np.repeat(["a", "b", "c", "d", "e", "f"], 4), NUM_CONCEPTS)
+
+
+def one_hot(concepts, num_axes):
+    return np.eye(num_axes)[concepts]
+
+
+def table_of(activations, groups=CONCEPT_PEOPLE):
+    return pd.DataFrame(activations).assign(concept=CONCEPTS, group=groups)
+
+
+def measures_of(activations, **options):
+    summary = concept_metrics.concept_summary(
+        table_of(activations), NUM_CONCEPTS, repeats=20, probe_repeats=4, **options
+    )
+    return summary.set_index("measure")
+
+
+def test_purity_planted():
+    perfect = one_hot(CONCEPTS, 3)
+    purity = concept_metrics.concept_purity
+    np.testing.assert_array_equal(purity(perfect, CONCEPTS), 1)
+    np.testing.assert_array_equal(purity(0 * perfect, CONCEPTS), 0.5)
+    # Axis j answers to half of the images of other concepts: lost to them, tied with the rest.
+    np.testing.assert_array_equal(purity(np.roll(perfect, 1, axis=1), CONCEPTS), 0.25)
+    noise = np.random.default_rng(0).normal(size=(3000, 3))
+    np.testing.assert_allclose(purity(noise, np.arange(3000) % 3), 0.5, atol=0.04)
+    assert np.isnan(purity(np.ones((4, 2)), np.zeros(4, int))[1])
+
+
+def test_ranks_golden():
+    activations = np.array([[2.0, 0, 5], [0, 2, 5], [0, 0, 5]])
+    # Standardised: columns 1 and 2 are 1.41 on their image and -0.71 elsewhere, column 3 is 0.
+    ranks = concept_metrics.channel_ranks(activations, np.array([0, 1, 0]))
+    np.testing.assert_array_equal(ranks, [1, 1, 2.5])
+    values = concept_metrics.correspondence(ranks)
+    assert values == {"hit_at_1": pytest.approx(2 / 3), "hit_at_5": 1, "mean_rank": 1.5}
+
+
+def test_ranks_planted():
+    perfect = one_hot(CONCEPTS, 10)
+    ranks = concept_metrics.channel_ranks
+    np.testing.assert_array_equal(ranks(perfect, CONCEPTS), 1)
+    np.testing.assert_array_equal(ranks(0 * perfect, CONCEPTS), 5.5)  # all tied
+    swapped = np.roll(perfect, 1, axis=1)
+    assert (ranks(swapped, CONCEPTS) > 1).all()
+    np.testing.assert_array_equal(ranks(swapped, CONCEPTS, axes=[1, 2, 3]), 1)
+
+
+def test_ranks_of_random_axes_are_chance():
+    noise = np.random.default_rng(0).normal(size=(4000, 20))
+    values = concept_metrics.correspondence(
+        concept_metrics.channel_ranks(noise, np.arange(4000) % 3)
+    )
+    assert values["hit_at_1"] == pytest.approx(1 / 20, abs=0.015)
+    assert values["hit_at_5"] == pytest.approx(5 / 20, abs=0.03)
+    assert values["mean_rank"] == pytest.approx(10.5, abs=0.4)
+
+
+def test_ranks_do_not_depend_on_the_scale_of_a_channel():
+    rng = np.random.default_rng(0)
+    activations = rng.normal(size=(len(CONCEPTS), 7)) + one_hot(CONCEPTS, 7)
+    scaled = activations * rng.uniform(1, 100, 7) + rng.normal(0, 100, 7)
+    np.testing.assert_array_equal(
+        *(concept_metrics.channel_ranks(values, CONCEPTS) for values in (activations, scaled))
+    )
+
+
+def similarity_by_pairs(activations, concepts):
+    cosine, numbers = cosine_similarity(activations), np.arange(len(concepts))
+    others = numbers[:, None] != numbers
+    mean = [
+        [cosine[np.outer(concepts == i, concepts == j) & others].mean() for j in range(3)]
+        for i in range(3)
+    ]
+    return np.mean(
+        [mean[i][j] / np.sqrt(mean[i][i] * mean[j][j]) for i in range(3) for j in range(i)]
+    )
+
+
+def test_similarity_ratio_against_all_pairs():
+    rng = np.random.default_rng(0)
+    activations = rng.normal(size=(len(CONCEPTS), 8)) + 2 * one_hot(CONCEPTS, 8) + 0.5
+    ratio = concept_metrics.similarity_ratio(activations, CONCEPTS)
+    assert ratio == pytest.approx(similarity_by_pairs(activations, CONCEPTS))
+    assert 0.1 < ratio < 0.9
+
+
+def test_similarity_ratio_planted():
+    perfect = one_hot(CONCEPTS, 5)
+    ratio = concept_metrics.similarity_ratio
+    assert ratio(perfect, CONCEPTS) == 0
+    assert ratio(np.ones((len(CONCEPTS), 5)), CONCEPTS) == pytest.approx(1)
+    useless = np.random.default_rng(0).normal(size=(600, 200)) + 0.5
+    assert ratio(useless, np.arange(600) % 3) == pytest.approx(1, abs=0.01)
+    assert np.isnan(ratio(perfect, 0 * CONCEPTS))  # one concept
+    opposed = np.array([[1.0, 0], [-1, 0], [0, 1], [0, 1]])
+    assert np.isnan(ratio(opposed, np.array([0, 0, 1, 1])))  # concept 0 has no direction
+
+
+def test_similarity_ratio_does_not_compare_an_image_with_its_copy():
+    """Drawn twice, images keep their ratio; given as rows of their own they lower it."""
+    rng = np.random.default_rng(0)
+    activations = rng.normal(size=(len(CONCEPTS), 30)) + 0.5
+    once = concept_metrics.similarity_ratio(activations, CONCEPTS)
+    twice = concept_metrics.similarity_ratio(activations, CONCEPTS, np.full(len(CONCEPTS), 2))
+    assert twice == pytest.approx(once)
+    repeated = concept_metrics.similarity_ratio(np.tile(activations, (2, 1)), np.tile(CONCEPTS, 2))
+    assert repeated < once - 0.02
+
+
+def test_oracle_impurity_golden():
+    score = concept_metrics.oracle_impurity_score
+    assert score(LABELS, LABELS, PEOPLE) == 0
+    assert score(5 * LABELS - 2.0, LABELS, PEOPLE) == 0
+    # The two matrices differ by 1/2 in 2 k entries (swapped), in k entries (useless).
+    swapped = np.roll(LABELS, 1, axis=1)
+    assert score(swapped, LABELS, PEOPLE) == pytest.approx((2 / 3) ** 0.5)
+    assert score(0.0 * LABELS, LABELS, PEOPLE) == pytest.approx(3**-0.5)
+
+
+def test_oracle_impurity_grows_with_leakage_and_forgives_what_labels_tell():
+    rng = np.random.default_rng(0)
+    others = LABELS.sum(axis=1, keepdims=True) - LABELS
+    scores = [
+        concept_metrics.oracle_impurity_score(
+            LABELS + leak * others + 0.1 * rng.normal(size=LABELS.shape), LABELS, PEOPLE
+        )
+        for leak in (0, 0.3, 1)
+    ]
+    assert scores[0] < 0.2 and scores[0] + 0.1 < scores[1] < scores[2]
+    exclusive = one_hot(CONCEPTS, 3)  # each label tells of the others, and so do pure axes
+    assert concept_metrics.oracle_impurity_score(exclusive, exclusive, CONCEPT_PEOPLE) == 0
+
+
+def test_probe_decides_what_an_axis_can_tell():
+    """An axis of 0 with the concept and ±1 without: nothing rises with it, but a tree reads it."""
+    sign = np.where(np.arange(len(LABELS)) // 8 % 2, 1, -1)[:, None]
+    axes = (1 - LABELS) * sign
+    score = concept_metrics.oracle_impurity_score
+    assert score(axes, LABELS, PEOPLE) == pytest.approx(3**-0.5)
+    assert score(axes, LABELS, PEOPLE, DecisionTreeClassifier(max_depth=2)) == 0
+
+
+def test_no_person_trains_and_tests_a_probe():
+    _, _, folds = concept_metrics._with_folds(LABELS, LABELS, PEOPLE)
+    assert (pd.Series(folds).groupby(PEOPLE).nunique() == 1).all()
+    assert np.unique(folds).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_niche_impurity_planted():
+    score = concept_metrics.niche_impurity_score
+    assert score(LABELS, LABELS, PEOPLE) == 0.5
+    assert score(np.roll(LABELS, 1, axis=1), LABELS, PEOPLE) == 0.5  # swapped, but nothing leaks
+    assert score(0.0 * LABELS, LABELS, PEOPLE) == 0.5
+    leaking = LABELS + 0.4 * (LABELS.sum(axis=1, keepdims=True) - LABELS)
+    assert score(leaking, LABELS, PEOPLE) > 0.6
+
+
+def test_niche_impurity_of_exclusive_concepts_is_not_one_half():
+    """Six concepts, one an image: correlation -1/5, so above β = 0.2 the others tell by absence."""
+    concepts = np.repeat(np.arange(6), 12)
+    labels, people = one_hot(concepts, 6), np.tile(np.repeat([0, 1, 2], 4), 6)
+    score = concept_metrics.niche_impurity_score(labels, labels, people)
+    assert score == pytest.approx(0.2 * 0.5 + 0.8 * 1)
+
+
+def test_masked_probe_falls_below_one_half_where_axes_leak():
+    """Why niche impurity departs from the paper: leakage would look like less than none."""
+    axes = LABELS + 0.4 * (LABELS.sum(axis=1, keepdims=True) - LABELS)
+    probe = LogisticRegression().fit(axes - axes.mean(axis=0), LABELS[:, 0])
+    masked = (axes - axes.mean(axis=0)) * [0, 1, 1]
+    assert roc_auc_score(LABELS[:, 0], probe.predict_proba(masked)[:, 1]) < 0.4
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """Six axes on 400 images: 0 informs, 1 is noise that counts, 2 misleads, the others are unused."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    columns = np.zeros((400, 6), np.float32)
+    columns[:, 0] = 3 * labels + rng.normal(size=400)
+    columns[:, 1] = rng.normal(size=400)
+    columns[:, 2] = -labels + 0.5 * rng.normal(size=400)
+    return columns, labels
+
+
+def test_importance_of_unused_axes_is_zero(evidence):
+    for axes in ([3], [3, 4, 5], []):
+        assert concept_metrics.permutation_importance(*evidence, axes) == 0
+
+
+def test_importance_of_the_only_used_axis(evidence):
+    columns, labels = evidence
+    alone = columns * [1, 0, 0, 0, 0, 0]
+    auc = roc_auc_score(labels, alone[:, 0])
+    fall = concept_metrics.permutation_importance(alone, labels, [0], repeats=50)
+    assert auc > 0.95 and fall == pytest.approx(auc - 0.5, abs=0.02)
+    assert fall == concept_metrics.permutation_importance(alone, labels, [0], repeats=50)
+    assert fall != concept_metrics.permutation_importance(alone, labels, [0], repeats=50, seed=1)
+
+
+def test_importance_against_scikit_learn(evidence):
+    columns, labels = evidence
+    head = LinearRegression(fit_intercept=False).fit(np.eye(6), np.ones(6))  # sums the evidence
+    expected = permutation_importance_of_columns(
+        head, columns, labels, n_repeats=50, random_state=0,
+        scoring=lambda model, features, truth: roc_auc_score(truth, model.predict(features)),
+    ).importances_mean  # fmt: skip
+    found = [concept_metrics.permutation_importance(*evidence, [axis], 50) for axis in range(6)]
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    assert found[0] > 0.2 and found[2] < 0
+
+
+def test_axes_are_permuted_together():
+    """Two axes that cancel: apart each drowns the verdict, together nothing is lost."""
+    rng = np.random.default_rng(0)
+    labels, noise = np.arange(400) % 2, 10 * rng.normal(size=400)
+    columns = np.stack([labels, noise, -noise], axis=1)
+    single, both = (
+        concept_metrics.permutation_importance(columns, labels, axes) for axes in ([1], [1, 2])
+    )
+    assert single > 0.4 and both == pytest.approx(0, abs=1e-3)
+
+
+def test_importance_table(evidence):
+    people = np.arange(400) // 2 % 10
+    table = concept_metrics.importance_table(*evidence, people, ["nose", "mouth"], repeats=5)
+    assert table["axes"].tolist() == ["nose", "mouth", "all named", "all unnamed"]
+    column = "permutation_importance"
+    values = table.set_index("axes")[column]
+    assert values["nose"] == concept_metrics.permutation_importance(*evidence, [0], 5)
+    assert values["all unnamed"] == concept_metrics.permutation_importance(
+        *evidence, [2, 3, 4, 5], 5
+    )
+    assert (table[f"{column}_low"] <= values.to_numpy()).all()
+    assert (values.to_numpy() <= table[f"{column}_high"]).all()
+    assert column in concept_metrics.MEASURES
+
+
+def test_importance_of_one_class_is_undefined(evidence):
+    columns, labels = evidence
+    assert np.isnan(concept_metrics.permutation_importance(columns, 0 * labels, [0]))
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Two faces of 40 x 40 pixels with a nose of 10 x 10; the second has no mouth."""
+    parts = np.zeros((2, 40, 40), np.uint8)
+    parts[:, 10:20, 10:20] = PARTS.index("nose")
+    parts[0, 30, 30] = PARTS.index("mouth")
+    return parts
+
+
+def share(maps, parts, margin):
+    return concept_metrics.part_share(maps, parts, ["nose", "mouth"], margin)
+
+
+def test_part_share_planted(faces):
+    maps = np.full((2, 2, 40, 40), -1.0)  # negative activation does not count
+    maps[0, 0, 12, 12] = 3  # inside
+    maps[1, 0, 12, 12], maps[1, 0, 35, 35] = 3, 1
+    maps[0, 1, 12, 12] = 1  # outside the mouth
+    found, _ = share(maps, faces, 0)
+    np.testing.assert_array_equal(found, [[1, 0], [0.75, np.nan]])
+
+
+def test_part_share_of_a_constant_map_is_the_area(faces):
+    for margin in (0, 0.1):
+        found, area = share(np.ones((2, 2, 40, 40)), faces, margin)
+        np.testing.assert_allclose(found, area)
+        assert np.isnan(area[1, 1]) and np.isfinite(area).sum() == 3
+    assert share(np.zeros((2, 2, 40, 40)), faces, 0)[0][0, 0] == 0  # a silent axis
+
+
+def test_part_share_margin(faces):
+    maps = np.zeros((2, 2, 40, 40))
+    maps[:, 0, 15, 21] = 1  # two pixels beside the nose
+    assert [share(maps, faces, margin)[0][0, 0] for margin in (0, 1 / 40, 2 / 40)] == [0, 0, 1]
+    area = share(maps, faces, 1 / 40)[1]
+    assert area[0, 1] == pytest.approx(5 / 1600)  # a pixel and its four neighbours
+    assert area[0, 0] == pytest.approx(140 / 1600)
+
+
+def test_part_share_takes_the_named_parts_in_order():
+    parts = np.random.default_rng(0).integers(0, len(PARTS), (3, 32, 32)).astype(np.uint8)
+    maps = np.stack([parts == PARTS.index(name) for name in FORGED_PARTS], axis=1)
+    found, area = concept_metrics.part_share(maps.astype(np.float32), parts, margin=0)
+    np.testing.assert_array_equal(found, 1)
+    np.testing.assert_allclose(area, maps.mean(axis=(2, 3)))
+
+
+def test_summary_of_perfect_axes():
+    summary = measures_of(one_hot(CONCEPTS, 8))
+    assert summary["value"].to_dict() == {
+        "purity": 1, "hit_at_1": 1, "hit_at_5": 1, "mean_rank": 1, "similarity_ratio": 0, "ois": 0,
+        "nis": summary.loc["nis_truth", "value"], "nis_truth": 0.75,
+    }  # fmt: skip
+    np.testing.assert_allclose(summary["low"], summary["value"])
+    np.testing.assert_allclose(summary["high"], summary["value"])
+    assert set(summary.index) <= set(concept_metrics.MEASURES)
+    assert summary["chance"].drop("nis_truth").notna().all()
+
+
+def test_summary_of_useless_axes_is_near_chance():
+    rng = np.random.default_rng(0)
+    summary = measures_of(rng.normal(size=(len(CONCEPTS), 8)) + 1)
+    margins = {"purity": 0.1, "hit_at_1": 0.1, "hit_at_5": 0.15, "mean_rank": 0.8,
+               "similarity_ratio": 0.05, "ois": 0.2, "nis": 0.15}  # fmt: skip
+    for name, margin in margins.items():
+        value, low, high, chance = summary.loc[name, ["value", "low", "high", "chance"]]
+        assert value == pytest.approx(chance, abs=margin), name
+        assert low < high, name
+
+
+def test_summary_of_given_axes():
+    swapped = np.roll(one_hot(CONCEPTS, 8), 2, axis=1)
+    assert measures_of(swapped).loc["purity", "value"] < 0.5
+    assert measures_of(swapped).loc["ois", "value"] > 0.5
+    right = measures_of(swapped, axes=[2, 3, 4])
+    assert right.loc[["purity", "hit_at_1"], "value"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: concept_metrics.concept_purity(np.ones((4, 2)), np.ones(3)),
+            r"\(4, 2\) and \(3,\)",
+        ),
+        (
+            lambda: concept_metrics.concept_purity(np.ones((2, 2)), np.array([0, 2])),
+            "concept 2 has no axis: there are 2",
+        ),
+        (
+            lambda: concept_metrics.channel_ranks(np.ones((2, 5)), np.array([0, 2]), axes=[0, 1]),
+            "concept 2 has no axis: there are 2",
+        ),
+        (
+            lambda: concept_metrics.similarity_ratio(np.full((2, 2), np.nan), np.array([0, 1])),
+            "activations or evidence hold NaN",
+        ),
+        (
+            lambda: concept_metrics.oracle_impurity_score(LABELS[:, :2], LABELS, PEOPLE),
+            r"not \(96, 2\), \(96, 3\) and \(96,\)",
+        ),
+        (
+            lambda: concept_metrics.niche_impurity_score(LABELS, 2 * LABELS, PEOPLE),
+            "labels other than 0 and 1",
+        ),
+        (
+            lambda: concept_metrics.oracle_impurity_score(LABELS, LABELS, 0 * LABELS[:, 0]),
+            "two groups are needed",
+        ),
+        (
+            lambda: concept_metrics.niche_impurity_score(LABELS, LABELS * [1, 1, 0], PEOPLE),
+            "concept 2 is in none or in all of the images",
+        ),
+        (
+            lambda: concept_metrics.permutation_importance(np.ones((4, 2)), np.ones(4), [1, 2]),
+            r"axes \[2\] are not among the 2 of the evidence",
+        ),
+        (
+            lambda: concept_metrics.permutation_importance(np.ones((4, 2)), np.ones(3), [1]),
+            r"not \(4, 2\) and \(3,\)",
+        ),
+        (
+            lambda: concept_metrics.part_share(np.ones((2, 6, 8, 8)), np.ones((2, 9, 9))),
+            r"maps have shape \(2, 6, 8, 8\); parts and names call for \(2, 6, 9, 9\)",
+        ),
+        (
+            lambda: concept_metrics.concept_summary(table_of(one_hot(CONCEPTS, 8)), 2),
+            "concept 2 has no axis: there are 2",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
