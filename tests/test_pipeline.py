@@ -26,6 +26,7 @@ SMOKE = {
     "faces.num_workers": 2,
     "preprocess.crop_size": 64,
     "preprocess.num_workers": 1,
+    "preprocess.split": {"train": 0.34, "validation": 0.33, "test": 0.33},  # two pairs each
     "train.backbone": {"name": "test_efficientnet", "options": {}, "weights": None},
     "train.seeds": [0],
     "train.batch_size": 8,
