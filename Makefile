@@ -14,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test explain lab benchmark assets lock clean
+.PHONY: setup repro test explain report lab benchmark assets lock clean
 
 setup: $(READY)
 
@@ -40,6 +40,10 @@ explain: setup
 	$(if $(INPUT),,$(error usage: make explain INPUT=photo.jpg|clip.mp4|folder))
 	@python -m fwstudy.explain "$(INPUT)"
 
+# One static site of all executed notebooks: data/report/index.html, opens offline.
+report: setup
+	@python -m fwstudy.report
+
 lab: setup
 	jupyter lab notebooks
 
@@ -61,4 +65,4 @@ lock: | $(UV)
 		--group test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf data/faces data/crops data/models data/predictions data/measures data/explained data/partial
+	rm -rf data/faces data/crops data/models data/predictions data/left_out data/measures data/explained data/partial

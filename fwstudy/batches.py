@@ -4,11 +4,13 @@ A forgery's traces are all that tells the two halves of a batch apart. The batch
 the seed and the step alone: two models with one seed see the same images in the same order, and an
 interrupted run resumes exactly.
 
-Forgeries are of three kinds: of the whole face, of one part (where the data set has them), and
-*transplants*, made on the fly: some parts of a frame taken from its forgery, the rest left as it was.
-Transplants need nothing but originals and their forgeries, so that every source has them.
+Forgeries are of the whole face or of some parts. The latter are put together on the fly: from frames
+with one part forged, where the data set has them, else as *transplants*, some parts of a frame taken
+from its forgery and the rest left as it was. Transplants need nothing but originals and their forgeries,
+so that every source has them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,14 +19,15 @@ import torch
 from torch.nn import functional
 
 from fwstudy.crops import CropSet, to_tensor
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
+from fwstudy.faces.clips import FORGED_PART_OF, FORGED_PARTS
 
 MAX_SHIFT = 4  # pixels; random translation of a training crop
 MAX_GAIN = 0.1  # random change of contrast, of one channel against another a third of it
 SEAM = 0.012  # width of a transplant's soft edge, share of the crop's side
 MIN_CHANGED = 0.5  # share of a part that a forgery must have changed to be worth transplanting
-TAKEN = 0.35  # chance of each such part to be in a transplant
-PART_INDICES = np.array([PARTS.index(name) for name in FORGED_PARTS])
+TAKEN = 0.35  # chance of each part to be among those forged
+SPILL = 2  # pixels around a forged part that the codec has changed with it
+NUMBERS = np.arange(len(FORGED_PARTS))[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,25 @@ class Batch:
 
 
 def transplant(
-    original: np.ndarray, forged: np.ndarray, parts: np.ndarray, names: list[str]
+    original: np.ndarray, forged: np.ndarray, parts: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take some parts of a face from its forgery and leave the rest as it was.
 
     Args:
         original, forged: (S, S, 3) uint8, the same frame.
         parts: (S, S) uint8, indices into PARTS, of the original.
-        names: the parts to take.
+        numbers: the parts to take, indices into FORGED_PARTS.
 
     Returns:
         image (S, S, 3) uint8, and where it may differ from the original, (S, S) bool.
 
     Example:
         >>> black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
-        >>> transplant(black, white, np.zeros((8, 8), np.uint8), ["mouth"])[1].any()
+        >>> transplant(black, white, np.zeros((8, 8), np.uint8), [3])[1].any()
         np.False_
     """
     edge = max(1, round(len(parts) * SEAM))
-    taken = np.isin(parts, [PARTS.index(name) for name in names]).astype(np.float32)
+    taken = np.isin(FORGED_PART_OF[parts], numbers).astype(np.float32)
     weight = cv2.dilate(taken, np.ones((2 * edge + 1,) * 2, np.uint8))
     weight = cv2.GaussianBlur(weight, (0, 0), edge)
     weight[weight < 1 / 16] = 0  # less than what the codec leaves visible
@@ -73,9 +76,16 @@ def transplant(
 
 def forged_parts(changed: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Which of FORGED_PARTS a forgery changed for the most part: (S, S) masks to (k,) bool."""
-    inside = parts == PART_INDICES[:, None, None]
+    inside = FORGED_PART_OF[parts] == NUMBERS
     area = inside.sum(axis=(1, 2))
     return (inside & changed).sum(axis=(1, 2)) > np.maximum(area * MIN_CHANGED, 0)
+
+
+def subset(members: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Each with chance `TAKEN`, but one at least."""
+    members = np.asarray(members)
+    taken = members[rng.random(len(members)) < TAKEN]
+    return taken if len(taken) else rng.choice(members, 1)
 
 
 def shifted(images: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
@@ -118,8 +128,7 @@ class PairedBatches:
         crops: crops of the training split.
         batch_size: even; half originals, half forgeries.
         seed: of the order, the choice of forgeries and the augmentation.
-        part_share: share of the forgeries in which only some parts are forged, in [0, 1]; half of
-            them from the data set as far as it has any of the frame, the others transplants.
+        part_share: share of the forgeries in which only some parts are forged, in [0, 1].
         random_labels: which of a pair is called forged is drawn by lot, where it is changed with it.
 
     Raises:
@@ -135,8 +144,7 @@ class PairedBatches:
         random_labels: bool = False,
     ):
         self.crops, self.half, self.seed = crops, batch_size // 2, seed
-        self.random_labels = random_labels
-        self.shares = [1 - part_share, part_share / 2, part_share / 2]
+        self.part_share, self.random_labels = part_share, random_labels
         forged = crops.manifest[crops.manifest["label"] == 1]
         self.whole, self.single = (
             forged[forged["kind"] == kind].groupby("original_row")["row"].agg(list).to_dict()
@@ -158,22 +166,32 @@ class PairedBatches:
 
     def forgery(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """One forgery of an original: image (S, S, 3) uint8 and changed pixels (S, S) bool."""
-        kind = rng.choice(3, p=self.shares)
-        if kind == 1 and row in self.single:
-            chosen = rng.choice(self.single[row])
-            return self.crops.images[chosen], self.crops.changed[chosen]
+        if rng.random() < self.part_share:
+            return (self.composed if row in self.single else self.transplanted)(row, rng)
+        chosen = rng.choice(self.whole[row])
+        return self.crops.images[chosen], self.crops.changed[chosen]
+
+    def composed(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Some parts forged, each taken from a crop in which it alone is."""
+        image = self.crops.images[row].copy()
+        changed = np.zeros(image.shape[:2], bool)
+        for chosen in subset(self.single[row], rng):
+            mask = self.crops.changed[chosen].astype(np.uint8)
+            around = cv2.dilate(mask, np.ones((2 * SPILL + 1,) * 2, np.uint8)) > 0
+            image[around] = self.crops.images[chosen][around]
+            changed |= mask > 0
+        return image, changed
+
+    def transplanted(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Some parts taken from a forgery of the whole face; all of it, if it changed no part."""
         chosen = rng.choice(self.whole[row])
         image, changed = self.crops.images[chosen], self.crops.changed[chosen]
-        if kind == 0:
-            return image, changed
         parts = self.crops.parts[row]
         possible = np.flatnonzero(forged_parts(changed, parts))
         if not len(possible):
             return image, changed
-        taken = possible[rng.random(len(possible)) < TAKEN]
-        taken = taken if len(taken) else rng.choice(possible, 1)
-        names = [FORGED_PARTS[number] for number in taken]
-        image, where = transplant(self.crops.images[row], image, parts, names)
+        original = self.crops.images[row]
+        image, where = transplant(original, image, parts, subset(possible, rng))
         return image, changed & where
 
     def batch(self, step: int, device: torch.device | None = None) -> Batch:

@@ -413,7 +413,7 @@ def permutation_importance(
 def part_share(
     maps: np.ndarray,
     parts: np.ndarray,
-    names: Sequence[str] = FORGED_PARTS,
+    names: Sequence[str] = tuple(FORGED_PARTS),
     margin: float = MARGIN,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of the positive activation of axis j that lies inside part j, on whole faces.
@@ -437,7 +437,7 @@ def part_share(
     expected = (len(parts), len(names), *parts.shape[1:])
     if maps.shape != expected:
         raise ValueError(f"maps have shape {maps.shape}; parts and names call for {expected}")
-    regions = part_regions(parts, margin)[:, [FORGED_PARTS.index(name) for name in names]]
+    regions = part_regions(parts, margin)[:, [list(FORGED_PARTS).index(name) for name in names]]
     shares = np.stack(
         [relevance_mass(maps[:, j], regions[:, j]) for j in range(len(names))], axis=1
     )

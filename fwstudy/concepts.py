@@ -14,7 +14,7 @@ from torch import nn
 
 from fwstudy.batches import forged_parts, transplant
 from fwstudy.crops import CropSet, to_tensor
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
+from fwstudy.faces.clips import FORGED_PART_OF, FORGED_PARTS
 
 BATCH_SIZE = 64
 
@@ -71,15 +71,15 @@ def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
 def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
     """Zero-padded facial parts: the pixels of one part are kept, the rest set to zero."""
     rows = sample_rows(crops.select(kind="whole"), count, seed)
-    images, parts = to_tensor(crops.images[rows]), torch.from_numpy(crops.parts[rows])
+    images, numbers = to_tensor(crops.images[rows]), FORGED_PART_OF[crops.parts[rows]]
     return [
         Concept(
             name,
-            images * (parts == PARTS.index(name))[:, None],
+            images * torch.from_numpy(numbers == number)[:, None],
             None,
             groups_of(crops, rows),
         )
-        for name in FORGED_PARTS
+        for number, name in enumerate(FORGED_PARTS)
     ]
 
 
@@ -93,13 +93,14 @@ def transplants(
     """
     whole = crops.select(kind="whole", label=1).manifest
     order = whole.sample(frac=1, random_state=seed)[["row", "original_row"]].to_numpy(int)
+    number = list(FORGED_PARTS).index(name)
     images, originals = [], []
     for forged, original in order:
         if count is not None and len(images) == count:
             break
         parts = crops.parts[original]
-        if forged_parts(crops.changed[forged], parts)[FORGED_PARTS.index(name)]:
-            image, _ = transplant(crops.images[original], crops.images[forged], parts, [name])
+        if forged_parts(crops.changed[forged], parts)[number]:
+            image, _ = transplant(crops.images[original], crops.images[forged], parts, [number])
             images.append(image)
             originals.append(original)
     return np.array(images), np.array(originals, int)
@@ -136,8 +137,9 @@ def grid_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> to
 
 def part_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> torch.Tensor:
     """The pixels of each facial part."""
-    indices = torch.tensor([PARTS.index(name) for name in FORGED_PARTS], device=parts.device)
-    return parts[:, None] == indices[:, None, None]
+    numbers = torch.from_numpy(FORGED_PART_OF).to(parts.device)[parts.long()]
+    concepts = torch.arange(len(FORGED_PARTS), device=parts.device)
+    return numbers[:, None] == concepts[:, None, None]
 
 
 def forged_part_masks(changed: torch.Tensor, parts: torch.Tensor, grid_size: int) -> torch.Tensor:

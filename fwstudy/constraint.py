@@ -31,6 +31,7 @@ from fwstudy.models import find_classifier, pooled_and_logits
 from fwstudy.whitening import FeatureWhitening, evaluation_mode
 
 PRESENT = 0.04  # share of a cell of the map that must show a concept for the cell to count
+PRESENT_WEIGHT = 4.0  # of a cell that shows a concept, against one that does not: few cells do
 RARE = (
     0.05  # what a named axis takes the chance of its concept in a cell to be, before it has learned
 )
@@ -82,8 +83,8 @@ class Alignment:
         self.layer.set_rotation(align_mean(means, previous=self.layer.rotation))
 
     def __call__(self, step: int) -> None:
-        """Update every ``interval`` steps; to be called after each."""
-        if step % self.interval == 0:
+        """Update every ``interval`` steps; to be called after each, counted from 1."""
+        if step and step % self.interval == 0:
             self.update()
 
 
@@ -95,6 +96,8 @@ def activation_of(layer: nn.Module) -> nn.Module:
 def concept_loss(axes: Tensor, present: Tensor) -> Tensor:
     """Cross-entropy of named axes, read as log-odds, and the presence of their concepts: mean over cells.
 
+    A cell that shows its concept counts `PRESENT_WEIGHT` times, so the odds come out as many times higher.
+
     Args:
         axes: (B, k, H, W), before the activation function.
         present: (B, k, H, W) bool.
@@ -102,7 +105,9 @@ def concept_loss(axes: Tensor, present: Tensor) -> Tensor:
     Returns:
         ().
     """
-    return functional.binary_cross_entropy_with_logits(axes, present.to(axes.dtype))
+    return functional.binary_cross_entropy_with_logits(
+        axes, present.to(axes.dtype), pos_weight=axes.new_tensor(PRESENT_WEIGHT)
+    )
 
 
 class ConstrainedLoss:
@@ -137,7 +142,8 @@ class ConstrainedLoss:
         """The loss of one batch: ()."""
         found: list[Tensor] = []
         handle = activation_of(self.layer).register_forward_pre_hook(
-            lambda module, inputs: found.append(inputs[0])
+            # a copy, because backbones' activations work in place
+            lambda module, inputs: found.append(inputs[0][:, : self.num_named].clone())
         )
         try:
             pooled, logits = pooled_and_logits(model, batch.images)
@@ -145,7 +151,7 @@ class ConstrainedLoss:
             handle.remove()
         loss = functional.binary_cross_entropy_with_logits(logits, batch.labels)
         if self.concept_weight:
-            axes = found[0][:, : self.num_named]
+            axes = found[0]
             masks = self.masks(batch.changed, batch.parts).to(axes.dtype)
             present = functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > PRESENT
             loss = loss + self.concept_weight * concept_loss(axes, present)

@@ -7,13 +7,11 @@ heat map; and the distance of the face from the training data says how much the 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from nbconvert import HTMLExporter
 from sklearn.covariance import LedoitWolf
 from torch import nn
 from tqdm import tqdm
@@ -32,6 +30,7 @@ from fwstudy.inputs import (
     smallest_face,
 )
 from fwstudy.models import find_classifier
+from fwstudy.pages import notebook_body, write_page
 from fwstudy.params import Params, load_params
 from fwstudy.runtime import project_root
 from fwstudy.study import crop_files, load_variant, weights_path
@@ -455,31 +454,6 @@ def load_trained(params: Params) -> Trained:
     )
 
 
-STYLE = """
-body {font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem}
-img {max-width: 100%; height: auto} pre {font: inherit; white-space: pre-wrap; margin: .5rem 0}
-table {border-collapse: collapse; font-size: 14px} .output_html {overflow-x: auto}
-th, td {padding: .2rem .6rem; border-bottom: 1px solid #ccc; text-align: right}
-"""
-
-
-def write_page(notebook: Path, page: Path, title: str) -> None:
-    """An executed notebook as one HTML file, without code, that opens offline: it has no scripts."""
-    exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-    )
-    body, _ = exporter.from_filename(str(notebook))
-    page.write_text(
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
-        f"</title><style>{STYLE}</style></head>\n<body>{body}</body></html>\n",
-        encoding="utf-8",
-    )
-
-
 def explain(path: Path, output: Path | None, frames: int = FRAMES) -> Path:
     """Execute the notebook on a file or folder, and write the page.
 
@@ -506,7 +480,7 @@ def explain(path: Path, output: Path | None, frames: int = FRAMES) -> Path:
     executed, page = folder / "explain.ipynb", folder / "page.html"
     parameters = {"input": str(path), "output": str(folder), "frames": frames}
     execute(root / "notebooks" / "08_explain.ipynb", executed, parameters)
-    write_page(executed, page, f"{path.name}, explained")
+    write_page(page, f"{path.name}, explained", notebook_body(executed, code=False))
     return page
 
 

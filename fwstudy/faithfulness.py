@@ -229,7 +229,7 @@ def repair_table(
     manifest: pd.DataFrame,
     fall: np.ndarray,
     evidence: np.ndarray,
-    names: Sequence[str] = FORGED_PARTS,
+    names: Sequence[str] = tuple(FORGED_PARTS),
 ) -> pd.DataFrame:
     """What a repair of each part did beside what an explanation gave the part, one pair a row.
 

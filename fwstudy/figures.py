@@ -152,12 +152,18 @@ def correlations(matrices: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def heat_table(table: pd.DataFrame, label: str, center: float | None = 0) -> Figure:
-    """A table of numbers as a heat map with the numbers written in."""
+def heat_table(
+    table: pd.DataFrame, label: str, center: float | None = 0, digits: int = 2
+) -> Figure:
+    """A table of numbers as a heat map with the numbers written in; an empty one says so."""
     figure, axes = new_figure(1.6 + 0.75 * table.shape[1], 1.2 + 0.45 * table.shape[0])
+    if table.empty:
+        axes[0, 0].text(0.5, 0.5, "none was run", ha="center")
+        axes[0, 0].set_axis_off()
+        return figure
     sns.heatmap(
         table, center=center, cmap=DIVERGING if center is not None else SEQUENTIAL,
-        annot=table.size <= 64, fmt=".2f", ax=axes[0, 0], cbar_kws={"label": label},
+        annot=table.size <= 64, fmt=f".{digits}f", ax=axes[0, 0], cbar_kws={"label": label},
     )  # fmt: skip
     axes[0, 0].tick_params(axis="x", rotation=35)
     return figure
@@ -220,57 +226,6 @@ def evidence_panel(
         sns.despine(ax=bars)
         if i == 0:
             bars.set_title(title, fontsize=9)
-    return figure
-
-
-def plane(table: pd.DataFrame, x: str, y: str, name: str, x_label: str, y_label: str) -> Figure:
-    """A point with its own colour and mark for each row, e.g. accuracy against interpretability."""
-    figure, axes = new_figure(7.5, 4)
-    axis = axes[0, 0]
-    palette = sns.color_palette("colorblind", len(table))
-    sns.scatterplot(table, x=x, y=y, hue=name, style=name, palette=palette, s=90, ax=axis)
-    sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
-    axis.margins(0.1)
-    axis.set(xlabel=x_label, ylabel=y_label)
-    sns.despine(ax=axis)
-    return figure
-
-
-def dial(table: pd.DataFrame, measures: dict[str, str]) -> Figure:
-    """The accuracy–interpretability curve: what binding the verdict to named axes costs and buys.
-
-    Args:
-        table: columns binding, difference, difference_low, difference_high and the measures.
-        measures: column to the name shown.
-    """
-    figure, axes = new_figure(9, 3.4, 1, 2)
-    cost, gain = axes[0]
-    error = [
-        table["difference"] - table["difference_low"],
-        table["difference_high"] - table["difference"],
-    ]
-    cost.errorbar(
-        table["binding"],
-        table["difference"],
-        yerr=np.clip(error, 0, None),
-        fmt="o-",
-        color=COLORS[0],
-        capsize=3,
-    )
-    cost.axhline(0, color="gray", linestyle="--", linewidth=1)
-    cost.set(xlabel="binding", ylabel="difference in AUC")
-    for number, (column, name) in enumerate(measures.items()):
-        gain.plot(
-            table["binding"],
-            table[column],
-            marker="osD^v"[number % 5],
-            color=COLORS[number],
-            label=name,
-        )
-    gain.set(xlabel="binding", ylim=(0, 1.05))
-    gain.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    for axis in (cost, gain):
-        sns.despine(ax=axis)
     return figure
 
 

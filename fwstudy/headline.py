@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fwstudy.faces.clips import FORGED_PARTS
 from fwstudy.runtime import project_root
 from fwstudy.tables import markdown
 
@@ -45,7 +46,7 @@ def headline_table(results: Path) -> str:
     )
     note += (
         f" Its named axes: {gap['named_share']:.0%} of the verdict's variance, purity "
-        f"{gap['purity']:.2f}, forged part found {gap['part_top1']:.0%} (chance 17 %), relevance mass on "
+        f"{gap['purity']:.2f}, forged part found {gap['part_top1']:.0%} (chance {1 / len(FORGED_PARTS):.0%}), relevance mass on "
         f"the changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the fall "
         f"of the logit on its repair {gap['repair_correlation']:.2f}."
     )

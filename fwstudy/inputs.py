@@ -174,15 +174,16 @@ def _read_clip(path: Path, count: int) -> Footage:
         step = np.diff(stamps).mean() if len(stamps) > 1 else 1
         wanted = spread(stamps, stamps[-1] + step, count)
         frames = list(_decode(container, stream, wanted, keys))
+        # Read before the container is closed: a stream's memory is freed with it.
+        time_base, told = stream.time_base, float((stream.duration or 0) * stream.time_base)
     if not frames:
         raise ValueError("not one frame can be decoded")
-    notes, seconds = [], float((stamps[-1] + step - stamps[0]) * stream.time_base)
-    told = float((stream.duration or 0) * stream.time_base)
+    notes, seconds = [], float((stamps[-1] + step - stamps[0]) * time_base)
     if told > 1.1 * seconds + 0.5:
         notes.append(f"truncated: the file ends after {seconds:.1f} of {told:.1f} s")
     if len(frames) < len(wanted):
         notes.append(f"{len(wanted) - len(frames)} of {len(wanted)} frames cannot be decoded")
-    times = [float((pts - stamps[0]) * stream.time_base) for pts, _ in frames]
+    times = [float((pts - stamps[0]) * time_base) for pts, _ in frames]
     return Footage(times, [image for _, image in frames], True, notes)
 
 

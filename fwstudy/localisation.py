@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
+from fwstudy.faces.clips import FORGED_PART_OF, FORGED_PARTS
 from fwstudy.metrics import Measure
 
 MARGIN = 0.03  # of the image's width: how far a part reaches beyond its pixels
@@ -144,7 +144,7 @@ def part_regions(parts: np.ndarray, margin: float = MARGIN) -> np.ndarray:
     """The region of each of `FORGED_PARTS`: its pixels and a rim around them, per image.
 
     A forgery of a thin part is blended around it; the rim takes that in. Pixels of the other named
-    parts are left out, so that relevance on an eye is never credited to the brow above; where two
+    parts are left out, so that relevance on an eye is never credited to the nose beside it; where two
     rims meet on the skin, both have the pixel. Ours.
 
     Args:
@@ -164,9 +164,9 @@ def part_regions(parts: np.ndarray, margin: float = MARGIN) -> np.ndarray:
         )
     radius = round(margin * parts.shape[2])
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    numbers = np.array([PARTS.index(name) for name in FORGED_PARTS])[:, None, None]
+    numbers = np.arange(len(FORGED_PARTS))[:, None, None]
     regions = np.empty((len(parts), len(numbers), *parts.shape[1:]), bool)
-    for labels, region in zip(parts, regions, strict=True):
+    for labels, region in zip(FORGED_PART_OF[parts], regions, strict=True):
         seen = (labels == numbers).astype(np.uint8)
         free = seen | ~seen.any(axis=0)
         region[:] = free & [cv2.dilate(part, disc) for part in seen]

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from fwstudy import concept_metrics, faithfulness, localisation, sanity, trust
-from fwstudy.concepts import CONCEPT_SETS, Concept
+from fwstudy.concepts import CONCEPT_SETS, Concept, forged_part_concepts
 from fwstudy.crops import CropSet
 from fwstudy.evidence import (
     Decomposition,
@@ -195,6 +195,18 @@ def whitening_topic(subject: Subject) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def purity_row(
+    model: str, method: str, subset: str, measure: str, table: pd.DataFrame, axes: list[int]
+) -> dict:
+    """Mean purity of some axes, one a concept; ``table`` as from `concept_activations`."""
+
+    def statistic(part: pd.DataFrame) -> float:
+        purity = concept_metrics.concept_purity(part[axes].to_numpy(), part["concept"].to_numpy())
+        return float(np.nanmean(purity))
+
+    return statistic_row("concepts", model, method, subset, measure, table, statistic)
+
+
 def paired_purity(
     subject: Subject, detector: Detector, concepts: list[Concept], axes: list[int]
 ) -> dict:
@@ -207,19 +219,17 @@ def paired_purity(
         )
         gain = shown[axes] - absent[axes]
         tables.append(gain.assign(concept=number, group=concept.groups))
-    table = pd.concat(tables, ignore_index=True)
-
-    def statistic(part: pd.DataFrame) -> float:
-        purity = concept_metrics.concept_purity(part[axes].to_numpy(), part["concept"].to_numpy())
-        return float(np.nanmean(purity))
-
     model = WHITENED if detector is subject.whitened else BATCH_NORM
     method = NAMED if detector is subject.whitened else "best axes"
-    return statistic_row("concepts", model, method, "all", "purity_paired", table, statistic)
+    table = pd.concat(tables, ignore_index=True)
+    return purity_row(model, method, "all", "purity_paired", table, axes)
 
 
 def concept_topic(subject: Subject) -> pd.DataFrame:
-    """What the axes mean: named ones of the whitened model, the best there are of BatchNorm."""
+    """What the axes mean: named ones of the whitened model, the best there are of BatchNorm.
+
+    Subset ``transplants``: the same parts, taken from forgeries of whole faces and so as subtle as these.
+    """
     settings, seed = subject.settings, subject.seed
     make = CONCEPT_SETS[settings.concepts].images
     test, training = subject.faces("test"), subject.faces("train")
@@ -254,8 +264,12 @@ def concept_topic(subject: Subject) -> pd.DataFrame:
                     len(table),
                 )
             )
-        if all(concept.absent is not None for concept in concepts):
+        if settings.concepts == "forged_parts":
             rows.append(paired_purity(subject, detector, concepts, axes))
+            whole = test.select(kind="whole")
+            subtle = forged_part_concepts(whole, PURITY_IMAGES, seed, settings.grid_size)
+            table = concept_activations(detector, subtle)
+            rows.append(purity_row(model, method, "transplants", "purity", table, axes))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -307,7 +321,7 @@ def localisation_topic(subject: Subject) -> pd.DataFrame:
     whole = subject.faces("test", subject.num_images, kind="whole", label=1)
     single = subject.faces("test", subject.num_images, kind="part")
     rows, measures = [], list(localisation.SCORES)
-    forged = np.array([FORGED_PARTS.index(name) for name in single.manifest["variant"]])
+    forged = np.array([list(FORGED_PARTS).index(name) for name in single.manifest["variant"]])
     for key in tqdm(subject.methods, "localisation"):
         for topic, crops in (("localisation", whole), ("parts", single)):
             maps = maps_of(subject, key, crops)

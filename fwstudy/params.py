@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fwstudy.faces.clips import FAMILIES
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -105,6 +107,7 @@ class Whitening(Section):
     layer: str
     num_groups: Count
     solver: str
+    newton_steps: Count
     shrinkage: float | str
     refresh_interval: Count
     rotation: Literal["none", "random", "aligned"]
@@ -123,11 +126,24 @@ class Whitening(Section):
 
 
 class Ablations(Section):
-    """Stage ``ablation@variant``: each variant lists what differs from `Whitening`'s values."""
+    """Stage ``ablation@variant-seed``: each variant lists what differs from `Whitening`'s values.
+
+    ``essential`` and ``full`` are lists to choose ``run`` from.
+    """
 
     seeds: Annotated[list[int], Field(min_length=1)]
+    essential: list[str]
+    full: list[str]
     run: list[str]
     variants: dict[str, dict]
+
+
+class Generalisation(Section):
+    """Stages ``left_out@family-seed`` and ``generalisation``: families and sources never trained on."""
+
+    families: list[Literal[FAMILIES]]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    other_crops: str | None
 
 
 class Interpretability(Section):
@@ -145,6 +161,7 @@ class Params(Section):
     train: Train
     whitening: Whitening
     ablations: Ablations
+    generalisation: Generalisation
     interpretability: Interpretability
 
     def variant(self, name: str) -> Whitening:
@@ -203,12 +220,19 @@ def load_params(path: Path | str = "params.yaml") -> Params:
             f"{path}:\n  whitening: the study's default model needs norm: whitening, rotation: "
             "aligned and layer: last; declare anything else under ablations.variants"
         )
-    missing = sorted(set(params.ablations.seeds) - set(params.train.seeds))
-    if missing:
-        raise ValueError(f"{path}:\n  ablations.seeds: {missing} are not among train.seeds")
-    unknown = [name for name in params.ablations.run if name not in params.ablations.variants]
-    if unknown:
-        raise ValueError(f"{path}:\n  ablations.run: {unknown} are not among ablations.variants")
+    for name in ("ablations", "generalisation"):
+        missing = sorted(set(getattr(params, name).seeds) - set(params.train.seeds))
+        if missing:
+            raise ValueError(f"{path}:\n  {name}.seeds: {missing} are not among train.seeds")
+    for key in ("essential", "full", "run"):
+        names = getattr(params.ablations, key)
+        unknown = [name for name in names if name not in params.ablations.variants]
+        if unknown:
+            raise ValueError(
+                f"{path}:\n  ablations.{key}: {unknown} are not among ablations.variants"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path}:\n  ablations.{key}: a variant is named twice")
     for name in params.ablations.variants:
         try:
             impossible = conflicts(params.variant(name))

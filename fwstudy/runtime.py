@@ -5,7 +5,11 @@ import json
 import os
 import platform
 import random
-from collections.abc import Sequence
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,3 +86,21 @@ def partial_folder(stage: str, settings: dict, inputs: Sequence[Path] = ()) -> P
     folder = project_root() / "data" / "partial" / f"{stage}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def measured_cost() -> Iterator[dict[str, float]]:
+    """What the work inside costs: a dict that is filled when the work is done.
+
+    Yields:
+        minutes of wall time, core_seconds of processor time (all threads of this process), and
+        peak_memory_gb, the largest resident memory of the process so far. Work taken over from an
+        interrupted run is not in them.
+    """
+    found: dict[str, float] = {}
+    wall, cores = time.perf_counter(), time.process_time()
+    yield found
+    unit = 1 if sys.platform == "darwin" else 1024
+    found["minutes"] = (time.perf_counter() - wall) / 60
+    found["core_seconds"] = time.process_time() - cores
+    found["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,7 +1,7 @@
 """The study's steps, one call each: what the notebooks do, and where each result is kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from fwstudy.crops import CropSet, to_tensor
 from fwstudy.metrics import balanced_threshold
 from fwstudy.models import create_model, find_classifier, replace_norm
 from fwstudy.params import Params, Train, Whitening
-from fwstudy.runtime import default_device, partial_folder, project_root, seed_everything
+from fwstudy.runtime import (
+    default_device,
+    measured_cost,
+    partial_folder,
+    project_root,
+    seed_everything,
+)
 from fwstudy.training import fit, load_weights, predict, save_weights
 from fwstudy.variants import (
     NORMS,
@@ -39,11 +45,13 @@ class Detector:
         model: gives one logit an image; in eval mode.
         layer_name: dotted name of the layer.
         history: see `fwstudy.training.fit`.
+        cost: of training, see `fwstudy.runtime.measured_cost`; empty for a model that was loaded.
     """
 
     model: nn.Module
     layer_name: str
     history: pd.DataFrame
+    cost: dict[str, float] = field(default_factory=dict)
 
     @property
     def layer(self) -> nn.Module:
@@ -54,14 +62,14 @@ class Detector:
 BASELINE = "baseline"
 
 
-def weights_path(name: str, seed: int) -> Path:
-    """Where the weights of the baseline or of a variant lie, by training seed."""
-    return project_root() / "data" / "models" / f"seed{seed}" / f"{name}.safetensors"
+def weights_path(name: str, seed: int, folder: str = "models") -> Path:
+    """Where the weights of the baseline or of a variant lie, by training seed; folder: in ``data``."""
+    return project_root() / "data" / folder / f"seed{seed}" / f"{name}.safetensors"
 
 
-def predictions_path(name: str, seed: int) -> Path:
+def predictions_path(name: str, seed: int, folder: str = "predictions") -> Path:
     """Where the test predictions of the baseline or of a variant lie, by training seed."""
-    path = project_root() / "data" / "predictions" / f"seed{seed}" / f"{name}.csv"
+    path = project_root() / "data" / folder / f"seed{seed}" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -91,21 +99,32 @@ def settings_of(params: Params, seed: int, schedule: str) -> dict:
     return {"seed": seed, **{key: train[key] for key in keys}}
 
 
-def train_baseline(params: Params, seed: int, crops: CropSet) -> Detector:
-    """Train the BatchNorm baseline and keep its weights."""
+def without(crops: CropSet, family: str) -> CropSet:
+    """The crops with one forgery family left out of training and validation, for a test of its own.
+
+    Raises:
+        ValueError: no crop of that family.
+    """
+    forged = crops.manifest["variant"] == family
+    if not forged.any():
+        known = ", ".join(sorted(crops.select(kind="whole", label=1).manifest["variant"].unique()))
+        raise ValueError(f"no crop was forged by {family!r}; there are: {known}")
+    kept = ~forged | (crops.manifest["split"] == "test")
+    return replace(crops, manifest=crops.manifest[kept])
+
+
+def train_baseline(params: Params, seed: int, crops: CropSet, folder: str = "models") -> Detector:
+    """Train the BatchNorm baseline and keep its weights in a folder of ``data``."""
     train = params.train
     seed_everything(seed)
     model = new_model(train)
     what = settings_of(params, seed, "baseline")
-    history = fit(
-        model,
-        PairedBatches(crops.select(split="train"), train.batch_size, seed, train.part_share),
-        validation_of(crops, params),
-        train.baseline,
-        partial_folder(BASELINE, what, crop_files()) / "state",
-    )
-    save_weights(model, weights_path(BASELINE, seed))
-    return Detector(model, layer_name(model, params.whitening), history)
+    batches = PairedBatches(crops.select(split="train"), train.batch_size, seed, train.part_share)
+    state = partial_folder(f"{folder}/{BASELINE}", what, crop_files()) / "state"
+    with measured_cost() as cost:
+        history = fit(model, batches, validation_of(crops, params), train.baseline, state)
+    save_weights(model, weights_path(BASELINE, seed, folder))
+    return Detector(model, layer_name(model, params.whitening), history, cost)
 
 
 def validation_of(crops: CropSet, params: Params) -> CropSet:
@@ -120,38 +139,48 @@ def control(settings: Whitening) -> Whitening:
 
 
 def train_variant(
-    params: Params, settings: Whitening, name: str, seed: int, crops: CropSet
+    params: Params,
+    settings: Whitening,
+    name: str,
+    seed: int,
+    crops: CropSet,
+    folder: str = "models",
 ) -> Detector:
-    """Fine-tune one variant from the baseline's weights and keep its weights as ``name``.
+    """Fine-tune one variant from a folder's baseline and keep its weights there as ``name``.
 
     The batches are those of all variants of this seed, and none of the baseline's.
     """
     train = params.train
-    baseline = load_baseline(params, seed).model
+    baseline = load_baseline(params, seed, folder).model
     seed_everything(seed)
     training, validation = crops.select(split="train"), validation_of(crops, params)
-    variant = make_variant(baseline, settings, training, seed)
     what = settings_of(params, seed, "fine_tune") | {"variant": settings.model_dump()}
-    inputs = [*crop_files(), weights_path(BASELINE, seed)]
-    measured = settings.norm in NORMS
-    history = fit(
-        variant.model,
-        PairedBatches(
-            training,
-            train.batch_size,
-            FINE_TUNE + seed,
-            train.part_share,
-            settings.labels == "random",
-        ),
-        validation,
-        train.fine_tune,
-        partial_folder(name, what, inputs) / "state",
-        variant.loss,
-        variant.after_step,
-        whiteness_log(variant.model, variant.layer_name, validation) if measured else dict,
+    inputs = [*crop_files(), weights_path(BASELINE, seed, folder)]
+    state = partial_folder(f"{folder}/{name}", what, inputs) / "state"
+    batches = PairedBatches(
+        training,
+        train.batch_size,
+        FINE_TUNE + seed,
+        train.part_share,
+        settings.labels == "random",
     )
-    save_weights(variant.model, weights_path(name, seed))
-    return Detector(variant.model, variant.layer_name, history)
+    with measured_cost() as cost:
+        variant = make_variant(baseline, settings, training, seed)
+        log = dict
+        if settings.norm in NORMS:
+            log = whiteness_log(variant.model, variant.layer_name, validation)
+        history = fit(
+            variant.model,
+            batches,
+            validation,
+            train.fine_tune,
+            state,
+            variant.loss,
+            variant.after_step,
+            log,
+        )
+    save_weights(variant.model, weights_path(name, seed, folder))
+    return Detector(variant.model, variant.layer_name, history, cost)
 
 
 def whiteness_log(
@@ -164,9 +193,10 @@ def whiteness_log(
     return partial(whiteness_by_mode, model, model.get_submodule(layer), images)
 
 
-def load_baseline(params: Params, seed: int) -> Detector:
-    """The trained baseline."""
-    model = load_weights(new_model(params.train), weights_path(BASELINE, seed)).eval()
+def load_baseline(params: Params, seed: int, folder: str = "models") -> Detector:
+    """The trained baseline of a folder of ``data``."""
+    path = weights_path(BASELINE, seed, folder)
+    model = load_weights(new_model(params.train), path).eval()
     return Detector(model, layer_name(model, params.whitening), pd.DataFrame())
 
 

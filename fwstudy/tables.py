@@ -27,6 +27,12 @@ def markdown(rows: Iterable[Iterable[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * (lines[0].count(" | ") + 1), *lines[1:]]) + "\n"
 
 
+def markdown_of(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table as Markdown, its numbers rounded, missing ones left empty."""
+    text = table.round(digits).astype(object).where(table.notna(), "").astype(str)
+    return markdown([list(table.columns), *text.to_numpy().tolist()])
+
+
 def summary(found: pd.DataFrame) -> str:
     """Methods × measures as Markdown, best in bold, intervals in brackets.
 
@@ -90,9 +96,12 @@ def contract(found: pd.DataFrame) -> dict[str, float]:
     mass = value["localisation", "relevance_mass"]
     single = value["parts", "relevance_mass"]
     priors = [("no model", name) for name in ("centre prior", "mean-mask prior")]
+    subtle = found[(found["subset"] == "transplants") & (found["measure"] == "purity")]
+    subtle = subtle.set_index(["model", "method"])["value"]
     numbers = {
         "purity": value["concepts", "purity", *named],
         "purity_paired": value["concepts"].get(("purity_paired", *named)),
+        "purity_transplants": subtle.get(named),
         "purity_batch_norm": value["concepts", "purity", *best],
         "forged_part_top1": value["parts", "part_top1", *named],
         "relevance_mass": mass[named],

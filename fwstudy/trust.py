@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fwstudy.faces.identity import SKIN_TONES
+from fwstudy.inference import holm
 from fwstudy.metrics import Measure, group_interval, rank_auc
 
 BINS = 10
@@ -358,15 +359,6 @@ def permutation_p_value(
             dealt[block] = kinds[rng.permutation(block)]
         count += largest_gap(columns, dealt[person], statistic) >= observed - 1e-12
     return (1 + count) / (1 + repeats)
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values corrected for their number (Holm 1979): (n,); NaN stays and is not counted."""
-    p_values = np.asarray(p_values, np.float64)
-    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN comes last
-    adjusted = np.full_like(p_values, np.nan)
-    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
-    return adjusted.clip(max=1)
 
 
 def gap_table(

@@ -45,10 +45,10 @@ def layer_name(model: nn.Module, settings: Whitening) -> str:
 NORMS = {
     "whitening": (
         FeatureWhitening,
-        ("num_groups", "solver", "shrinkage", "refresh_interval"),
+        {name: name for name in ("num_groups", "solver", "shrinkage", "refresh_interval")},
     ),
-    "published": (PublishedWhitening, ("num_groups",)),
-}  # of params.yaml: the layer, and which settings it takes
+    "published": (PublishedWhitening, {"num_groups": "num_groups", "steps": "newton_steps"}),
+}  # of params.yaml: the layer, and which of its arguments is which setting
 
 
 ACTIVATIONS = {"softplus": nn.Softplus}
@@ -57,9 +57,8 @@ ACTIVATIONS = {"softplus": nn.Softplus}
 def norm_factory(settings: Whitening) -> Callable[[nn.BatchNorm2d], FeatureWhitening]:
     """What makes the whitening layer of the settings from the norm layer it replaces."""
     layer, options = NORMS[settings.norm]
-    return partial(
-        layer.from_batch_norm, **{option: getattr(settings, option) for option in options}
-    )
+    values = {argument: getattr(settings, setting) for argument, setting in options.items()}
+    return partial(layer.from_batch_norm, **values)
 
 
 def set_activation(layer: nn.Module, name: str) -> None:

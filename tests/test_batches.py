@@ -76,11 +76,11 @@ def test_transplant_takes_its_parts_and_nothing_else():
     parts[10:20, 10:20], parts[40:50, 40:50] = PARTS.index("nose"), PARTS.index("mouth")
     original = np.random.default_rng(0).integers(0, 100, (64, 64, 3)).astype(np.uint8)
     forged = original + 100
-    image, where = batches.transplant(original, forged, parts, ["nose"])
+    image, where = batches.transplant(original, forged, parts, [2])
     assert np.array_equal(image[~where], original[~where])
     assert np.array_equal(image[12:18, 12:18], forged[12:18, 12:18])
     assert where[10:20, 10:20].all() and not where[30:].any()
-    assert not batches.transplant(original, forged, parts, ["left_eye"])[1].any()
+    assert not batches.transplant(original, forged, parts, [0])[1].any()
 
 
 def test_forged_parts_are_those_that_changed_for_the_most_part():

@@ -1,10 +1,13 @@
 """Models compared in pairs, over seeds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fwstudy import comparison
+from fwstudy.params import load_params
 
 
 def predictions(shift=0.0, seeds=(0,)):
@@ -31,15 +34,10 @@ def test_compare_finds_the_better_model():
     both = {"good": predictions(4, (0, 1)), "blind": predictions(0, (0, 1))}
     good = comparison.compare(both, "blind", "c23").set_index("variant").loc["good"]
     assert 0 < good["difference_low"] <= good["difference"] <= good["difference_high"]
+    assert good["p_value"] == good["p_holm"] == 2 / 2**8  # all exchanges of eight groups
+    assert 0 < good["detectable"] < 0.5
     assert good["difference_least"] <= good["difference"] <= good["difference_most"]
     assert good["num_images"] == 48 and good["num_identities"] == 8 and good["num_seeds"] == 2
-
-
-def test_auc_is_taken_seed_by_seed():
-    """Two seeds on different scales: together the ranks would mix, each alone is perfect."""
-    table = predictions(50, (0, 1))
-    table.loc[table["seed"] == 1, "score"] += 1000
-    assert comparison.mean_auc(table) == 1
 
 
 def test_a_model_of_fewer_seeds_is_compared_on_its_own():
@@ -48,8 +46,31 @@ def test_a_model_of_fewer_seeds_is_compared_on_its_own():
     assert table.loc["one", "difference"] == 0 and table.loc["one", "num_seeds"] == 1
 
 
+def test_contrasts_ask_only_of_models_that_were_run():
+    both = {"good": predictions(4), "blind": predictions(0)}
+    questions = {"is it good?": ("good", "blind"), "is it new?": ("new", "good")}
+    found = comparison.contrasts(questions, both, "c23")
+    assert found["question"].tolist() == ["is it good?"] and found.loc[0, "difference"] > 0.3
+    assert found.loc[0, "p_holm"] == found.loc[0, "p_value"]
+
+
+def test_image_difference_is_paired():
+    """Images differ much, the variants by 0.1 in each."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"row": range(40), "group": np.repeat(list("abcd"), 10), "measure": "m"})
+    hard = rng.normal(size=40)
+    tables = [
+        rows.assign(variant=name, seed=seed, value=hard + gain + 0.01 * rng.normal(size=40))
+        for name, gain in (("a", 0.1), ("b", 0.0))
+        for seed in (0, 1)
+    ]
+    found = comparison.image_difference(pd.concat(tables), "m", "a", "b")
+    assert found["value"] == pytest.approx(0.1, abs=0.01) and 0.08 < found["low"] < found["high"]
+    assert np.isnan(comparison.image_difference(pd.concat(tables), "m", "a", "c")["value"])
+
+
 def test_compare_refuses_other_images():
-    with pytest.raises(ValueError, match="b and a were not scored on the same images"):
+    with pytest.raises(ValueError, match="b and a: not scored on the same images"):
         comparison.compare({"a": predictions(), "b": predictions()[4:]}, "a", "c23")
 
 
@@ -91,3 +112,43 @@ def test_detection_summary_names_level_family_and_quality():
     assert found["auc"] == 0.9 and found["video_auc"] == 0.95
     assert found["auc_c40"] == 0.7 and found["auc_FaceSwap"] == 0.8
     assert len(found) == 10
+
+
+def test_varied_finds_what_differs_in_nothing_else():
+    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    names = ["binding_none", "binding_full", "cholesky", "whitening_only", "published_steps_2"]
+    settings = {name: params.variant(name) for name in names}
+    found = comparison.varied(settings, params.whitening, ["binding"])
+    assert found.to_dict("list") == {"variant": ["binding_none", "binding_full"], "binding": [0, 1]}
+    found = comparison.varied(settings, params.whitening, ["solver", "binding"])
+    assert found["solver"].tolist() == ["eigh", "eigh", "cholesky"]
+    assert comparison.varied({}, params.whitening, ["binding"]).empty
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.02, 0.01, "not told from 0"), (-0.02, -0.01, "lower"), (0.001, 0.01, "higher")],
+)
+def test_sentence_says_what_the_interval_says(low, high, verdict):
+    row = {"question": "Q?", "variant": "a", "reference": "b", "difference": low / 2 + high / 2}
+    row |= {"difference_low": low, "difference_high": high, "p_value": 0.2, "p_holm": 0.4}
+    found = comparison.sentence(row | {"num_seeds": 3, "detectable": 0.01})
+    assert found.startswith("Q? a less b: ") and f"), {verdict};" in found
+
+
+def test_left_out_table_looks_at_one_family():
+    """The unseen family is not told from originals, the other perfectly; both perfectly if seen."""
+    seen = pd.concat(
+        [
+            predictions(),
+            predictions().assign(variant=lambda t: t["variant"].replace("FaceSwap", "Deepfakes")),
+        ]
+    )
+    seen = seen.drop_duplicates(["clip", "frame", "variant"]).assign(
+        score=lambda t: t["label"] * 1.0
+    )
+    unseen = seen.assign(score=seen["variant"].eq("Deepfakes") * 1.0)
+    found = comparison.left_out_table({"m": seen}, {"m": unseen}, "FaceSwap", "c23")
+    assert found["training"].tolist() == ["all families", "without it"]
+    assert found["auc"].tolist() == [1.0, 0.5] and found["difference"].tolist() == [0, -0.5]
+    assert found["num_images"].tolist() == [48, 48]

@@ -139,7 +139,7 @@ def batch(images):
 
 def test_masks_of_the_concept_sets(batch):
     masks = {name: made.masks(batch.changed, batch.parts, 2) for name, made in CONCEPT_SETS.items()}
-    nose, mouth = FORGED_PARTS.index("nose"), FORGED_PARTS.index("mouth")
+    nose, mouth = (list(FORGED_PARTS).index(name) for name in ("nose", "mouth"))
     assert masks["parts"].sum(dim=(0, 2, 3))[[nose, mouth]].tolist() == [8 * 16, 8 * 16]
     assert torch.equal(masks["forged_parts"][:, nose], batch.changed)
     assert not masks["forged_parts"][:, mouth].any()
@@ -151,7 +151,7 @@ def test_masks_of_the_concept_sets(batch):
 def test_concept_loss_golden():
     axes = torch.tensor([[[[0.0, 2.0]]]], dtype=torch.float64, requires_grad=True)
     present = torch.tensor([[[[True, False]]]])
-    expected = (torch.tensor(0.5).log().neg() + torch.tensor(2.0).exp().log1p()) / 2
+    expected = (4 * torch.tensor(2.0).log() + torch.tensor(2.0).exp().log1p()) / 2
     loss = constraint.concept_loss(axes, present)
     assert loss.item() == pytest.approx(expected.item())
     assert torch.autograd.gradcheck(lambda a: constraint.concept_loss(a, present), axes)
@@ -162,14 +162,17 @@ def test_concept_loss_golden():
 
 
 def test_concept_loss_is_the_mean_over_every_cell():
-    """Cells by hand: log-odds of log 3 are a chance of 3/4, so they cost log 4/3 or log 4."""
+    """Cells by hand: log-odds of log 3 are a chance of 3/4, so they cost log 4/3 or log 4.
+
+    Present cells cost four times that.
+    """
     axes = torch.tensor([3.0, 3.0, 1.0, 1.0]).log().reshape(2, 2, 1, 1)
     present = torch.tensor([True, False, True, False]).reshape(2, 2, 1, 1)
-    cells = torch.tensor([4 / 3, 4.0, 2.0, 2.0]).log()
+    cells = torch.tensor([4.0, 1.0, 4.0, 1.0]) * torch.tensor([4 / 3, 4.0, 2.0, 2.0]).log()
     assert_close(constraint.concept_loss(axes, present), cells.mean())
 
 
-def loss_of(model, concept_weight, binding, num_named=6):
+def loss_of(model, concept_weight, binding, num_named=4):
     masks = lambda changed, parts: CONCEPT_SETS["forged_parts"].masks(changed, parts, 2)
     return constraint.ConstrainedLoss(model.norm, num_named, masks, concept_weight, binding)
 
@@ -191,7 +194,7 @@ def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm)
         inner = model.norm
         inner.activation, kept = nn.Identity(), inner.activation
     model.eval()
-    axes = inner(model.conv(batch.images))[:, :6]
+    axes = inner(model.conv(batch.images))[:, :4]
     if norm == "whitening":
         inner.activation = kept
     masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
@@ -208,7 +211,7 @@ def test_concept_loss_reads_timms_fused_norm(model, batch):
     set_activation(model.norm, "softplus")
     model.eval()
     plain = nn.BatchNorm2d(CHANNELS).eval()  # both start with the same statistics
-    axes = plain(model.conv(batch.images))[:, :6]
+    axes = plain(model.conv(batch.images))[:, :4]
     masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
     present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > constraint.PRESENT
     expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * constraint.concept_loss(axes, present)
@@ -218,18 +221,18 @@ def test_concept_loss_reads_timms_fused_norm(model, batch):
 
 def test_a_concept_counts_from_four_hundredths_of_a_cell(model, batch):
     """Masks of 60 x 60 on maps of 6 x 6: a cell has 100 pixels; 3 are too few, 5 are enough."""
-    masks = torch.zeros(8, 6, 60, 60, dtype=torch.bool)
+    masks = torch.zeros(8, 4, 60, 60, dtype=torch.bool)
     masks[:, 0, 0, 0:3] = True
     masks[:, 1, 10, 20:25] = True
-    present = torch.zeros(8, 6, 6, 6, dtype=torch.bool)
+    present = torch.zeros(8, 4, 6, 6, dtype=torch.bool)
     present[:, 1, 1, 2] = True
     found = []
     handle = model.norm.activation.register_forward_pre_hook(lambda _, x: found.append(x[0]))
     model(batch.images)
     handle.remove()
-    loss = constraint.ConstrainedLoss(model.norm, 6, lambda changed, parts: masks, 1.0, 0.0)
+    loss = constraint.ConstrainedLoss(model.norm, 4, lambda changed, parts: masks, 1.0, 0.0)
     expected = loss_of(model, 0.0, 0.0)(model, batch)
-    expected = expected + constraint.concept_loss(found[0][:, :6], present)
+    expected = expected + constraint.concept_loss(found[0][:, :4], present)
     assert_close(loss(model, batch), expected)
 
 
@@ -257,26 +260,29 @@ def test_set_activation_of_either_norm():
 def test_binding_prices_the_variance_of_unnamed_evidence(model, batch):
     plain = loss_of(model, 0.0, 0.0)(model, batch)
     pooled, _ = pooled_and_logits(model, batch.images)
-    unnamed = pooled[:, 6:] @ find_classifier(model).weight[0, 6:]
+    unnamed = pooled[:, 4:] @ find_classifier(model).weight[0, 4:]
     assert_close(loss_of(model, 0.0, 0.75)(model, batch), plain + 3 * unnamed.var())
-    constraint.cut_unnamed(model, 6)
-    assert not find_classifier(model).weight[:, 6:].any()
-    assert find_classifier(model).weight[:, :6].any()
+    constraint.cut_unnamed(model, 4)
+    assert not find_classifier(model).weight[:, 4:].any()
+    assert find_classifier(model).weight[:, :4].any()
     assert_close(loss_of(model, 0.0, 0.75)(model, batch), loss_of(model, 0.0, 0.0)(model, batch))
 
 
 def test_named_axes_speak_for_a_forgery_only(model):
-    before = find_classifier(model).weight.clone()
-    constraint.keep_positive(model, 6)
+    weight = find_classifier(model).weight
+    with torch.no_grad():
+        weight.copy_(torch.arange(CHANNELS) - 1.5)
+    before = weight.clone()
+    constraint.keep_positive(model, 4)
     after = find_classifier(model).weight
-    assert_close(after[:, :6], before[:, :6].clamp(min=0))
-    assert torch.equal(after[:, 6:], before[:, 6:]) and (before[:, :6] < 0).any()
+    assert_close(after[:, :4], before[:, :4].clamp(min=0))
+    assert torch.equal(after[:, 4:], before[:, 4:]) and (before[:, :4] < 0).any()
 
 
 def test_named_axes_start_as_rare(model):
-    constraint.start_log_odds(model.norm, 6)
-    assert_close(model.norm.bias[:6].sigmoid(), torch.full((6,), constraint.RARE))
-    assert model.norm.weight[:6].tolist() == [1] * 6
+    constraint.start_log_odds(model.norm, 4)
+    assert_close(model.norm.bias[:4].sigmoid(), torch.full((4,), constraint.RARE))
+    assert model.norm.weight[:4].tolist() == [1] * 4
 
 
 def test_no_hook_survives_a_failing_model(model, batch):

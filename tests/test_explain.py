@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_output
 from PIL import Image
 from scipy.special import expit
 from skimage import data
@@ -337,22 +337,6 @@ def test_unlikeness_strip_marks_every_input():
     axis = explain_figures.unlikeness_strip(np.linspace(0.3, 1.1, 50), {"a": 0.5, "b": 30}).axes[0]
     assert [line.get_xdata()[0] for line in axis.lines] == [1, 0.5, 30]
     assert axis.get_xscale() == "log"
-
-
-def test_page_opens_offline_and_shows_no_code(tmp_path):
-    figure = explain_figures.evidence_bars(pd.DataFrame({"mouth": [1.0]}), np.ones(1), "bars")
-    png = base64.b64encode(figure._repr_png_()).decode()
-    outputs = [
-        new_output("stream", name="stdout", text="a <b> claim"),
-        new_output("display_data", {"image/png": png, "text/plain": "figure"}),
-    ]
-    cells = [new_markdown_cell("# Title"), new_code_cell("secret = 1", outputs=outputs)]
-    nbformat.write(new_notebook(cells=cells), tmp_path / "run.ipynb")
-    explain.write_page(tmp_path / "run.ipynb", tmp_path / "page.html", "me & <you>")
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert_offline(page)
-    assert "secret" not in page and png in page and "a &lt;b&gt; claim" in page
-    assert "<title>me &amp; &lt;you&gt;</title>" in page and "<h1" in page
 
 
 def assert_offline(page: str) -> None:

@@ -82,7 +82,7 @@ def test_forged_part_differs_from_its_original_at_the_part(training):
 
 
 def test_missing_part_is_named(training):
-    with pytest.raises(ValueError, match="no crop has a forged left_brow"):
+    with pytest.raises(ValueError, match="no crop has a forged left_eye"):
         concepts.forged_part_concepts(training.select(label=0), 2, 0, 3)
 
 
@@ -312,11 +312,16 @@ def test_whiteness_interval_holds_the_whiteness(pair):
 
 
 def test_metrics_of_a_variant(pair, settings):
-    values = records.explanation_metrics(pair)
+    values, images = records.explanation_metrics(pair)
+    for name, table in images.groupby("measure"):
+        assert table["value"].mean() == pytest.approx(values[name])
+    assert set(images["measure"]) == {"relevance_mass", "part_top1"}
+    assert values["purity_low"] <= values["purity"] <= values["purity_high"]
     assert 0 <= values["purity"] <= 1 and 0 <= values["relevance_mass"] <= 1
     assert 0 <= values["part_top1"] <= 1 and np.isfinite(values["named_share"])
     unnamed = dataclasses.replace(pair, settings=settings.model_copy(update={"rotation": "none"}))
-    values = records.explanation_metrics(unnamed)
+    values, images = records.explanation_metrics(unnamed)
+    assert images.empty
     assert values["purity"] is None and values["named_share"] is None
     assert 0 <= values["best_purity"] <= 1
 

@@ -67,7 +67,7 @@ def code_of(notebook: Path) -> list[str]:
 
 
 def test_there_are_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(9)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(11)]
 
 
 def test_explaining_your_own_is_no_stage():

@@ -181,13 +181,6 @@ def test_figures_draw():
         figures.correlations({"a": np.eye(3)}),
         figures.heat_table(pd.DataFrame(np.eye(2)), "value"),
         figures.evidence_panel([row], ["one", "two"], ["map"]),
-        figures.plane(table, "v", "v", "g", "x", "y"),
-        figures.dial(
-            table.rename(
-                columns={"v": "difference", "v_low": "difference_low", "v_high": "difference_high"}
-            ).assign(binding=[0, 1], purity=0.5),
-            {"purity": "purity"},
-        ),
     ]
     for figure in drawn:
         assert figure._repr_png_().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """Tables that people read."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -28,6 +29,8 @@ def found():
     ]
     rows += [
         ("concepts", "purity", "whitened", "named axes", "all", 0.9),
+        ("concepts", "purity", "whitened", "named axes", "transplants", 0.7),
+        ("concepts", "purity", "BatchNorm", "best axes", "transplants", 0.55),
         ("concepts", "purity", "BatchNorm", "best axes", "all", 0.6),
         ("verdict", "named_evidence_share", "whitened", "named axes", "all", 0.8),
         ("whitening", "mean_correlation", "whitened", "eval", "all", 0.1),
@@ -56,7 +59,8 @@ def test_contract_takes_the_better_prior_and_no_family(found):
     assert numbers["relevance_mass"] == pytest.approx(0.4)
     assert numbers["relevance_mass_gradcam"] == pytest.approx(0.3)
     assert numbers["relevance_mass_prior"] == pytest.approx(0.2)
-    assert numbers["purity"] == 0.9 and "purity_paired" not in numbers
+    assert numbers["purity"] == 0.9 and numbers["purity_transplants"] == 0.7
+    assert "purity_paired" not in numbers
 
 
 def test_targets_say_what_held():
@@ -82,3 +86,10 @@ def test_every_measure_of_the_summary_is_explained():
     assert tables.LOWER_IS_BETTER == {
         measure for _, measure in tables.SUMMARY if GLOSSARY[measure].better == "lower"
     }
+
+
+def test_any_table_as_markdown():
+    table = pd.DataFrame({"name": ["a", "b"], "value": [0.12345, np.nan], "count": [3, 4]})
+    assert tables.markdown_of(table, 2).splitlines() == [
+        "| name | value | count |", "|---|---|---|", "| a | 0.12 | 3 |", "| b |  | 4 |"
+    ]  # fmt: skip

@@ -17,7 +17,6 @@ import numpy as np
 ORIGINAL = "original"
 FAMILIES = ("FaceSwap", "Face2Face", "Deepfakes", "NeuralTextures")
 PART_PREFIX = "part:"
-FORGED_PARTS = ("left_brow", "right_brow", "left_eye", "right_eye", "nose", "mouth")
 PARTS = (
     "background",
     "skin",
@@ -31,6 +30,21 @@ PARTS = (
     "clothes",
 )
 """Values of a part map, by index. Left and right are the *subject's*."""
+FORGED_PARTS = {
+    "left_eye": ("left_eye", "left_brow"),
+    "right_eye": ("right_eye", "right_brow"),
+    "nose": ("nose",),
+    "mouth": ("mouth",),
+}
+"""The parts that are forged one at a time and give axes their names, and their values of a part map. An
+eye comes with its brow, which alone is smaller than what a network's last map resolves."""
+FORGED_PART_OF = np.array(
+    [
+        next((i for i, labels in enumerate(FORGED_PARTS.values()) if label in labels), -1)
+        for label in PARTS
+    ]
+)
+"""Index into FORGED_PARTS of each value of a part map; -1 for none: ``FORGED_PART_OF[parts]``."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ DEEPFAKE_COVER = 0.68  # share of the square crop that the inner face spans
 DEEPFAKE_FEATHER = (0.10, 0.22)
 TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
 TEXTURE_GRID = 0.02  # standard deviation of the gain of each phase of that up-sampling
+PART_STRIDE, PART_GRID = 4, 0.06  # the same for a single forged part: what a codec leaves visible
 TEXTURE_SHARPEN = 0.0
 TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
@@ -179,8 +180,8 @@ def forge_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Gene
     """Exactly one part of the face from another person, by the method of `deepfakes`.
 
     These images are examples of a concept, *this part is forged*, so the generator is coarser than that
-    of whole faces: a small part exchanged with care cannot be told from an original once a codec has
-    passed over it, and shows nothing.
+    of whole faces, and its up-sampling leaves a lattice (Odena et al. 2016): a small part exchanged with
+    care cannot be told from an original once a codec has passed over it, and shows nothing.
 
     Args:
         target: the face to be forged.
@@ -196,6 +197,8 @@ def forge_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Gene
     """
     region = warp.part_mask(target, part)
     forged, _ = deepfakes(target, donor, rng, PART_RESOLUTION)
+    gains = rng.normal(0, 1, (PART_STRIDE, PART_STRIDE))
+    forged = _checkered(forged, PART_GRID * (gains - gains.mean()) / gains.std())
     return blending.composite(forged, target.image, region)
 
 
@@ -288,5 +291,12 @@ def _resynthesise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     grown = cv2.resize(code, (columns * stride, rows * stride), interpolation=cv2.INTER_LINEAR)
     grown = grown.astype(np.float32)
     sharp = grown + TEXTURE_SHARPEN * (grown - cv2.GaussianBlur(grown, (0, 0), 1.5))
-    gains = 1 + rng.normal(0, TEXTURE_GRID, (stride, stride, 1))
-    return (sharp * np.tile(gains, (rows, columns, 1)))[:height, :width]
+    gains = rng.normal(0, TEXTURE_GRID, (stride, stride))
+    return _checkered(sharp, gains)[:height, :width]
+
+
+def _checkered(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32: each phase of a strided up-sampling, (s, s), has a gain of its own."""
+    repeats = [-(-side // len(gains)) for side in image.shape[:2]]
+    tiled = np.tile(1 + gains, repeats)[: image.shape[0], : image.shape[1], None]
+    return image * tiled.astype(np.float32)

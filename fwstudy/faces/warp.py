@@ -22,8 +22,6 @@ PART_LANDMARKS = {
     "mouth": range(48, 68),
 }
 PART_MARGINS = {  # how far the soft mask of a part reaches, share of the interocular distance
-    "right_brow": 0.20,
-    "left_brow": 0.20,
     "nose": 0.22,
     "right_eye": 0.20,
     "left_eye": 0.20,
@@ -206,9 +204,11 @@ def is_part(parts: np.ndarray, *names: str) -> np.ndarray:
 
 def part_core(portrait: Portrait, part: str) -> np.ndarray:
     """(H, W) bool: the part itself, by its landmarks' hull and, near it, by the part map."""
-    hull = hull_mask(portrait.landmarks[PART_LANDMARKS[part]], portrait.parts.shape) > 0.5
+    labels = FORGED_PARTS[part]
+    points = [number for label in labels for number in PART_LANDMARKS[label]]
+    hull = hull_mask(portrait.landmarks[points], portrait.parts.shape) > 0.5
     near = feather_outside(hull, PART_MARGINS[part] * interocular(portrait.landmarks)) > 0
-    return hull | (near & is_part(portrait.parts, part))
+    return hull | (near & is_part(portrait.parts, *labels))
 
 
 def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.ndarray:
@@ -227,7 +227,7 @@ def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.
     Raises:
         ValueError: unknown part; the message names the known ones.
     """
-    if part not in PART_LANDMARKS:
+    if part not in FORGED_PARTS:
         raise ValueError(f"unknown part {part!r}; known: {', '.join(FORGED_PARTS)}")
     unit = interocular(target.landmarks)
     weight = np.ones(target.parts.shape, np.float32)

@@ -1,0 +1,55 @@
+"""Executed notebooks as HTML pages that open offline: no scripts, nothing loaded from elsewhere."""
+
+from html import escape
+from pathlib import Path
+
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+
+STYLE = """
+body {font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem}
+img {max-width: 100%; height: auto} pre {font: inherit; white-space: pre-wrap; margin: .5rem 0}
+table {border-collapse: collapse; font-size: 14px} .output_html {overflow-x: auto}
+th, td {padding: .2rem .6rem; border-bottom: 1px solid #ccc; text-align: right}
+nav {font-size: 14px; border-bottom: 1px solid #ccc; padding-bottom: .5rem} nav a {margin-right: 1rem}
+nav a[aria-current] {font-weight: bold; text-decoration: none; color: inherit}
+details {margin: .3rem 0} summary {cursor: pointer; color: #555; font-size: 13px}
+.highlight pre {font: 13px/1.4 monospace; background: #f6f6f6; padding: .5rem; overflow-x: auto}
+"""
+FOLDED_CODE = """{% extends 'basic/index.html.j2' %}
+{% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock %}
+"""
+
+
+def notebook_body(notebook: Path, code: bool) -> str:
+    """The cells of an executed notebook as HTML.
+
+    Args:
+        code: whether the code can be unfolded; else it is left out.
+    """
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input=not code,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    if code:
+        exporter.raw_template = FOLDED_CODE
+    return exporter.from_filename(str(notebook))[0]
+
+
+def write_page(page: Path, title: str, body: str, navigation: str = "") -> None:
+    """One page of the site, or one that stands alone.
+
+    Args:
+        title: plain text.
+        body, navigation: HTML.
+    """
+    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    page.write_text(
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
+        f"</title><style>{STYLE}{colours}</style></head>\n"
+        f"<body>{navigation}{body}</body></html>\n",
+        encoding="utf-8",
+    )

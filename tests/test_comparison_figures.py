@@ -1,0 +1,39 @@
+"""Figures of the ablations."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fwstudy import comparison_figures
+
+
+@pytest.fixture
+def table():
+    table = pd.DataFrame({"variant": ["a_b", "c"], "binding": [1, 0], "x": [0.4, 0.6], "y": 0.1})
+    for name in ("x", "y"):
+        table = table.assign(**{f"{name}_low": table[name] - 0.1, f"{name}_high": table[name]})
+    return table
+
+
+def test_pareto_front_golden():
+    """Left out: (2, 1), worse in both than (3, 3), and (1, 5), as high as (2, 5) but to its left."""
+    x, y = [3, 2, 1, 2, 0, 4], [3, 1, 5, 5, 4, 0]
+    assert comparison_figures.pareto_front(x, y) == [3, 0, 5]
+    assert comparison_figures.pareto_front([1, 1], [2, 2]) == [0, 1]
+
+
+def test_error_bars_are_never_negative(table):
+    found = comparison_figures.error_bars(table, "x")
+    np.testing.assert_allclose(found, [[0.1, 0.1], [0, 0]], atol=1e-12)
+    table["x_high"] = 0.0  # an interval that misses its value
+    assert (comparison_figures.error_bars(table, "x") >= 0).all()
+
+
+def test_figures_show_every_row(table):
+    plane = comparison_figures.plane(table, "x", "y", "purity", "AUC")
+    labels = [text.get_text() for text in plane.axes[0].get_legend().get_texts()]
+    assert set(labels) == {"Pareto front", "a b", "c"}
+    curves = comparison_figures.curves(table, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    assert curves.axes[1].lines[0].get_xydata().tolist() == [[0, 0.6], [1, 0.4]]
+    for figure in (plane, curves):
+        assert figure._repr_png_().startswith(b"\x89PNG")

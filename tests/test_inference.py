@@ -1,0 +1,129 @@
+"""Two detectors compared: pairing, hierarchical bootstrap, exchange of models, Holm, power."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from fwstudy import inference
+
+
+def people(num_groups=8, clips=2, frames=4):
+    """An original and a forgery of every frame."""
+    return pd.DataFrame(
+        [
+            {"group": f"{g:02d}", "identity": f"{g:02d}", "clip": f"{g:02d}_{c}", "frame": f,
+             "variant": v, "quality": "c23", "label": int(v != "original")}
+            for g in range(num_groups) for c in range(clips) for f in range(frames)
+            for v in ("original", "FaceSwap")
+        ]
+    )  # fmt: skip
+
+
+def scored(strength, seed, seeds=(0,), **shape):
+    rng = np.random.default_rng(seed)
+    table = people(**shape)
+    return pd.concat(
+        [table.assign(seed=s, score=rng.normal(strength * table["label"])) for s in seeds]
+    )
+
+
+def test_pair_lays_images_side_by_side_in_any_order():
+    model, reference = scored(1, 0, (0, 1)), scored(1, 1, (0, 1, 2))
+    found = inference.pair(model, reference.sample(frac=1, random_state=0))
+    assert found.scores.shape == found.reference.shape == (128, 2)
+    expected = [roc_auc_score(t["label"], t["score"]) for _, t in model.groupby("seed")]
+    np.testing.assert_allclose(inference.auc_by_seed(found)[0], expected)
+
+
+def test_pair_refuses_other_images():
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        inference.pair(scored(1, 0), scored(1, 0).iloc[1:])
+    holes = pd.concat([scored(1, 0), scored(1, 0, (1,)).iloc[1:]])
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        inference.pair(holes, scored(1, 0, (0, 1)))
+
+
+def test_auc_is_taken_seed_by_seed():
+    """Two seeds on different scales: together the ranks would mix, each alone is perfect."""
+    table = scored(50, 0, (0, 1))
+    table.loc[table["seed"] == 1, "score"] += 1000
+    np.testing.assert_array_equal(inference.auc_by_seed(inference.pair(table, table)), 1)
+
+
+def test_bootstrap_of_a_model_with_itself_differs_nowhere():
+    table = scored(1, 0, (0, 1))
+    draws = inference.hierarchical_bootstrap(inference.pair(table, table), repeats=50)
+    np.testing.assert_array_equal(draws[:, 0], draws[:, 1])
+    assert np.ptp(draws[:, 0]) > 0
+
+
+def test_bootstrap_spread_grows_where_people_differ():
+    """Scores that depend on the person alone: images are many, people few."""
+    table = scored(1, 0, num_groups=6)
+    person = table["group"].astype(int).to_numpy()
+    gain = np.random.default_rng(1).normal(size=6)[person] * 3
+    clustered = table.assign(score=table["score"] + gain * table["label"])
+    plain, wide = (
+        inference.hierarchical_bootstrap(inference.pair(t, t), repeats=300)[:, 0].std()
+        for t in (table, clustered)
+    )
+    assert wide > 2 * plain
+
+
+def test_bootstrap_covers_the_truth():
+    """95 % intervals of independent people hold the true AUC about as often as they say."""
+    truth = stats.norm.cdf(1 / np.sqrt(2))
+    hits = []
+    for seed in range(40):
+        table = scored(1, seed, num_groups=12, clips=1, frames=1)
+        draws = inference.hierarchical_bootstrap(inference.pair(table, table), seed, repeats=200)
+        low, high = inference.percentiles(draws[:, 0])
+        hits.append(low <= truth <= high)
+    assert 0.8 <= np.mean(hits) <= 1
+
+
+def test_seeds_are_drawn_too():
+    """One seed good, one blind: without images to vary, only the seeds make the spread."""
+    good, blind = scored(100, 0), scored(100, 0, (1,))
+    blind["score"] = -blind["score"]
+    found = inference.pair(pd.concat([good, blind]), pd.concat([good, blind]))
+    draws = inference.hierarchical_bootstrap(found, repeats=400)[:, 0]
+    assert set(draws.round(6)) == {0.0, 0.5, 1.0}
+    assert 0.4 < np.mean(draws == 0.5) < 0.6
+
+
+def test_exchange_p_value_exact():
+    good, blind = scored(9, 0), scored(0, 1)
+    assert inference.exchange_p_value(inference.pair(good, blind)) == 2 / 2**8
+    assert inference.exchange_p_value(inference.pair(good, good)) == 1
+
+
+def test_exchange_p_value_ignores_scale():
+    one, other = scored(2, 0), scored(1, 1)
+    found = inference.exchange_p_value(inference.pair(one, other))
+    scaled = other.assign(score=1000 + 50 * other["score"])
+    assert inference.exchange_p_value(inference.pair(one, scaled)) == found
+
+
+def test_exchange_p_value_is_uniform_where_nothing_differs():
+    found = [
+        inference.exchange_p_value(
+            inference.pair(scored(1, 2 * s, clips=1), scored(1, 2 * s + 1, clips=1)), repeats=256
+        )
+        for s in range(30)
+    ]
+    assert np.mean(np.array(found) <= 0.5) == pytest.approx(0.5, abs=0.3)
+    assert np.mean(np.array(found) <= 0.05) <= 0.2
+
+
+def test_minimum_detectable_golden():
+    draws = np.random.default_rng(0).normal(0.3, 0.01, 100_000)
+    assert inference.minimum_detectable(draws) == pytest.approx(0.028016, rel=0.01)  # 2.8016 SE
+
+
+def test_holm_golden():
+    np.testing.assert_allclose(inference.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(inference.holm([0.04, np.nan, 0.6]), [0.08, np.nan, 0.6])
+    np.testing.assert_allclose(inference.holm([0.5, 0.9]), [1, 1])
