@@ -40,8 +40,8 @@ def make_clip(person: int, number: int, num_frames: int = 2) -> Clip:
     variants = {ORIGINAL: pristine(frames, f"{person:03d}")}
     boards = np.indices((SIZE, SIZE)).sum(0) % 2
     for i, name in enumerate([*FAMILIES, *(PART_PREFIX + part for part in FORGED_PARTS)]):
-        y, x = squares.get(name.removeprefix(PART_PREFIX), (28, 28))
-        side = 8 if name.startswith(PART_PREFIX) else 20 + i
+        y, x = squares.get(name.removeprefix(PART_PREFIX), (20, 20))
+        side = 8 if name.startswith(PART_PREFIX) else 26 + i
         region = np.zeros(frames.shape[:3], np.uint8)
         region[:, y : y + side, x : x + side] = 255
         drawn = np.where(boards == 1, 40, 215)[None, ..., None]

@@ -52,7 +52,7 @@ def aligned(baseline, settings, training):
     return Detector(variant.model.eval(), variant.layer_name, pd.DataFrame())
 
 
-@pytest.mark.parametrize(("name", "number"), [("grid", 9), ("parts", 6), ("forged_parts", 6)])
+@pytest.mark.parametrize(("name", "number"), [("grid", 9), ("parts", 4), ("forged_parts", 4)])
 def test_concept_sets(training, name, number):
     found = CONCEPT_SETS[name].images(training, 3, 0, 3)
     assert len(found) == number and len({concept.name for concept in found}) == number
@@ -87,7 +87,7 @@ def test_missing_part_is_named(training):
 
 
 def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
-    """In the blobs each family forges one square from (28, 28) on: three of the parts lie in it."""
+    """In the blobs each family forges one square, in which all parts lie."""
     whole = training.select(kind="whole")
     images, originals = concepts.transplants(whole, "left_eye", 3, 0)
     assert images.shape == (3, 64, 64, 3) and len(originals) == 3
@@ -180,7 +180,7 @@ def test_decomposition_is_exact(aligned, crops):
     parts = evidence.decompose(aligned.model, aligned.layer, test)
     np.testing.assert_allclose(parts.bias + parts.evidence.sum(axis=1), parts.logits, atol=1e-4)
     assert parts.evidence.shape == (len(test), 256)
-    share, rest = (evidence.named_share(parts, number) for number in (6, 256))
+    share, rest = (evidence.named_share(parts, number) for number in (4, 256))
     assert rest == pytest.approx(1) and share < 1
 
 
@@ -335,7 +335,7 @@ def test_trust_tables(pair):
 
 def test_exhibits(pair):
     table = exhibits.average_activations(pair)
-    assert table.shape == (6, 6) and np.isfinite(table.to_numpy()).all()
+    assert table.shape == (4, 4) and np.isfinite(table.to_numpy()).all()
     rows = exhibits.panel_rows(pair)
     assert [row["label"] for row in rows][-2:] == ["left eye", "mouth"]
     assert all(row["named axes"].shape == (64, 64, 3) for row in rows)

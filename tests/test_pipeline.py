@@ -151,7 +151,14 @@ def test_a_new_variant_or_seed_reruns_nothing_done(project):
     change(project, {"train.seeds": [0, 1]})
     found = changed(project)
     assert {"ablation@binding_none-0", "train@1", "measure@1"} <= found
-    done = {"faces", "preprocess", "ablation@binding_full-0", "train@0", "measure@0", "left_out@FaceSwap-0"}
+    done = {
+        "faces",
+        "preprocess",
+        "ablation@binding_full-0",
+        "train@0",
+        "measure@0",
+        "left_out@FaceSwap-0",
+    }
     assert not done & found
 
 

@@ -1,11 +1,14 @@
 """Small pieces of the study: settings, shortcuts, sources, runtime, figures."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from fwstudy import figures, runtime, shortcuts
+from fwstudy.metrics import detection_table
 from fwstudy.params import load_params
 from fwstudy.sources import SOURCES
 from fwstudy.study import (
@@ -20,7 +23,9 @@ from fwstudy.study import (
     train_baseline,
     train_variant,
     weights_path,
+    without,
 )
+from fwstudy.transfer import transfer_table
 
 from .test_params import ROOT
 
@@ -121,6 +126,64 @@ def test_each_seed_has_its_own_models_and_predictions(tiny, crops):
     assert same(load_baseline(tiny, 0), one) and same(load_baseline(tiny, 1), other)
     paths = [path(BASELINE, seed) for path in (weights_path, predictions_path) for seed in (0, 1)]
     assert len(set(paths)) == 4 and all(path.parent.is_dir() for path in paths)
+
+
+def test_a_family_is_left_out_of_training_and_validation_alone(crops):
+    kept = without(crops, "Deepfakes")
+    families = kept.manifest[kept.manifest["variant"] == "Deepfakes"]
+    assert set(families["split"]) == {"test"}
+    test = crops.select(split="test").manifest
+    pd.testing.assert_frame_equal(kept.select(split="test").manifest, test)
+    others = crops.manifest[crops.manifest["variant"] != "Deepfakes"]
+    assert len(kept) == len(others) + len(families)
+    with pytest.raises(ValueError, match="'Deepfake'; there are: Deepfakes, Face2Face, FaceSwap"):
+        without(crops, "Deepfake")
+
+
+def test_models_of_another_folder_leave_the_studys_alone(tiny, crops):
+    train_baseline(tiny, 0, crops)
+    before = weights_path(BASELINE, 0).read_bytes()
+    elsewhere = train_baseline(tiny, 0, without(crops, "FaceSwap"), "left_out/FaceSwap")
+    assert same(load_baseline(tiny, 0, "left_out/FaceSwap"), elsewhere)
+    tuned = train_variant(
+        tiny, control(tiny.whitening), "batch_norm", 0, crops, "left_out/FaceSwap"
+    )
+    assert weights_path("batch_norm", 0, "left_out/FaceSwap").exists()
+    assert not weights_path("batch_norm", 0).exists()
+    assert weights_path(BASELINE, 0).read_bytes() == before
+    assert {"minutes", "core_seconds", "peak_memory_gb"} == set(tuned.cost)
+
+
+def test_transfer_takes_the_models_as_they_are(tiny, crops):
+    chosen = tiny.model_copy(update={"train": tiny.train.model_copy(update={"seeds": [0]})})
+    with pytest.raises(ValueError, match=r"crops of 64 pixels, .* trained on 128"):
+        transfer_table(chosen, crops)
+    small = chosen.preprocess.model_copy(update={"crop_size": 64})
+    chosen = chosen.model_copy(update={"preprocess": small})
+    train_baseline(chosen, 0, crops)
+    for name, settings in (
+        ("batch_norm", control(chosen.whitening)),
+        ("whitened", chosen.whitening),
+    ):
+        train_variant(chosen, settings, name, 0, crops)
+    found = transfer_table(chosen, crops).set_index(["model", "family"])
+    predictions, threshold = evaluate(
+        load_variant(chosen, chosen.whitening, "whitened", 0), chosen, crops.select(quality="c23")
+    )
+    expected = detection_table(predictions, threshold)
+    expected = expected[expected["level"] == "frame"].set_index("family")["auc"]
+    for family, auc in expected.items():
+        assert found.loc[("whitened", family), "auc"] == pytest.approx(auc)
+
+
+def test_cost_is_that_of_the_work_inside():
+    with runtime.measured_cost() as cost:
+        assert not cost
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+    assert 0.05 <= cost["core_seconds"] < 5 and cost["minutes"] > 0.05 / 60 * 0.9
+    assert 0.01 < cost["peak_memory_gb"] < 100
 
 
 def test_evaluation_is_of_test_people_at_every_quality(tiny, crops):
