@@ -154,9 +154,13 @@ def left_out_table(
 
 
 def sentence(answer: dict) -> str:
-    """One row of `contrasts` in words: the question, the number, its interval, how sure that is."""
+    """One row of `contrasts` in words: the question, the number, its interval, how sure that is.
+
+    Told from 0 is what the interval leaves out *and* the corrected test finds at 5 %.
+    """
     low, high = answer["difference_low"], answer["difference_high"]
-    verdict = "not told from 0" if low <= 0 <= high else ("lower" if high < 0 else "higher")
+    unsure = low <= 0 <= high or not answer["p_holm"] < 0.05
+    verdict = "not told from 0" if unsure else ("lower" if high < 0 else "higher")
     return (
         f"{answer['question']} {answer['variant']} less {answer['reference']}: "
         f"{answer['difference']:+.3f} AUC ({low:+.3f} to {high:+.3f}), {verdict}; "

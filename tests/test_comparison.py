@@ -126,12 +126,18 @@ def test_varied_finds_what_differs_in_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(-0.02, 0.01, "not told from 0"), (-0.02, -0.01, "lower"), (0.001, 0.01, "higher")],
+    ("low", "high", "p_holm", "verdict"),
+    [
+        (-0.02, 0.01, 0.01, "not told from 0"),
+        (-0.02, -0.01, 0.04, "lower"),
+        (0.001, 0.01, 0.04, "higher"),
+        (0.001, 0.01, 0.5, "not told from 0"),
+        (0.001, 0.01, np.nan, "not told from 0"),
+    ],
 )
-def test_sentence_says_what_the_interval_says(low, high, verdict):
+def test_sentence_needs_interval_and_test(low, high, p_holm, verdict):
     row = {"question": "Q?", "variant": "a", "reference": "b", "difference": low / 2 + high / 2}
-    row |= {"difference_low": low, "difference_high": high, "p_value": 0.2, "p_holm": 0.4}
+    row |= {"difference_low": low, "difference_high": high, "p_value": 0.2, "p_holm": p_holm}
     found = comparison.sentence(row | {"num_seeds": 3, "detectable": 0.01})
     assert found.startswith("Q? a less b: ") and f"), {verdict};" in found
 
