@@ -21,6 +21,9 @@ from fwstudy.metrics import mean_interval
 from fwstudy.params import Whitening
 
 TEXT = {"group": str, "identity": str, "clip": str}
+DIFFERENCE = ["auc", "auc_low", "auc_high", "difference", "difference_low", "difference_high",
+    "difference_least", "difference_most", "p_value", "detectable",
+    "num_seeds", "num_images", "num_identities"]  # fmt: skip
 
 
 def read_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
@@ -118,7 +121,8 @@ def contrasts(
         except ValueError as error:
             raise ValueError(f"{name} and {reference}: {error}") from error
         rows.append({"question": question, "variant": name, "reference": reference, **found})
-    found = pd.DataFrame(rows).replace(-0.0, 0.0)
+    columns = ["question", "variant", "reference", *DIFFERENCE]
+    found = pd.DataFrame(rows, columns=columns).replace(-0.0, 0.0)
     return found.assign(p_holm=holm(found["p_value"].to_numpy()))
 
 

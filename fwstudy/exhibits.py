@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional
 
 from fwstudy.concepts import CONCEPT_SETS
 from fwstudy.crops import CropSet
+from fwstudy.evidence import capture, resize
 from fwstudy.faces.clips import ORIGINAL
 from fwstudy.figures import overlay
+from fwstudy.localisation import relevance_mass
 from fwstudy.solvers import as_rows, covariance
 from fwstudy.subject import (
     ALL,
@@ -17,7 +20,10 @@ from fwstudy.subject import (
     WHITENED,
     Subject,
     concept_activations,
+    evenly,
     maps_of,
+    tensor_of,
+    truth_of,
 )
 from fwstudy.variants import pooled_activations
 from fwstudy.whitening import FeatureWhitening, whiteness
@@ -104,3 +110,25 @@ def panel_rows(subject: Subject) -> list[dict]:
         }
         for number, entry in enumerate(chosen.to_dict("records"))
     ]
+
+
+@torch.no_grad()
+def resolution_bound(subject: Subject, kind: str) -> tuple[float, int]:
+    """Relevance mass of maps that know the truth, but are as coarse as those of the layer.
+
+    Every cell holds the share of its pixels that the forgery changed; cells are blown up to the image as
+    all maps are. What a real map misses of this is its fault; the rest is the resolution's.
+
+    Args:
+        kind: "whole" or "part", as in the manifest.
+
+    Returns:
+        mean over the explained test images, and the number of cells a side.
+    """
+    crops = subject.faces("test", subject.num_images, kind=kind, label=1)
+    detector, changed = subject.whitened, truth_of(crops)[0]
+    first = tensor_of(evenly(crops, 1), detector)
+    cells = capture(detector.model, detector.layer, first)[0].shape[-1]
+    coarse = functional.adaptive_avg_pool2d(torch.from_numpy(changed).float(), cells)
+    found = relevance_mass(resize(coarse, changed.shape[-1]), changed)
+    return float(np.nanmean(found)), cells

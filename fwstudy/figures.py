@@ -152,18 +152,12 @@ def correlations(matrices: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def heat_table(
-    table: pd.DataFrame, label: str, center: float | None = 0, digits: int = 2
-) -> Figure:
-    """A table of numbers as a heat map with the numbers written in; an empty one says so."""
+def heat_table(table: pd.DataFrame, label: str, center: float | None = 0) -> Figure:
+    """A table of numbers as a heat map with the numbers written in."""
     figure, axes = new_figure(1.6 + 0.75 * table.shape[1], 1.2 + 0.45 * table.shape[0])
-    if table.empty:
-        axes[0, 0].text(0.5, 0.5, "none was run", ha="center")
-        axes[0, 0].set_axis_off()
-        return figure
     sns.heatmap(
         table, center=center, cmap=DIVERGING if center is not None else SEQUENTIAL,
-        annot=table.size <= 64, fmt=f".{digits}f", ax=axes[0, 0], cbar_kws={"label": label},
+        annot=table.size <= 64, fmt=".2f", ax=axes[0, 0], cbar_kws={"label": label},
     )  # fmt: skip
     axes[0, 0].tick_params(axis="x", rotation=35)
     return figure

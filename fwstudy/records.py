@@ -135,5 +135,6 @@ def variant_records(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.Da
         )
         values, images = explanation_metrics(subject)
         records.append({"variant": name, "seed": seed, **settings.model_dump()} | values)
-        tables.append(images.assign(variant=name, seed=seed))
+        if len(images):  # an empty table has no types, and would take them from the others
+            tables.append(images.assign(variant=name, seed=seed))
     return pd.DataFrame(records), pd.concat(tables, ignore_index=True)

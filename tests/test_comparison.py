@@ -52,6 +52,8 @@ def test_contrasts_ask_only_of_models_that_were_run():
     found = comparison.contrasts(questions, both, "c23")
     assert found["question"].tolist() == ["is it good?"] and found.loc[0, "difference"] > 0.3
     assert found.loc[0, "p_holm"] == found.loc[0, "p_value"]
+    none = comparison.contrasts({"is it new?": ("new", "good")}, both, "c23")
+    assert none.empty and list(none) == list(found)
 
 
 def test_image_difference_is_paired():

@@ -11,6 +11,7 @@ from torch import nn
 
 from fwstudy import concepts, constraint, evidence, exhibits, measures, records, subject, variants
 from fwstudy.alignment import random_rotation
+from fwstudy.comparison import image_difference
 from fwstudy.concepts import CONCEPT_SETS
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.faces.clips import FORGED_PARTS, PARTS
@@ -326,6 +327,25 @@ def test_metrics_of_a_variant(pair, settings):
     assert 0 <= values["best_purity"] <= 1
 
 
+def test_records_of_all_variants(pair, crops, monkeypatch):
+    """Variants without named axes come first; what is told image by image can be compared still."""
+    found = {"batch": pair.batch_norm, "whitening": pair.whitened}
+    monkeypatch.setattr(records, "load_variant", lambda p, settings, *which: found[settings.norm])
+    params = load_params(ROOT / "params.yaml")
+    changes = {
+        "train": {"seeds": [0]},
+        "ablations": {"run": ["whitening_only", "random_rotation"], "seeds": [0]},
+        "interpretability": {"num_images": 4},
+    }
+    sections = {key: getattr(params, key).model_copy(update=new) for key, new in changes.items()}
+    table, images = records.variant_records(params.model_copy(update=sections), crops)
+    assert table["variant"].tolist() == [
+        "batch_norm", "whitened", "whitening_only", "random_rotation"
+    ]  # fmt: skip
+    assert set(images["variant"]) == {"whitened", "random_rotation"}
+    assert image_difference(images, "part_top1", "whitened", "random_rotation")["value"] == 0
+
+
 def test_trust_tables(pair):
     tables = measures.trust_tables(pair)
     assert set(tables) == {"calibration", "reliability", "slices", "gaps", "leakage"}
@@ -339,6 +359,8 @@ def test_exhibits(pair):
     rows = exhibits.panel_rows(pair)
     assert [row["label"] for row in rows][-2:] == ["left eye", "mouth"]
     assert all(row["named axes"].shape == (64, 64, 3) for row in rows)
+    bounds = {kind: exhibits.resolution_bound(pair, kind) for kind in ("whole", "part")}
+    assert bounds["whole"][1] == 2 and bounds["part"][0] < bounds["whole"][0] < 1
 
 
 def test_random_map_depends_on_the_seed(pair):
