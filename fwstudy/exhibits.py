@@ -80,7 +80,10 @@ def average_activations(subject: Subject) -> pd.DataFrame:
 
 
 def panel_rows(subject: Subject) -> list[dict]:
-    """What `fwstudy.figures.evidence_panel` shows: a face of each family, and two with one part forged."""
+    """What `fwstudy.figures.evidence_panel` shows: a face of each family, and two with one part forged.
+
+    The whitened model's maps, like its evidence, are told relative to those of a typical original.
+    """
     kinds = [("whole", None), *[("part", name) for name in ("left_eye", "mouth")]]
     tables = []
     for kind, part in kinds:
@@ -90,9 +93,11 @@ def panel_rows(subject: Subject) -> list[dict]:
     places = [(2 * i + 1) * len(table) // (2 * len(tables)) for i, table in enumerate(tables)]
     chosen = pd.concat([t.iloc[[place]] for t, place in zip(tables, places, strict=True)])
     crops = CropSet(chosen, subject.crops.images, subject.crops.changed, subject.crops.parts)
+    originals = subject.faces("validation", kind="whole", variant=ORIGINAL)
     shown = {
         "Grad-CAM, BatchNorm": maps_of(subject, (BATCH_NORM, "Grad-CAM"), crops),
-        ALL: maps_of(subject, (WHITENED, ALL), crops),
+        ALL: maps_of(subject, (WHITENED, ALL), crops)
+        - maps_of(subject, (WHITENED, ALL), originals).mean(axis=0),
         NAMED: maps_of(subject, (WHITENED, NAMED), crops),
     }
     limits = {name: np.quantile(np.abs(values), 0.99) for name, values in shown.items()}
