@@ -86,7 +86,7 @@ class Trained:
         data: what it was trained on, e.g. "rendered faces".
         seed: of its training.
         typical: (k,) mean evidence of the named axes on originals; evidence is told relative to it.
-        typical_maps: (k, S, S) the same of the maps.
+        typical_maps: (k + 1, S, S) the same of the maps, the last of all unnamed axes.
     """
 
     model: nn.Module
@@ -113,7 +113,7 @@ class Explanation:
         evidence: (N, k) float32, of each named axis, signed: beyond that of a typical original.
         rest: (N,) float32, of the unnamed axes, the bias and the typical evidence.
         maps: (N, k, S, S) float32, what each position adds to the evidence of each named axis.
-        rest_maps: (N, S, S) float32, the same of all unnamed axes.
+        rest_maps: (N, S, S) float32, the same of all unnamed axes; both beyond those of typical originals.
         unlikeness: (N,) float64, distance from the training data; above 1 is beyond 99 % of unseen
             faces of the same kind.
     """
@@ -227,7 +227,7 @@ def explain_crops(trained: Trained, crops: np.ndarray) -> Explanation:
     rows = pd.DataFrame({"row": np.arange(len(crops))})
     parts = decompose(model, layer, CropSet(rows, crops, changed=None, parts=None))
     named = parts.evidence[:, :num_named] - np.float32(trained.typical)
-    maps = axis_maps(model, layer, crops, num_named)
+    maps = axis_maps(model, layer, crops, num_named) - np.float32(trained.typical_maps)
     distances = trained.reference.distance(pooled_features(model, layer, crops))
     return Explanation(
         names=trained.names,
@@ -235,7 +235,7 @@ def explain_crops(trained: Trained, crops: np.ndarray) -> Explanation:
         probability=trained.calibration.probability(parts.logits),
         evidence=named,
         rest=parts.bias + parts.evidence.sum(axis=1) - named.sum(axis=1),
-        maps=maps[:, :num_named] - np.float32(trained.typical_maps),
+        maps=maps[:, :num_named],
         rest_maps=maps[:, num_named],
         unlikeness=distances / trained.reference.limit,
     )
@@ -424,7 +424,7 @@ def make_trained(
         typical=parts.evidence[labels == 0, : len(names)].mean(axis=0),
         typical_maps=axis_maps(model, layer, crops.images[held_out[labels == 0]], len(names)).mean(
             axis=0
-        )[: len(names)],
+        ),
         reference=reference_statistics(model, layer, crops.images[rows], crops.images[held_out]),
         **about,
     )
