@@ -22,6 +22,7 @@ from fwstudy.subject import (
     concept_activations,
     evenly,
     maps_of,
+    named_maps,
     tensor_of,
     truth_of,
 )
@@ -137,3 +138,43 @@ def resolution_bound(subject: Subject, kind: str) -> tuple[float, int]:
     coarse = functional.adaptive_avg_pool2d(torch.from_numpy(changed).float(), cells)
     found = relevance_mass(resize(coarse, changed.shape[-1]), changed)
     return float(np.nanmean(found)), cells
+
+
+def sharper_maps(subject: Subject) -> pd.DataFrame:
+    """Relevance mass of the named axes' map and of two that might be sharper, beside Grad-CAM's.
+
+    Of the strongest named axis alone; and averaged over shifts of the image by a quarter of a cell, each
+    shifted back, because cells of another grid cut another outline.
+
+    Returns:
+        a row a map, a column each kind of forgery (whole, part); explained test images, means.
+    """
+    originals = subject.faces("validation", kind="whole", variant=ORIGINAL)
+    columns = {}
+    for kind in ("whole", "part"):
+        crops = subject.faces("test", subject.num_images, kind=kind, label=1)
+        images, changed = tensor_of(crops, subject.whitened), truth_of(crops)[0]
+        typical = named_maps(subject, originals).mean(axis=0)
+        strongest = subject.named_evidence(crops).argmax(axis=1)
+        single = (named_maps(subject, crops) - typical)[np.arange(len(crops)), strongest]
+        step = images.shape[-1] // (4 * resolution_bound(subject, kind)[1])
+        detector, explain = subject.methods[WHITENED, NAMED]
+        moved = [
+            np.roll(
+                explain(
+                    detector.model, detector.layer, images.roll((y, x), dims=(2, 3))
+                ),
+                (-y, -x),
+                axis=(1, 2),
+            )
+            for y in (-step, 0, step)
+            for x in (-step, 0, step)
+        ]  # fmt: skip
+        maps = {
+            "Grad-CAM, BatchNorm": maps_of(subject, (BATCH_NORM, "Grad-CAM"), crops),
+            "named axes": maps_of(subject, (WHITENED, NAMED), crops),
+            "the strongest named axis": single,
+            "named axes, averaged over shifts": np.mean(moved, axis=0),
+        }
+        columns[kind] = {n: np.nanmean(relevance_mass(m, changed)) for n, m in maps.items()}
+    return pd.DataFrame(columns)

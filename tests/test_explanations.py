@@ -15,6 +15,7 @@ from fwstudy.comparison import image_difference
 from fwstudy.concepts import CONCEPT_SETS
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.faces.clips import FORGED_PARTS, PARTS
+from fwstudy.localisation import relevance_mass
 from fwstudy.models import create_model, find_classifier
 from fwstudy.params import load_params
 from fwstudy.published import PublishedWhitening
@@ -360,6 +361,20 @@ def test_exhibits(pair):
     assert [row["label"] for row in rows][-2:] == ["left eye", "mouth"]
     assert all(row["named axes"].shape == (64, 64, 3) for row in rows)
     bounds = {kind: exhibits.resolution_bound(pair, kind) for kind in ("whole", "part")}
+    sharper = exhibits.sharper_maps(pair)
+    assert sharper.loc["named axes", "part"] == pytest.approx(
+        np.nanmean(
+            relevance_mass(
+                subject.maps_of(
+                    pair,
+                    ("whitened", "named axes"),
+                    pair.faces("test", pair.num_images, kind="part"),
+                ),
+                subject.truth_of(pair.faces("test", pair.num_images, kind="part"))[0],
+            )
+        )
+    )
+    assert sharper.shape == (4, 2) and sharper.to_numpy().min() > 0
     assert bounds["whole"][1] == 2 and bounds["part"][0] < bounds["whole"][0] < 1
 
 
