@@ -1,5 +1,6 @@
 """The crop set: face crops with their truth, one row of the manifest each."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,19 +10,39 @@ import torch
 
 from fwstudy.faces.clips import ORIGINAL
 
+ARRAYS = ("images", "changed", "parts")
+SHARD = 512  # crops in one file of a sharded array
 FRAME_KEYS = ["clip", "frame", "quality"]
+
+
+def open_array(folder: Path, name: str):
+    """An array of a crop set, on disk until rows of it are asked for.
+
+    Raises:
+        FileNotFoundError: it is neither there as ``.npy`` nor as ``.zarr``; the message names it.
+    """
+    path = folder / f"{name}.npy"
+    if path.is_file():
+        return np.load(path, mmap_mode="r")
+    if not path.with_suffix(".zarr").is_dir():
+        raise FileNotFoundError(f"{path}: no such file; run the stage `preprocess`")
+    import zarr  # slow to import, and seldom needed
+
+    return zarr.open_array(path.with_suffix(".zarr"), mode="r")
 
 
 @dataclass(frozen=True)
 class CropSet:
-    """Face crops in memory-mapped arrays and a table that says what each row is.
+    """Face crops in arrays on disk and a table that says what each row is.
 
     Args:
         manifest: one row a crop. ``clip, frame, quality`` name the frame; ``kind`` is ``whole`` or
             ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
             forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
             ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
-            points to the pristine crop of the same frame.
+            points to the pristine crop of the same frame (missing where there is none). Of films also
+            ``film`` and ``film_frame``, where the crop was cut out, and ``truth``, how its changed
+            pixels are known (`fwstudy.faces.clips.TRUTHS`).
         images: (N, S, S, 3) uint8, RGB.
         changed: (N, S, S) bool, pixels that the forgery changed, before the codec.
         parts: (N, S, S) uint8, indices into `fwstudy.faces.clips.PARTS`, of the original.
@@ -33,16 +54,6 @@ class CropSet:
     parts: np.ndarray
 
     @staticmethod
-    def write(folder: Path, manifest, images, changed, parts) -> "CropSet":
-        """Write the four files of a crop set to a folder, and open it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in (("images", images), ("changed", changed), ("parts", parts)):
-            np.save(folder / f"{name}.npy", array)
-        manifest.to_csv(folder / "manifest.csv", index=False)
-        return CropSet.open(folder)
-
-    @staticmethod
     def open(folder: Path) -> "CropSet":
         """Open a crop set; the arrays stay on disk until they are used.
 
@@ -51,16 +62,13 @@ class CropSet:
             ValueError: the manifest and an array differ in length (named).
         """
         folder = Path(folder)
-        names = {"identity": str, "source": str, "clip": str, "group": str}
+        names = dict.fromkeys(("identity", "source", "clip", "group", "film"), str)
         manifest = pd.read_csv(folder / "manifest.csv", dtype=names)
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in ("images", "changed", "parts")
-        }
+        arrays = {name: open_array(folder, name) for name in ARRAYS}
         for name, array in arrays.items():
-            if len(array) != len(manifest):
+            if array.shape[0] != len(manifest):
                 raise ValueError(
-                    f"{folder / name}.npy has {len(array)} rows, the manifest {len(manifest)}; "
+                    f"{folder / name} has {array.shape[0]} rows, the manifest {len(manifest)}; "
                     "run the stage `preprocess` again"
                 )
         manifest["row"] = np.arange(len(manifest))
@@ -79,6 +87,86 @@ class CropSet:
 
     def __len__(self) -> int:
         return len(self.manifest)
+
+
+class ArrayWriter:
+    """Writes a crop set whose arrays are mapped into memory: the fastest to read, uncompressed.
+
+    All crops are held in memory until `close`.
+    """
+
+    suffix = "npy"
+
+    def __init__(self, folder: Path):
+        self.folder, self.rows = Path(folder), []
+        self.arrays: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stale in [path for name in ARRAYS for path in self.folder.glob(f"{name}.*")]:
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+
+    def add(self, row: dict, *arrays: np.ndarray) -> None:
+        """One crop: its row of the manifest, image, changed pixels and parts."""
+        self.rows.append(row)
+        for name, array in zip(ARRAYS, arrays, strict=True):
+            self.arrays[name].append(array)
+
+    def close(self) -> CropSet:
+        """Write what is not yet on disk, and open the crop set.
+
+        Raises:
+            ValueError: no crop was added.
+        """
+        if not self.rows:
+            raise ValueError(f"{self.folder}: there is no crop to write")
+        self.flush()
+        pd.DataFrame(self.rows).to_csv(self.folder / "manifest.csv", index=False)
+        return CropSet.open(self.folder)
+
+    def flush(self) -> None:
+        """Write the arrays."""
+        for name, arrays in self.arrays.items():
+            np.save(self.folder / f"{name}.npy", np.stack(arrays))
+
+
+class ShardWriter(ArrayWriter):
+    """Writes a crop set as Zarr arrays: compressed without loss, in shards, one crop a chunk.
+
+    Memory does not grow with the number of crops.
+    """
+
+    suffix = "zarr"
+
+    def add(self, row: dict, *arrays: np.ndarray) -> None:
+        """See `ArrayWriter.add`."""
+        super().add(row, *arrays)
+        if len(self.arrays["images"]) == SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Append the crops in memory to the arrays on disk, and forget them."""
+        import zarr
+        from zarr.codecs import BloscCodec
+
+        for name, arrays in self.arrays.items():
+            if not arrays:
+                continue
+            block, path = np.stack(arrays), self.folder / f"{name}.zarr"
+            if path.exists():
+                zarr.open_array(path, mode="r+").append(block)
+            else:
+                zarr.create_array(
+                    path,
+                    shape=block.shape,
+                    dtype=block.dtype,
+                    chunks=(1, *block.shape[1:]),
+                    shards=(SHARD, *block.shape[1:]),
+                    compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+                )[:] = block
+            self.arrays[name] = []
+
+
+WRITERS = {writer.suffix: writer for writer in (ArrayWriter, ShardWriter)}
+"""Ways to store a crop set, as named in params.yaml."""
 
 
 def to_tensor(images: np.ndarray, device: torch.device | None = None) -> torch.Tensor:

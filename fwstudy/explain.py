@@ -20,15 +20,8 @@ from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS, layer_inputs
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.evidence import capture, decompose, resize
 from fwstudy.execute import execute
-from fwstudy.inputs import (
-    FaceCrop,
-    Footage,
-    InputError,
-    find_faces,
-    list_inputs,
-    read_frames,
-    smallest_face,
-)
+from fwstudy.faces.footage import Footage, InputError, read_frames
+from fwstudy.inputs import FaceCrop, find_faces, list_inputs, smallest_face
 from fwstudy.models import find_classifier
 from fwstudy.pages import notebook_body, write_page
 from fwstudy.params import Params, load_params

@@ -5,18 +5,19 @@ that names the file and the key, before anything runs.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from fwstudy.faces.clips import FAMILIES
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Quality = Literal["raw", "c23", "c40"]
+FILM_SOURCES = Literal[
+    "faceforensics", "celeb_df", "dfdc", "dfdc_preview", "deepfakebench", "folder"
+]
 
 
 class Section(BaseModel):
@@ -41,15 +42,27 @@ class Photos(Section):
     identity_pattern: str
 
 
+class Films(Section):
+    """A benchmark's films; ``qualities``: the study's, then others for the test split."""
+
+    root: str
+    methods: list[str]
+    qualities: Annotated[list[Quality], Field(min_length=1)]
+    frames_per_film: Count
+    crop_scale: Annotated[float, Field(ge=1)]
+
+
 class Faces(Section):
     """Stage ``faces``: where faces come from and how they are forged."""
 
-    source: Literal["rendered", "photos"]
+    source: Literal["rendered", "photos", FILM_SOURCES]
     seed: int
     size: Annotated[int, Field(ge=64, multiple_of=2)]
     num_workers: int
+    scheduler: str | None
     rendered: Rendered
     photos: Photos
+    films: Films
 
 
 class Split(Section):
@@ -70,6 +83,7 @@ class Preprocess(Section):
     split: Split
     seed: int
     num_workers: int
+    storage: Literal["npy", "zarr"]
 
 
 class Backbone(Section):
@@ -141,7 +155,7 @@ class Ablations(Section):
 class Generalisation(Section):
     """Stages ``left_out@family-seed`` and ``generalisation``: families and sources never trained on."""
 
-    families: list[Literal[FAMILIES]]
+    families: list[str]
     seeds: Annotated[list[int], Field(min_length=1)]
     other_crops: str | None
 
@@ -214,6 +228,14 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     total = params.preprocess.split.train + params.preprocess.split.validation
     if abs(total + params.preprocess.split.test - 1) > 1e-6:
         raise ValueError(f"{path}:\n  preprocess.split: train + validation + test must be 1")
+    films, preprocess = params.faces.films, params.preprocess
+    wanted = [preprocess.quality, *preprocess.further_test_qualities]
+    if params.faces.source in get_args(FILM_SOURCES) and wanted != films.qualities:
+        raise ValueError(
+            f"{path}:\n  faces.films.qualities: {films.qualities}; films are not compressed again, so "
+            "preprocess.quality must be the first and preprocess.further_test_qualities the rest "
+            f"(they are {wanted})"
+        )
     default = params.whitening
     if (default.norm, default.rotation, default.layer) != ("whitening", "aligned", "last"):
         raise ValueError(

@@ -3,55 +3,16 @@
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm
 
 from fwstudy.codec import compress
-from fwstudy.crops import CropSet
-from fwstudy.faces.clips import ORIGINAL, PART_PREFIX, load_clip, load_header
-
-
-def face_box(landmarks: np.ndarray, scale: float) -> np.ndarray:
-    """The square around a face: the landmarks' bounding box, enlarged, about its centre.
-
-    FaceForensics++ (Roessler et al. 2019) enlarges the detected box by 1.3.
-
-    Args:
-        landmarks: (K, 2), pixel coordinates (x, y).
-        scale: side of the square ÷ longer side of the bounding box.
-
-    Returns:
-        (4,) int: left, top, right, bottom; may reach outside the image.
-    """
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    center, side = (low + high) / 2, (high - low).max() * scale
-    corner = np.round(center - side / 2).astype(int)
-    return np.concatenate([corner, corner + max(2, round(side))])
-
-
-def crop(image: np.ndarray, box: np.ndarray, size: int, interpolation: int) -> np.ndarray:
-    """Cut a square box and resize it; what lies outside the image is mirrored.
-
-    Args:
-        image: (H, W) or (H, W, 3) uint8.
-        box: (4,) int as from `face_box`.
-        size: side of the result, pixels.
-        interpolation: an OpenCV flag, e.g. ``cv2.INTER_AREA``; ``cv2.INTER_NEAREST`` for labels.
-
-    Returns:
-        (size, size) or (size, size, 3) uint8.
-    """
-    left, top, right, bottom = box
-    height, width = image.shape[:2]
-    margin = max(0, -left, -top, right - width, bottom - height)
-    if margin:
-        image = cv2.copyMakeBorder(image, *[margin] * 4, cv2.BORDER_REFLECT_101)
-    cut = image[top + margin : bottom + margin, left + margin : right + margin]
-    return cv2.resize(cut, (size, size), interpolation=interpolation)
+from fwstudy.crops import WRITERS, CropSet
+from fwstudy.faces.boxes import crop, face_box
+from fwstudy.faces.clips import ORIGINAL, PART_PREFIX, Clip, family_of, load_clip, load_header
+from fwstudy.parallel import run
 
 
 def lending_groups(pairs: pd.DataFrame) -> dict[str, str]:
@@ -102,6 +63,94 @@ def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int
     return assigned
 
 
+def assign_splits(
+    headers: list[dict], shares: dict[str, float], seed: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Group and split of every identity: official splits as they are, the others drawn.
+
+    Where so many people lend each other faces that their groups cannot be split, people are drawn one
+    by one; forgeries that join two splits must then be left out (`joins_splits`).
+
+    Args:
+        headers: of the clips, see `fwstudy.faces.clips.load_header`.
+        shares, seed: see `split_identities`.
+
+    Returns:
+        identity to group, and identity to split.
+
+    Raises:
+        ValueError: official splits that share a person (named), or too few people.
+    """
+    films = [head.get("film") or {} for head in headers]
+    rows = [(head["identity"], source) for head in headers for source in head["sources"].values()]
+    known = [
+        (head["identity"], film["group"])
+        for head, film in zip(headers, films, strict=True)
+        if film.get("group")
+    ]
+    # A named group is one more lender, whom nobody else has.
+    rows += [(identity, f"group of {group}") for identity, group in known]
+    groups = lending_groups(pd.DataFrame(rows, columns=["identity", "source"]))
+    groups = {name: group for name, group in groups.items() if not name.startswith("group of ")}
+    official: dict[str, str] = {}
+    for head, film in zip(headers, films, strict=True):
+        split = film.get("split")
+        for person in {head["identity"], *head["sources"].values()} if split else ():
+            if official.setdefault(person, split) != split:
+                raise ValueError(
+                    f"{person} is in two official splits: {official[person]} and {split}"
+                )
+    drawn = {name: group for name, group in groups.items() if name not in official}
+    if not drawn:
+        return groups, official
+    left = {name: share for name, share in shares.items() if name not in official.values()}
+    try:
+        splits = split_identities(drawn, left, seed)
+    except ValueError:
+        if not any(films):
+            raise
+        splits = split_identities({name: name for name in drawn}, left, seed)
+    return groups, official | splits
+
+
+def joins_splits(row: dict, splits: dict[str, str]) -> bool:
+    """Whether a crop shows a person of one split with the face of a person of another."""
+    return splits[row["identity"]] != splits[row["source"]]
+
+
+def crop_film(clip: Clip, size: int) -> list[tuple]:
+    """The crops of a clip that was cut out of a film: as they are, or scaled."""
+    crops = []
+    for name, variant in clip.variants.items():
+        for number, image in enumerate(variant.frames):
+            row = {
+                "clip": clip.name,
+                "frame": number,
+                "quality": clip.film.quality,
+                "kind": "whole",
+                "variant": family_of(name),
+                "label": int(name != ORIGINAL),
+                "identity": clip.identity,
+                "source": variant.source,
+                "film": variant.film,
+                "film_frame": clip.film.numbers[number],
+                "truth": variant.truth,
+                **clip.attributes,
+            }
+            box = np.array([0, 0, *image.shape[1::-1]])
+            changed = variant.changed[number].astype(np.uint8) * 255
+            how = cv2.INTER_AREA if size <= len(image) else cv2.INTER_LINEAR
+            crops.append(
+                (
+                    row,
+                    crop(image, box, size, how),
+                    crop(changed, box, size, how) > 127,
+                    crop(clip.parts[number], box, size, cv2.INTER_NEAREST),
+                )
+            )
+    return crops
+
+
 def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     """All crops of one clip.
 
@@ -115,6 +164,8 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
         changed pixels (size, size) bool, part map (size, size) uint8.
     """
     clip, size, crops = load_clip(path), settings["crop_size"], []
+    if clip.film is not None:
+        return crop_film(clip, size) if clip.film.quality in qualities else []
     boxes = [face_box(points, settings["crop_scale"]) for points in clip.landmarks]
     parts = [
         crop(part, box, size, cv2.INTER_NEAREST)
@@ -156,7 +207,8 @@ def build_crops(
     seed: int,
     settings: dict,
     num_workers: int,
-) -> CropSet:
+    storage: str = "npy",
+) -> tuple[CropSet, int]:
     """Crop every clip and write one crop set.
 
     Args:
@@ -167,6 +219,10 @@ def build_crops(
         seed: of the split.
         settings: see `crop_clip`.
         num_workers: processes; -1 for one per core. Never changes a pixel.
+        storage: a key of `fwstudy.crops.WRITERS`.
+
+    Returns:
+        the crop set, and how many crops were left out because they join two splits.
 
     Raises:
         ValueError: no clips, or a clip that cannot be read (named).
@@ -174,19 +230,18 @@ def build_crops(
     if not paths:
         raise ValueError("there are no clips to crop: the stage `faces` wrote none")
     headers = [load_header(path) for path in paths]
-    pairs = [(head["identity"], source) for head in headers for source in head["sources"].values()]
-    groups = lending_groups(pd.DataFrame(pairs, columns=["identity", "source"]))
-    splits = split_identities(groups, shares, seed)
-    jobs = (
-        joblib.delayed(crop_clip)(
-            path, qualities if splits[head["identity"]] == "test" else qualities[:1], settings
-        )
+    groups, splits = assign_splits(headers, shares, seed)
+    jobs = [
+        (path, qualities if splits[head["identity"]] == "test" else qualities[:1], settings)
         for path, head in zip(paths, headers, strict=True)
-    )
-    found = joblib.Parallel(n_jobs=num_workers, return_as="generator")(jobs)
-    crops = [row for rows in tqdm(found, total=len(paths), desc="clips") for row in rows]
-    manifest = pd.DataFrame([row for row, *_ in crops])
-    manifest["group"] = manifest["identity"].map(groups)
-    manifest["split"] = manifest["identity"].map(splits)
-    arrays = [np.stack(arrays) for arrays in list(zip(*crops, strict=True))[1:]]
-    return CropSet.write(folder, manifest, *arrays)
+    ]
+    writer = WRITERS[storage](folder)
+    left_out = 0
+    for crops in run(crop_clip, jobs, num_workers, "clips", "clip"):
+        for row, *arrays in crops:
+            if joins_splits(row, splits):
+                left_out += 1
+                continue
+            person = row["identity"]
+            writer.add(row | {"group": groups[person], "split": splits[person]}, *arrays)
+    return writer.close(), left_out

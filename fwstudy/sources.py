@@ -1,11 +1,17 @@
 """Where faces come from: every source writes the same clip files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from fwstudy.faces import layouts
+from fwstudy.faces.deepfakebench import deepfakebench
+from fwstudy.faces.films import film_dataset
 from fwstudy.faces.head import ASSETS
+from fwstudy.faces.layouts import Reader
 from fwstudy.faces.photos import photo_dataset
 from fwstudy.faces.rendered import render_dataset
+from fwstudy.parallel import workers
 from fwstudy.params import Faces
 from fwstudy.runtime import partial_folder, project_root
 
@@ -36,9 +42,39 @@ def photo_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
     )
 
 
+def film_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Path], Report]:
+    """A benchmark's films; the report lists what is missing, unreadable, short or without a face."""
+    films = settings.films
+    root = (project_root() / Path(films.root).expanduser()).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"faces.films.root: {root}: no such folder")
+    takes, report = reader(root, films.methods, films.qualities)
+    with workers(settings.scheduler):
+        paths, rows = film_dataset(
+            takes,
+            root,
+            folder,
+            settings.size,
+            films.frames_per_film,
+            films.crop_scale,
+            films.qualities[0],
+            settings.num_workers,
+        )
+    return paths, report + rows
+
+
+READERS: dict[str, Reader] = {
+    "faceforensics": layouts.faceforensics,
+    "celeb_df": layouts.celeb_df,
+    "dfdc": layouts.dfdc,
+    "dfdc_preview": layouts.dfdc_preview,
+    "deepfakebench": deepfakebench,
+    "folder": layouts.folder,
+}
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
     "rendered": rendered_faces,
     "photos": photo_faces,
+    **{name: partial(film_faces, reader) for name, reader in READERS.items()},
 }
 
 
@@ -48,7 +84,8 @@ INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
         path for path in (project_root() / settings.photos.root).rglob("*") if path.is_file()
     ],
 }
-"""Files that the clips depend on, to resume unfinished work on these alone."""
+"""Files that the clips depend on, to resume unfinished work on these alone. Not of films: each of their
+clips remembers its own, so that one more film does not undo the others."""
 
 
 def build_faces(settings: Faces) -> tuple[list[Path], Report]:
@@ -60,8 +97,9 @@ def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     Returns:
         the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
     """
-    inputs = INPUTS[settings.source](settings)
-    unfinished = partial_folder("faces", settings.model_dump(exclude={"num_workers"}), inputs)
+    inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
+    what = settings.model_dump(exclude={"num_workers", "scheduler"})
+    unfinished = partial_folder("faces", what, inputs)
     paths, report = SOURCES[settings.source](settings, unfinished)
     folder = project_root() / "data" / "faces"
     folder.mkdir(parents=True, exist_ok=True)

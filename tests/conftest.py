@@ -12,9 +12,11 @@ from fwstudy.faces.clips import (
     PARTS,
     Clip,
     Variant,
+    load_clip,
     pristine,
     save_clip,
 )
+from fwstudy.faces.rendered import render_dataset
 from fwstudy.preprocess import build_crops
 
 SIZE = 80
@@ -60,7 +62,7 @@ def clip_paths(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crops(clip_paths, tmp_path_factory):
-    return build_crops(
+    built, left_out = build_crops(
         clip_paths,
         tmp_path_factory.mktemp("crops"),
         ["c23", "c40"],
@@ -69,3 +71,12 @@ def crops(clip_paths, tmp_path_factory):
         settings={"crop_scale": 1.3, "crop_size": 64},
         num_workers=1,
     )
+    assert left_out == 0
+    return built
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory):
+    """Clips of six rendered people, two by two lending each other faces, whom a detector finds."""
+    folder = tmp_path_factory.mktemp("people")
+    return [load_clip(path) for path in render_dataset(folder, 6, 1, 3, 112, 7, 1)]

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fwstudy.inputs import InputError, find_face, find_faces, list_inputs, read_frames, spread
+from fwstudy.faces.footage import InputError, read_frames, spread
+from fwstudy.inputs import find_face, find_faces, list_inputs
 
 SIZE, SCALE = 64, 1.3
 ORIENTATIONS = {  # EXIF: how a photograph was turned before it was stored

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fwstudy import preprocess
-from fwstudy.crops import CropSet, to_tensor
+from fwstudy.crops import ARRAYS, WRITERS, CropSet, to_tensor
 from fwstudy.faces.clips import load_clip, load_header, save_clip
 
 from .conftest import NUM_PEOPLE, make_clip
@@ -147,7 +148,7 @@ def test_select(crops):
 def test_workers_do_not_change_a_pixel(clip_paths, crops, tmp_path):
     settings = {"crop_scale": 1.3, "crop_size": 64}
     shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
-    again = preprocess.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
+    again, _ = preprocess.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
     np.testing.assert_array_equal(again.images, crops.images)
     pd.testing.assert_frame_equal(again.manifest, crops.manifest)
 
@@ -157,13 +158,37 @@ def test_no_clips(tmp_path):
         preprocess.build_crops([], tmp_path, ["c23"], SHARES, 0, {}, 1)
 
 
-def test_missing_and_mismatched_files_are_named(crops, tmp_path):
-    arrays = crops.images[:3], crops.changed[:3], crops.parts[:2]
-    with pytest.raises(ValueError, match="parts.npy has 2 rows, the manifest 3"):
-        CropSet.write(tmp_path, crops.manifest[:3], *arrays)
-    (tmp_path / "images.npy").unlink()
-    with pytest.raises(FileNotFoundError, match="images.npy"):
+@pytest.mark.parametrize("storage", WRITERS)
+def test_missing_and_mismatched_files_are_named(clip_paths, tmp_path, storage):
+    settings = {"crop_scale": 1.3, "crop_size": 32}
+    shares = {"train": 0.5, "test": 0.5}
+    preprocess.build_crops(clip_paths[:4], tmp_path, ["raw"], shares, 0, settings, 1, storage)
+    manifest = pd.read_csv(tmp_path / "manifest.csv", dtype=str)
+    manifest[:3].to_csv(tmp_path / "manifest.csv", index=False)
+    with pytest.raises(ValueError, match=rf"images has {len(manifest)} rows, the manifest 3"):
         CropSet.open(tmp_path)
+    for path in tmp_path.glob("images.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"images\.npy: no such file; run the stage"):
+        CropSet.open(tmp_path)
+
+
+def test_both_ways_to_store_hold_the_same(clip_paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("fwstudy.crops.SHARD", 7)  # many shards, the last one not full
+    settings = {"crop_scale": 1.3, "crop_size": 32}
+    arguments = ["raw", "c40"], {"train": 0.5, "test": 0.5}, 0, settings, 1
+    plain, sharded = (
+        preprocess.build_crops(clip_paths[:4], tmp_path, *arguments, storage)[0]
+        for storage in ("npy", "zarr")
+    )
+    assert not list(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.zarr"))) == 3
+    pd.testing.assert_frame_equal(plain.manifest, sharded.manifest)
+    rows = np.random.default_rng(0).permutation(len(plain))[:20]
+    for name in ARRAYS:
+        one, other = getattr(plain, name), getattr(sharded, name)
+        assert one.dtype == other.dtype and one.shape == other.shape
+        np.testing.assert_array_equal(one[rows], other[rows])
+        np.testing.assert_array_equal(one[int(rows[0])], other[int(rows[0])])
 
 
 def test_to_tensor_range():

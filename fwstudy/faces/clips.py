@@ -9,7 +9,7 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 ORIGINAL = "original"
 FAMILIES = ("FaceSwap", "Face2Face", "Deepfakes", "NeuralTextures")
 PART_PREFIX = "part:"
+FILM_MARK = "~"
 PARTS = (
     "background",
     "skin",
@@ -30,6 +31,13 @@ PARTS = (
     "clothes",
 )
 """Values of a part map, by index. Left and right are the *subject's*."""
+TRUTHS = {
+    "exact": "every pixel that the forgery changed, known because it was made here",
+    "given": "the mask that comes with the data set",
+    "difference": "no mask: where forged and original frame differ by more than the codec explains",
+    "face": "no mask and no original: the whole face is taken to be forged",
+}
+"""How the changed pixels of a forgery are known."""
 FORGED_PARTS = {
     "left_eye": ("left_eye", "left_brow"),
     "right_eye": ("right_eye", "right_brow"),
@@ -73,12 +81,37 @@ class Variant:
         changed: (F, H, W) bool, the pixels that differ from the original: exact, before any codec.
         region: (F, H, W) uint8, the blending weight of the forgery, 0 (outside) to 255.
         source: identity that lent the forged face; the clip's own identity where none did.
+        film: name of the film that the frames were taken from; empty where they were made here.
+        truth: how the changed pixels are known, see `TRUTHS`.
     """
 
     frames: np.ndarray
     changed: np.ndarray
     region: np.ndarray
     source: str
+    film: str = ""
+    truth: str = "exact"
+
+
+@dataclass(frozen=True)
+class FilmOrigin:
+    """Where a clip was cut out of a film: faces, already compressed, already cropped.
+
+    Args:
+        quality: H.264 quality of the film, as in `fwstudy.codec.QUALITIES`.
+        numbers: of the frames in the film, counted from 0.
+        split: the official one, or None.
+        group: people known to be mixed with each other, or None.
+        remarks: what there is to report of the films (dicts with ``file``, ``reason``, ``left_out``).
+        fingerprint: name, size in bytes and time of change of each file that was read.
+    """
+
+    quality: str
+    numbers: list[int]
+    split: str | None
+    group: str | None
+    remarks: list[dict]
+    fingerprint: list
 
 
 @dataclass(frozen=True)
@@ -90,8 +123,10 @@ class Clip:
         identity: the person seen; forged variants keep the identity of the original.
         landmarks: (F, 68, 2) float32, as in `Portrait`, of the original.
         parts: (F, H, W) uint8, indices into `PARTS`, of the original.
-        variants: `ORIGINAL`, then `FAMILIES` and ``part:<name>`` for forged parts, as far as made.
+        variants: `ORIGINAL` (if there is one), then the forgeries: their family and, where several of
+            one family were made of one original, ``~`` and the film; ``part:<name>`` for forged parts.
         attributes: what is known of the person (JSON values), e.g. age in years, sex, skin tone.
+        film: of a clip that was cut out of a film; None if it was made here.
     """
 
     name: str
@@ -100,21 +135,27 @@ class Clip:
     parts: np.ndarray
     variants: dict[str, Variant]
     attributes: dict = field(default_factory=dict)
+    film: FilmOrigin | None = None
 
 
-def pristine(frames: np.ndarray, identity: str) -> Variant:
+def pristine(frames: np.ndarray, identity: str, film: str = "") -> Variant:
     """The variant in which nothing was forged."""
     empty = np.zeros(frames.shape[:3], np.uint8)
-    return Variant(frames, empty.astype(bool), empty, identity)
+    return Variant(frames, empty.astype(bool), empty, identity, film)
+
+
+def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
+    """Where a clip lies; one film may be there at several qualities."""
+    return Path(folder) / (f"{name}.npz" if quality is None else f"{name}@{quality}.npz")
 
 
 def save_clip(folder: Path, clip: Clip) -> Path:
-    """Write ``<folder>/<clip.name>.npz`` in one step: an interrupted run leaves no half file."""
-    original = clip.variants[ORIGINAL].frames
+    """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file."""
+    original = clip.variants[ORIGINAL].frames if ORIGINAL in clip.variants else None
     arrays = {"landmarks": clip.landmarks.astype(np.float32), "parts": clip.parts}
     for name, variant in clip.variants.items():
         frames = variant.frames
-        if name != ORIGINAL:
+        if name != ORIGINAL and original is not None:
             frames = frames - original[: len(frames)]  # uint8 arithmetic: modulo 256
         arrays[f"{name}/frames"] = frames
         if name != ORIGINAL:
@@ -125,12 +166,21 @@ def save_clip(folder: Path, clip: Clip) -> Path:
         "attributes": clip.attributes,
         "sources": {name: variant.source for name, variant in clip.variants.items()},
     }
-    path = Path(folder) / f"{clip.name}.npz"
+    if clip.film is not None:
+        header["film"] = asdict(clip.film)
+        header["films"] = {name: variant.film for name, variant in clip.variants.items()}
+        header["truths"] = {name: variant.truth for name, variant in clip.variants.items()}
+    path = clip_file(folder, clip.name, clip.film.quality if clip.film else None)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
     os.replace(partial, path)
     return path
+
+
+def family_of(variant: str) -> str:
+    """The family, or the part, of a variant's name: without prefix and film."""
+    return variant.removeprefix(PART_PREFIX).partition(FILM_MARK)[0]
 
 
 def load_header(path: Path) -> dict:
@@ -166,17 +216,22 @@ def load_clip(path: Path) -> Clip:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-        original = arrays[f"{ORIGINAL}/frames"]
-        variants = {ORIGINAL: pristine(original, header["sources"][ORIGINAL])}
+        origin = FilmOrigin(**header["film"]) if "film" in header else None
+        films, truths = header.get("films", {}), header.get("truths", {})
+        original = arrays.get(f"{ORIGINAL}/frames")
+        variants = {}
         for name, source in header["sources"].items():
+            film = films.get(name, "")
             if name == ORIGINAL:
+                variants[name] = pristine(original, source, film)
                 continue
-            difference = arrays[f"{name}/frames"]
+            frames, region = arrays[f"{name}/frames"], arrays[f"{name}/region"]
+            # Compressed frames differ everywhere: there the region says what was changed.
+            changed = frames.any(axis=-1) if origin is None else region > 127
+            if original is not None:
+                frames = original[: len(frames)] + frames
             variants[name] = Variant(
-                frames=original[: len(difference)] + difference,
-                changed=difference.any(axis=-1),
-                region=arrays[f"{name}/region"],
-                source=source,
+                frames, changed, region, source, film, truths.get(name, "exact")
             )
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
         raise ValueError(
@@ -189,4 +244,5 @@ def load_clip(path: Path) -> Clip:
         parts=arrays["parts"],
         variants=variants,
         attributes=header["attributes"],
+        film=origin,
     )

@@ -1,0 +1,340 @@
+"""Readers of the official layouts: names, lists and JSON; most files here are empty."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fwstudy.faces import layouts
+from fwstudy.faces.deepfakebench import deepfakebench
+from fwstudy.faces.layouts import TEST, TRAIN, VALIDATION
+
+METHODS = ["Deepfakes", "FaceShifter"]
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def write(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def summary(takes) -> dict:
+    """Name to split, original's file, and the forgeries' family, file and lender."""
+    return {
+        take.name: (
+            take.split,
+            take.original and take.original.name,
+            [(f.family, f.path.name, f.source) for f in take.forgeries],
+        )
+        for take in takes
+    }
+
+
+def reasons(report) -> list[tuple]:
+    return [(row["file"], row["reason"], row["left_out"]) for row in report]
+
+
+def assert_nobody_is_in_two_splits(takes):
+    split_of = {}
+    for take in takes:
+        for person in {take.identity, *(forgery.source for forgery in take.forgeries)}:
+            assert split_of.setdefault(person, take.split) == take.split, person
+
+
+@pytest.fixture
+def faceforensics(tmp_path):
+    pairs = {"train": ("000", "003"), "val": ("001", "870"), "test": ("002", "054")}
+    for name, pair in pairs.items():
+        write(tmp_path / f"{name}.json", [list(pair)])
+        for one, other in (pair, pair[::-1]):
+            for quality in ("c23", "c40"):
+                touch(tmp_path, f"original_sequences/youtube/{quality}/videos/{one}.mp4")
+                for method in METHODS:
+                    place = f"manipulated_sequences/{method}"
+                    touch(tmp_path, f"{place}/{quality}/videos/{one}_{other}.mp4")
+            touch(tmp_path, f"manipulated_sequences/Deepfakes/masks/videos/{one}_{other}.mp4")
+    return tmp_path
+
+
+def test_faceforensics(faceforensics):
+    takes, report = layouts.faceforensics(faceforensics, METHODS, ["c23"])
+    assert report == []
+    assert summary(takes)["youtube-000"] == (
+        TRAIN,
+        "000.mp4",
+        [
+            ("Deepfakes", "000_003.mp4", "youtube-003"),
+            ("FaceShifter", "000_003.mp4", "youtube-003"),
+        ],
+    )
+    splits = {take.name.removeprefix("youtube-"): take.split for take in takes}
+    assert splits == {
+        "000": TRAIN, "003": TRAIN, "001": VALIDATION, "870": VALIDATION, "002": TEST, "054": TEST,
+    }  # fmt: skip
+    deepfake, shifted = takes[0].forgeries
+    assert deepfake.mask.relative_to(faceforensics).as_posix() == (
+        "manipulated_sequences/Deepfakes/masks/videos/000_003.mp4"
+    )
+    assert shifted.mask is None
+    assert {take.quality for take in takes} == {"c23"}
+    assert_nobody_is_in_two_splits(takes)
+
+
+def test_faceforensics_at_further_qualities_is_for_the_test_split_alone(faceforensics):
+    takes, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
+    assert [take.split for take in takes if take.quality == "c40"] == [TEST, TEST]
+    assert len([take for take in takes if take.quality == "c23"]) == 6
+    with pytest.raises(FileNotFoundError, match=r"youtube.raw: no such folder"):
+        layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
+    for folder in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
+        (faceforensics / folder / "c40").rename(faceforensics / folder / "c0")
+    takes, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
+    assert len(takes) == 6 and takes[0].quality == "raw"
+
+
+def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensics):
+    folder = faceforensics / "original_sequences/youtube/c23/videos"
+    (folder / "003.mp4").unlink()
+    touch(folder, "999.mp4", "notes.txt")
+    forged = faceforensics / "manipulated_sequences/Deepfakes/c23/videos"
+    (forged / "002_054.mp4").unlink()
+    touch(forged, "998_999.mp4")
+    takes, report = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23"])
+    assert "youtube-003" not in summary(takes) and summary(takes)["youtube-002"][2] == []
+    assert set(reasons(report)) == {
+        ("Deepfakes/998_999.mp4", "named in no split file", True),
+        ("Deepfakes/002", "a forgery of this video is missing at c23", True),
+        ("999.mp4", "named in no split file", True),
+        ("003", "original missing at c23; its forgeries are left out too", True),
+    }
+
+
+def test_faceforensics_needs_the_official_lists(faceforensics):
+    (faceforensics / "val.json").rename(faceforensics / "lost.json")
+    with pytest.raises(FileNotFoundError, match=r"val\.json: no such file.*dataset/splits"):
+        layouts.faceforensics(faceforensics, METHODS, ["c23"])
+    touch(faceforensics, "splits/val.json")
+    with pytest.raises(ValueError, match=r"splits.val\.json is not readable JSON"):
+        layouts.faceforensics(faceforensics, METHODS, ["c23"])
+    with pytest.raises(FileNotFoundError, match="manipulated_sequences.Nonsense: no such folder"):
+        (faceforensics / "lost.json").rename(faceforensics / "splits" / "val.json")
+        layouts.faceforensics(faceforensics, ["Nonsense"], ["c23"])
+
+
+def test_actors_are_test_films_paired_by_scene(tmp_path):
+    originals = "original_sequences/actors/c23/videos"
+    forged = "manipulated_sequences/DeepFakeDetection/c23/videos"
+    touch(tmp_path, f"{originals}/01__exit_phone_room.mp4", f"{originals}/02__walking.mp4")
+    touch(tmp_path, f"{forged}/01_02__exit_phone_room__YVGY8LOK.mp4")
+    touch(tmp_path, f"{forged}/01_02__kitchen__ABCDEFGH.mp4")
+    takes, report = layouts.faceforensics(tmp_path, ["DeepFakeDetection"], ["c23"])
+    assert summary(takes)["actor-01__exit_phone_room"] == (
+        TEST,
+        "01__exit_phone_room.mp4",
+        [("DeepFakeDetection", "01_02__exit_phone_room__YVGY8LOK.mp4", "actor-02")],
+    )
+    assert len(takes) == 3 and {take.identity for take in takes} == {"actor-01", "actor-02"}
+    assert reasons(report) == [("01_02__kitchen__ABCDEFGH.mp4", "its original is missing", False)]
+
+
+@pytest.fixture
+def celeb(tmp_path):
+    names = ["id0_0000", "id1_0000", "id2_0000", "id3_0000", "id3_0001"]
+    touch(tmp_path, *(f"Celeb-real/{name}.mp4" for name in names), "YouTube-real/00170.mp4")
+    fakes = ["id0_id1_0000", "id1_id0_0000", "id2_id3_0000", "id2_id0_0000", "id3_id2_0001"]
+    touch(tmp_path, *(f"Celeb-synthesis/{name}.mp4" for name in fakes))
+    lines = ["1 Celeb-real/id0_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4"]
+    lines += ["0 Celeb-synthesis/id1_id0_0000.mp4", "1 YouTube-real/00170.mp4"]
+    (tmp_path / "List_of_testing_videos.txt").write_text(
+        "\n".join([*lines, "1 YouTube-real/9.mp4"])
+    )
+    return tmp_path
+
+
+def test_celeb_df(celeb):
+    takes, report = layouts.celeb_df(celeb, [], ["c23"])
+    found = summary(takes)
+    assert found["id0_0000"] == (TEST, "id0_0000.mp4", [("CelebDF", "id0_id1_0000.mp4", "id1")])
+    # Listed, but its original is not: the original is no test film.
+    assert found["CelebDF-id1_id0_0000"] == (TEST, None, [("CelebDF", "id1_id0_0000.mp4", "id0")])
+    assert found["00170"] == (TEST, "00170.mp4", [])
+    # id1 lends a face in the test list, id0 is in it: neither is trained on.
+    assert "id1_0000" not in found
+    assert found["id2_0000"] == (None, "id2_0000.mp4", [("CelebDF", "id2_id3_0000.mp4", "id3")])
+    assert found["id3_0001"] == (None, "id3_0001.mp4", [("CelebDF", "id3_id2_0001.mp4", "id2")])
+    assert_nobody_is_in_two_splits(takes)
+    apart = "not in the test list, but a person of it is seen or lends a face"
+    assert set(reasons(report)) == {
+        ("id1_0000.mp4", apart, True),
+        ("id2_id0_0000.mp4", apart, True),
+        ("YouTube-real/9.mp4", "named in List_of_testing_videos.txt, but missing", True),
+    }
+
+
+def test_celeb_df_needs_its_list(celeb):
+    (celeb / "List_of_testing_videos.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"List_of_testing_videos\.txt: no such file"):
+        layouts.celeb_df(celeb, [], ["c23"])
+    with pytest.raises(FileNotFoundError, match="Celeb-real: no such folder"):
+        layouts.celeb_df(celeb / "YouTube-real", [], ["c23"])
+
+
+def test_dfdc(tmp_path):
+    part = tmp_path / "dfdc_train_part_0"
+    touch(part, "a.mp4", "b.mp4", "c.mp4", "lonely.mp4", "unknown.mp4")
+    write(
+        part / "metadata.json",
+        {
+            "a.mp4": {"label": "REAL", "split": "train"},
+            "b.mp4": {"label": "FAKE", "split": "train", "original": "a.mp4"},
+            "c.mp4": {"label": "FAKE", "split": "train", "original": "a.mp4"},
+            "lonely.mp4": {"label": "FAKE", "split": "train", "original": "gone.mp4"},
+            "lost.mp4": {"label": "REAL", "split": "train"},
+        },
+    )
+    touch(tmp_path, "test/x.mp4", "test/y.mp4")
+    (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,1\ny.mp4,0\n")
+    takes, report = layouts.dfdc(tmp_path, [], ["c23"])
+    assert summary(takes) == {
+        "dfdc_train_part_0-a": (None, "a.mp4", [("DFDC", "b.mp4", "a"), ("DFDC", "c.mp4", "a")]),
+        "DFDC-lonely": (None, None, [("DFDC", "lonely.mp4", "gone")]),
+        "test-x": (TEST, None, [("DFDC", "x.mp4", "test-x")]),
+        "test-y": (TEST, "y.mp4", []),
+    }
+    assert {take.group for take in takes if take.split is None} == {"dfdc_train_part_0"}
+    assert set(reasons(report)) == {
+        ("dfdc_train_part_0/lost", "named in metadata.json, but missing", True),
+        ("dfdc_train_part_0/unknown.mp4", "not named in metadata.json", True),
+        ("lonely.mp4", "its original is missing", False),
+    }
+    with pytest.raises(ValueError, match=r"no metadata\.json in a folder below it"):
+        layouts.dfdc(tmp_path / "test", [], ["c23"])
+    (part / "metadata.json").write_text("{")
+    with pytest.raises(ValueError, match=r"part_0.metadata\.json is not readable JSON"):
+        layouts.dfdc(tmp_path, [], ["c23"])
+
+
+def test_dfdc_preview(tmp_path):
+    content = {}
+    for person, lender, part in (("1", "2", "test"), ("3", "4", "train"), ("5", "1", "train")):
+        real = f"original_videos/{person}/{person}_A_001.mp4"
+        fake = f"method_B/{person}_{lender}/{person}_{lender}_A_001.mp4"
+        touch(tmp_path, real, fake)
+        known = {"target_id": person, "swapped_id": None, "set": part, "augmentations": []}
+        content[real] = {"label": "real", **known}
+        content[fake] = {
+            "label": "fake", **known, "swapped_id": lender, "source_video": f"{person}_A",
+        }  # fmt: skip
+    content["original_videos/9/9_A_001.mp4"] = content[real]
+    write(tmp_path / "dataset.json", content)
+    takes, report = layouts.dfdc_preview(tmp_path, [], ["c23"])
+    assert summary(takes) == {
+        "1_A_001": (TEST, "1_A_001.mp4", [("DFDCP-B", "1_2_A_001.mp4", "2")]),
+        "3_A_001": (None, "3_A_001.mp4", [("DFDCP-B", "3_4_A_001.mp4", "4")]),
+        "5_A_001": (None, "5_A_001.mp4", []),
+    }
+    assert_nobody_is_in_two_splits(takes)
+    assert len(report) == 2
+
+
+def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
+    data = "FaceForensics++"
+    names = [
+        f"{data}/original_sequences/youtube/c23/frames/000/000.png",
+        f"{data}/original_sequences/youtube/c23/landmarks/000/000.npy",
+        f"{data}/manipulated_sequences/Deepfakes/c23/frames/000_003/000.png",
+        f"{data}/manipulated_sequences/Deepfakes/c23/masks/000_003/000.png",
+        f"{data}/manipulated_sequences/Deepfakes/c40/frames/000_003/000.png",
+    ]
+    touch(tmp_path, *names)
+    real, fake, strong = names[0], names[2], names[4]
+    foreign = "E:\\bench\\" + fake.replace("/", "\\")
+    tree = {
+        "FF-real": {"test": {"c23": {"000": {"label": "FF-real", "frames": [f"/data/x/{real}"]}}}},
+        "FF-DF": {
+            "test": {
+                "c23": {"000_003": {"label": "FF-DF", "frames": [foreign], "masks": []}},
+                "c40": {"000_003": {"label": "FF-DF", "frames": [strong], "masks": []}},
+            },
+            "train": {"c23": {"001_870": {"label": "FF-DF", "frames": ["/gone/001_870/0.png"]}}},
+        },
+    }
+    write(tmp_path / "preprocessing/dataset_json/FaceForensics++.json", {data: tree})
+    takes, report = deepfakebench(tmp_path, [data], ["c23", "c40"])
+    assert summary(takes) == {
+        f"{data}-000": (TEST, "000", [("Deepfakes", "000_003", "youtube-003")]),
+        f"{data}-FF-DF-000_003": (TEST, None, [("Deepfakes", "000_003", "youtube-003")]),
+    }
+    paired, alone = sorted(takes, key=lambda take: take.original is None)
+    assert paired.landmarks.name == "000" and paired.landmarks.parent.name == "landmarks"
+    assert paired.forgeries[0].mask == alone.forgeries[0].mask  # the masks of c23 serve all
+    assert alone.quality == "c40"
+    assert reasons(report) == [
+        ("FF-DF/001_870", "named in FaceForensics++.json, but its frames are missing", True)
+    ]
+    with pytest.raises(FileNotFoundError, match=r"dataset_json.UADFV\.json: no such file, nor"):
+        deepfakebench(tmp_path, ["UADFV"], ["c23"])
+
+
+def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
+    place = "Celeb-DF-v2/Celeb-real/frames"
+    films = {name: f"{place}/{name}/000.png" for name in ("id0_0000", "id1_0000")}
+    touch(tmp_path, *films.values())
+    entry = {name: {"label": "CelebDFv2_real", "frames": [path]} for name, path in films.items()}
+    tested = {"id0_0000": entry["id0_0000"]}
+    splits = {"train": entry, "val": tested, "test": tested}
+    write(tmp_path / "dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": {"CelebDFv2_real": splits}})
+    takes, report = deepfakebench(tmp_path, ["Celeb-DF-v2"], ["c23"])
+    assert {take.name: take.split for take in takes} == {
+        "Celeb-DF-v2-id0_0000": TEST,
+        "Celeb-DF-v2-id1_0000": None,
+    }
+    assert report == []
+
+
+def test_folder_pairs_by_name(tmp_path):
+    touch(tmp_path, "real/anna_1.mp4", "real/anna_1_b.mp4", "real/Zoë Ω.png", "real/sub/ben.mp4")
+    touch(tmp_path, "fake/swap/anna_1.mov", "fake/anna_1_b-df.mp4", "fake/Zoë Ω 2.jpg")
+    touch(tmp_path, "fake/swap/sub/ben.mp4", "fake/nobody.mp4", "masks/anna_1_b-df.png")
+    touch(tmp_path, "masks/swap/anna_1.mkv")
+    takes, report = layouts.folder(tmp_path, [], ["c23"])
+    assert summary(takes) == {
+        "anna_1": (None, "anna_1.mp4", [("swap", "anna_1.mov", "anna")]),
+        "anna_1_b": (None, "anna_1_b.mp4", [("fake", "anna_1_b-df.mp4", "anna")]),
+        "Zoë Ω": (None, "Zoë Ω.png", [("fake", "Zoë Ω 2.jpg", "Zoë Ω")]),
+        "sub-ben": (None, "ben.mp4", [("swap", "ben.mp4", "ben")]),
+        "fake-nobody": (None, None, [("fake", "nobody.mp4", "nobody")]),
+    }
+    masks = {f.path.name: f.mask and f.mask.name for take in takes for f in take.forgeries}
+    assert masks["anna_1_b-df.mp4"] == "anna_1_b-df.png" and masks["anna_1.mov"] == "anna_1.mkv"
+    assert reasons(report) == [
+        ("nobody.mp4", "no real film of this name: used without an original", False)
+    ]
+
+
+def test_folder_of_frames_is_one_film(tmp_path):
+    touch(
+        tmp_path,
+        *(f"{kind}/eva/{number:04d}.png" for kind in ("real", "fake") for number in (1, 2)),
+    )
+    takes, _ = layouts.folder(tmp_path, [], ["c23"])
+    assert summary(takes) == {"eva": (None, "eva", [("fake", "eva", "eva")])}
+
+
+@pytest.mark.parametrize("missing", ["real", "fake"])
+def test_folder_without_one_half(tmp_path, missing):
+    touch(tmp_path, "real/a.png", "fake/a.png")
+    (tmp_path / missing / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{missing}: no such folder, or nothing in it"):
+        layouts.folder(tmp_path, [], ["c23"])
+
+
+def test_a_long_report_is_counted_not_cut():
+    rows = layouts.rows_for([f"{number:03d}" for number in range(50)], "gone")
+    assert len(rows) == layouts.MAX_ROWS + 1 and rows[-1]["file"] == "and 30 more"

@@ -1,0 +1,201 @@
+"""Tiny data sets in the official layouts of benchmarks, filmed from rendered people."""
+
+import csv
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from fwstudy.faces.clips import ORIGINAL, Clip
+
+CANVAS = (150, 214)  # height and width of the films; the faces are smaller
+CORNER = (12, 50)
+NUM_FRAMES = 6
+RATES = {"raw": 0, "c23": 23, "c40": 40}
+
+
+def on_canvas(frames: np.ndarray, corner: tuple[int, int] = CORNER) -> np.ndarray:
+    """Frames (or masks) set into a larger grey picture, and repeated to `NUM_FRAMES`."""
+    frames = np.resize(frames, (NUM_FRAMES, *frames.shape[1:]))
+    grey = 0 if frames.dtype == bool else 90
+    canvas = np.full((NUM_FRAMES, *CANVAS, *frames.shape[3:]), grey, frames.dtype)
+    top, left = corner
+    canvas[:, top : top + frames.shape[1], left : left + frames.shape[2]] = frames
+    return canvas
+
+
+def write_film(path: Path, frames: np.ndarray, rate: int = 23, **options) -> Path:
+    """An H.264 film of (F, H, W, 3) uint8 frames, 25 a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": str(rate), **options})
+        stream.height, stream.width = (side // 2 * 2 for side in frames.shape[1:3])
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, frame in enumerate(frames[:, : stream.height, : stream.width]):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def film_of(clip: Clip, variant: str) -> np.ndarray:
+    return on_canvas(clip.variants[variant].frames)
+
+
+def mask_of(clip: Clip, variant: str) -> np.ndarray:
+    mask = on_canvas(clip.variants[variant].changed)
+    return np.uint8(255) * np.repeat(mask[..., None], 3, axis=-1)
+
+
+def write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def pairs_of(clips: list[Clip]) -> list[tuple[int, int]]:
+    """Each person's number and the number of whom they lend a face to."""
+    number = {clip.identity: place for place, clip in enumerate(clips)}
+    return [(place, number[clip.variants["FaceSwap"].source]) for place, clip in enumerate(clips)]
+
+
+def faceforensics(
+    root: Path,
+    clips: list[Clip],
+    methods=("Deepfakes", "NeuralTextures"),
+    qualities=("c23",),
+) -> Path:
+    """Official tree: two people (who lend each other faces) in each of the three splits."""
+    pairs = pairs_of(clips)
+    for quality in qualities:
+        for place, clip in enumerate(clips):
+            folder = root / "original_sequences" / "youtube" / quality / "videos"
+            write_film(folder / f"{place:03d}.mp4", film_of(clip, ORIGINAL), RATES[quality])
+        for method in methods:
+            family = method if method != "FaceShifter" else "FaceSwap"
+            folder = root / "manipulated_sequences" / method
+            for (target, source), clip in zip(pairs, clips, strict=True):
+                name = f"{target:03d}_{source:03d}.mp4"
+                write_film(
+                    folder / quality / "videos" / name, film_of(clip, family), RATES[quality]
+                )
+                if method != "FaceShifter":
+                    write_film(folder / "masks" / "videos" / name, mask_of(clip, family))
+    couples = sorted({tuple(sorted(pair)) for pair in pairs})
+    for name, couple in zip(("train", "val", "test"), couples, strict=True):
+        write_json(root / f"{name}.json", [[f"{number:03d}" for number in couple]])
+    return root
+
+
+def celeb_df(root: Path, clips: list[Clip]) -> Path:
+    """Celeb-DF-v2: the first couple is in the test list; one YouTube film of a seventh person's kind."""
+    listed = []
+    for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
+        real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
+        write_film(root / "Celeb-real" / real, film_of(clip, ORIGINAL))
+        write_film(root / "Celeb-synthesis" / fake, film_of(clip, "Deepfakes"))
+        if target in pairs_of(clips)[0]:
+            listed += [f"1 Celeb-real/{real}", f"0 Celeb-synthesis/{fake}"]
+    write_film(
+        root / "YouTube-real" / "00000.mp4", film_of(clips[0], ORIGINAL)[:, ::-1, :][:, ::-1]
+    )
+    (root / "List_of_testing_videos.txt").write_text(
+        "\n".join([*listed, "1 YouTube-real/00000.mp4"])
+    )
+    return root
+
+
+def dfdc(root: Path, clips: list[Clip]) -> Path:
+    """DFDC: three folders with metadata.json, two people in each, and a test folder with labels.csv."""
+    for place, clip in enumerate(clips):
+        folder = root / f"dfdc_train_part_{place // 2}"
+        real, fake = f"real{place}.mp4", f"fake{place}.mp4"
+        write_film(folder / real, film_of(clip, ORIGINAL))
+        write_film(folder / fake, film_of(clip, "Deepfakes"))
+        path = folder / "metadata.json"
+        content = json.loads(path.read_text()) if path.exists() else {}
+        content[real] = {"label": "REAL", "split": "train", "original": None}
+        content[fake] = {"label": "FAKE", "split": "train", "original": real}
+        write_json(path, content)
+    return root
+
+
+def dfdc_test(root: Path, clips: list[Clip]) -> Path:
+    """The labelled test folder of DFDC."""
+    rows = []
+    for place, clip in enumerate(clips[:2]):
+        for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", "Deepfakes")):
+            write_film(root / "test" / name, film_of(clip, variant))
+            rows.append([name, int(variant != ORIGINAL)])
+    with open(root / "test" / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["filename", "label"], *rows])
+    return root
+
+
+def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
+    """DFDC preview: dataset.json; the first couple is its test set."""
+    content = {}
+    for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
+        part = "test" if target in pairs_of(clips)[0] else "train"
+        real = f"original_videos/{target}/{target}_A_001.mp4"
+        fake = f"method_A/{target}_{source}/{target}_{source}_A_001.mp4"
+        write_film(root / real, film_of(clip, ORIGINAL))
+        write_film(root / fake, film_of(clip, "Deepfakes"))
+        people = {"target_id": str(target), "swapped_id": None, "set": part, "augmentations": []}
+        content[real] = {"label": "real", **people}
+        content[fake] = {
+            "label": "fake",
+            **people,
+            "swapped_id": str(source),
+            "source_video": f"{target}_A",
+        }
+    write_json(root / "dataset.json", content)
+    return root
+
+
+def deepfakebench(root: Path, clips: list[Clip]) -> Path:
+    """DeepfakeBench: cropped PNG frames with landmarks and masks, and a JSON file with foreign paths."""
+    from PIL import Image
+
+    tree: dict = {"FF-real": {}, "FF-DF": {}}
+    couples = sorted({tuple(sorted(pair)) for pair in pairs_of(clips)})
+    split_of = {
+        number: split
+        for split, couple in zip(("train", "val", "test"), couples, strict=True)
+        for number in couple
+    }
+    for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
+        films = {
+            "FF-real": ("original_sequences/youtube", f"{target:03d}", ORIGINAL),
+            "FF-DF": ("manipulated_sequences/Deepfakes", f"{target:03d}_{source:03d}", "Deepfakes"),
+        }
+        for label, (place, name, variant) in films.items():
+            below = f"FaceForensics++/{place}/c23"
+            paths = []
+            for number, frame in enumerate(clip.variants[variant].frames):
+                tail = f"{name}/{number * 7:03d}"
+                for kind in ("frames", "landmarks", "masks"):
+                    (root / below / kind / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(frame).save(root / below / "frames" / f"{tail}.png")
+                points = np.concatenate([clip.landmarks[number], np.zeros((13, 2))]).astype(int)
+                np.save(root / below / "landmarks" / f"{tail}.npy", points)
+                mask = clip.variants[variant].changed[number]
+                Image.fromarray(np.uint8(255) * mask).save(root / below / "masks" / f"{tail}.png")
+                paths.append("D:\\data\\" + f"{below}/frames/{tail}.png".replace("/", "\\"))
+            films_of = tree[label].setdefault(split_of[target], {}).setdefault("c23", {})
+            films_of[name] = {"label": label, "frames": paths}
+    write_json(root / "dataset_json" / "FaceForensics++.json", {"FaceForensics++": tree})
+    return root
+
+
+def folder(root: Path, clips: list[Clip]) -> Path:
+    """real/ and fake/ with masks/: videos, names with blanks and letters of other alphabets."""
+    for place, clip in enumerate(clips):
+        name = f"Jürgen Ω{place}_1"
+        write_film(root / "real" / f"{name}.mp4", film_of(clip, ORIGINAL))
+        write_film(root / "fake" / "swap" / f"{name}.mov", film_of(clip, "Deepfakes"))
+        write_film(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, "Deepfakes"))
+    return root
