@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 # No telemetry, no look-ups at run time; processes share the cores through joblib, not through BLAS.
 export DVC_NO_ANALYTICS := 1
-export HF_HUB_OFFLINE := 1
+export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

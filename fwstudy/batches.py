@@ -10,8 +10,9 @@ from its forgery and the rest left as it was. Transplants need nothing but origi
 so that every source has them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -103,26 +104,36 @@ def shifted(images: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
     return torch.stack([image[:, y : y + size, x : x + size] for image, (y, x) in pairs])
 
 
-def recoloured(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Change contrast and brightness at random; the two images of a pair alike.
-
-    Args:
-        images: (2 B, 3, S, S) float32: originals, then their forgeries.
-    """
-    count = len(images) // 2
+def draw_colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random contrast and brightness of each channel: two arrays (count, 3)."""
     gain = rng.uniform(-MAX_GAIN, MAX_GAIN, (count, 1))
     gain = 1 + gain + rng.uniform(-1, 1, (count, 3)) * MAX_GAIN / 3
     offset = rng.uniform(-MAX_GAIN, MAX_GAIN, (count, 1)) * np.ones((1, 3))
+    return gain, offset
+
+
+def recoloured(images: torch.Tensor, gain: np.ndarray, offset: np.ndarray) -> torch.Tensor:
+    """Change contrast and brightness; the two images of a pair alike.
+
+    Args:
+        images: (2 B, 3, S, S) float32: originals, then their forgeries.
+        gain, offset: (B, 3), see `draw_colours`.
+    """
     gain, offset = (
         torch.from_numpy(np.tile(x, (2, 1))).to(images)[..., None, None] for x in (gain, offset)
     )
     return images * gain + offset
 
 
+Pixels = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Reads a forgery that was drawn: image (S, S, 3) uint8 and changed pixels (S, S) bool."""
+
+
 class PairedBatches:
     """The batch of every step: frames drawn at random, each as it was and with one forgery.
 
-    Frames come in rounds, so that each is seen once before any is seen twice.
+    Frames come in rounds, so that each is seen once before any is seen twice. A forgery whose original
+    the data set lacks stands beside one of the originals, drawn once; no parts are taken from it.
 
     Args:
         crops: crops of the training split.
@@ -146,13 +157,22 @@ class PairedBatches:
         self.crops, self.half, self.seed = crops, batch_size // 2, seed
         self.part_share, self.random_labels = part_share, random_labels
         forged = crops.manifest[crops.manifest["label"] == 1]
-        self.whole, self.single = (
+        self.paired, self.single = (
             forged[forged["kind"] == kind].groupby("original_row")["row"].agg(list).to_dict()
             for kind in ("whole", "part")
         )
+        self.whole = {row: list(rows) for row, rows in self.paired.items()}
+        lonely = forged.loc[forged["original_row"].isna(), "row"].to_numpy()
+        if len(lonely):
+            originals = crops.manifest.loc[crops.manifest["label"] == 0, "row"].to_numpy()
+            if not len(originals):
+                raise ValueError("the training split holds no original crop")
+            order = np.random.default_rng([seed, 4]).permutation(originals)
+            for row, forgery in zip(np.resize(order, len(lonely)).tolist(), lonely, strict=True):
+                self.whole.setdefault(row, []).append(forgery)
         if not self.whole:
             raise ValueError("the training split holds no forged crop")
-        self.originals = np.array(sorted(self.whole))
+        self.originals = np.array(sorted(self.whole), int)
 
     def rows(self, step: int) -> np.ndarray:
         """Rows of the originals in the batch of one step."""
@@ -164,53 +184,78 @@ class PairedBatches:
         }
         return np.array([orders[number][turn] for number, turn in zip(rounds, turns, strict=True)])
 
-    def forgery(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """One forgery of an original: image (S, S, 3) uint8 and changed pixels (S, S) bool."""
+    def forgery(self, row: int, rng: np.random.Generator) -> Pixels:
+        """Draw one forgery of an original; its pixels are read when the result is called."""
         if rng.random() < self.part_share:
             return (self.composed if row in self.single else self.transplanted)(row, rng)
-        chosen = rng.choice(self.whole[row])
+        return partial(self.stored, rng.choice(self.whole[row]))
+
+    def stored(self, chosen: int) -> tuple[np.ndarray, np.ndarray]:
+        """A forgery as it is."""
         return self.crops.images[chosen], self.crops.changed[chosen]
 
-    def composed(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def composed(self, row: int, rng: np.random.Generator) -> Pixels:
         """Some parts forged, each taken from a crop in which it alone is."""
-        image = self.crops.images[row].copy()
+        return partial(self._compose, row, subset(self.single[row], rng))
+
+    def _compose(self, row: int, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        image = np.array(self.crops.images[row])
         changed = np.zeros(image.shape[:2], bool)
-        for chosen in subset(self.single[row], rng):
+        for chosen in parts:
             mask = self.crops.changed[chosen].astype(np.uint8)
             around = cv2.dilate(mask, np.ones((2 * SPILL + 1,) * 2, np.uint8)) > 0
             image[around] = self.crops.images[chosen][around]
             changed |= mask > 0
         return image, changed
 
-    def transplanted(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def transplanted(self, row: int, rng: np.random.Generator) -> Pixels:
         """Some parts taken from a forgery of the whole face; all of it, if it changed no part."""
-        chosen = rng.choice(self.whole[row])
-        image, changed = self.crops.images[chosen], self.crops.changed[chosen]
-        parts = self.crops.parts[row]
-        possible = np.flatnonzero(forged_parts(changed, parts))
+        if row not in self.paired:
+            return partial(self.stored, rng.choice(self.whole[row]))
+        chosen = rng.choice(self.paired[row])
+        possible = np.flatnonzero(forged_parts(self.crops.changed[chosen], self.crops.parts[row]))
         if not len(possible):
-            return image, changed
+            return partial(self.stored, chosen)
+        return partial(self._transplant, row, chosen, subset(possible, rng))
+
+    def _transplant(
+        self, row: int, chosen: int, parts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, changed = self.stored(chosen)
         original = self.crops.images[row]
-        image, where = transplant(original, image, parts, subset(possible, rng))
+        image, where = transplant(original, image, self.crops.parts[row], parts)
         return image, changed & where
 
-    def batch(self, step: int, device: torch.device | None = None) -> Batch:
-        """The batch of one step."""
+    def batch(
+        self, step: int, device: torch.device | None = None, share: slice = slice(None)
+    ) -> Batch:
+        """The batch of one step.
+
+        Args:
+            step: from 0.
+            device: where it goes.
+            share: of its pairs, where several processes divide a batch; all draw the whole batch, and
+                each reads the pixels of its own pairs.
+        """
         originals = self.rows(step)
         rng = np.random.default_rng([self.seed, 2, step])
-        forged, changed = zip(*[self.forgery(row, rng) for row in originals], strict=True)
+        drawn = [self.forgery(row, rng) for row in originals][share]
+        rng = np.random.default_rng([self.seed, 3, step])
+        shifts = rng.integers(0, 2 * MAX_SHIFT + 1, (self.half, 2))[share]
+        colours = [values[share] for values in draw_colours(self.half, rng)]
+        swapped = rng.random(self.half) < 0.5 if self.random_labels else np.zeros(self.half, bool)
+        originals = originals[share]
+        forged, changed = zip(*[read() for read in drawn], strict=True)
         images = to_tensor(np.concatenate([self.crops.images[originals], forged]), device)
         truth = np.stack([changed, self.crops.parts[originals]], axis=1).astype(np.float32)
-        rng = np.random.default_rng([self.seed, 3, step])
-        shifts = rng.integers(0, 2 * MAX_SHIFT + 1, (self.half, 2))
-        images = recoloured(shifted(images, np.tile(shifts, (2, 1))), rng)
+        images = recoloured(shifted(images, np.tile(shifts, (2, 1))), *colours)
         changed, parts = shifted(torch.from_numpy(truth).to(images.device), shifts).unbind(1)
-        labels = torch.arange(2, device=device).repeat_interleave(self.half)
+        half = len(originals)
+        labels = torch.arange(2, device=device).repeat_interleave(half)
         changed = torch.cat([torch.zeros_like(changed), changed])
-        if self.random_labels:
-            swapped = torch.from_numpy(rng.random(self.half) < 0.5).to(images.device).repeat(2)
-            labels = labels ^ swapped
-            changed = torch.where(swapped[:, None, None], changed.roll(self.half, 0), changed)
+        swaps = torch.from_numpy(swapped[share]).to(images.device).repeat(2)
+        labels = labels ^ swaps
+        changed = torch.where(swaps[:, None, None], changed.roll(half, 0), changed)
         return Batch(
             images.contiguous(memory_format=torch.channels_last),
             labels.float(),

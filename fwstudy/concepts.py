@@ -92,7 +92,7 @@ def transplants(
         images (n, S, S, 3) uint8, and the rows (n,) of their originals; n is at most ``count``.
     """
     whole = crops.select(kind="whole", label=1).manifest
-    order = whole.sample(frac=1, random_state=seed)[["row", "original_row"]].to_numpy(int)
+    order = whole.sample(frac=1, random_state=seed)[["row", "original_row"]].dropna().to_numpy(int)
     number = list(FORGED_PARTS).index(name)
     images, originals = [], []
     for forged, original in order:
@@ -119,7 +119,10 @@ def forged_part_concepts(
         if not len(rows):
             images, originals = transplants(crops, name, count, seed)
         if not len(images):
-            raise ValueError(f"concept set forged_parts: no crop has a forged {name}")
+            raise ValueError(
+                f"concept set forged_parts: no crop has a forged {name} with its original beside it; "
+                "where a data set has no such pairs, set whitening.concepts: parts or grid"
+            )
         groups = groups_of(crops, originals)
         concepts.append(
             Concept(name, to_tensor(images), to_tensor(crops.images[originals]), groups)

@@ -26,7 +26,7 @@ from torch.nn import functional
 from fwstudy.alignment import align_mean
 from fwstudy.batches import Batch
 from fwstudy.concepts import Concept, layer_inputs
-from fwstudy.distributed import total, total_count
+from fwstudy.distributed import num_processes, total, total_count
 from fwstudy.models import find_classifier, pooled_and_logits
 from fwstudy.whitening import FeatureWhitening, evaluation_mode
 
@@ -157,8 +157,17 @@ class ConstrainedLoss:
             loss = loss + self.concept_weight * concept_loss(axes, present)
         if self.price:
             weight = find_classifier(model).weight.reshape(-1)[self.num_named :]
-            loss = loss + self.price * (pooled[:, self.num_named :] @ weight).var()
+            loss = loss + self.price * variance(pooled[:, self.num_named :] @ weight)
         return loss
+
+
+def variance(values: Tensor) -> Tensor:
+    """Variance over the batch, of all processes that share it: (B,) to ()."""
+    if num_processes() == 1:
+        return values.var()
+    count = total_count(len(values), values.device)
+    mean = total(values.sum()) / count
+    return total((values - mean).square().sum()) / (count - 1)
 
 
 @torch.no_grad()

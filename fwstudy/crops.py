@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,9 @@ class CropSet:
             ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
             forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
             ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
-            points to the pristine crop of the same frame (missing where there is none). Of films also
-            ``film`` and ``film_frame``, where the crop was cut out, and ``truth``, how its changed
-            pixels are known (`fwstudy.faces.clips.TRUTHS`).
+            points to the pristine crop of the same frame (missing where there is none). Of films, ``frame``
+            counts the film's own, ``film`` names it, and ``truth`` says how the changed pixels are known
+            (`fwstudy.faces.clips.TRUTHS`).
         images: (N, S, S, 3) uint8, RGB.
         changed: (N, S, S) bool, pixels that the forgery changed, before the codec.
         parts: (N, S, S) uint8, indices into `fwstudy.faces.clips.PARTS`, of the original.
@@ -85,8 +86,37 @@ class CropSet:
             keep &= self.manifest[column].isin(wanted).to_numpy()
         return CropSet(self.manifest[keep], self.images, self.changed, self.parts)
 
+    def paired(self) -> "CropSet":
+        """The rows that have their original beside them.
+
+        Raises:
+            ValueError: no forgery has.
+        """
+        kept = self.manifest[self.manifest["original_row"].notna()]
+        if not (kept["label"] == 1).any():
+            raise ValueError(
+                "no forgery has its original beside it: what the axes mean cannot be measured on this "
+                "data set, only detection can (notebook 2)"
+            )
+        return CropSet(kept.astype({"original_row": int}), self.images, self.changed, self.parts)
+
     def __len__(self) -> int:
         return len(self.manifest)
+
+    def __reduce__(self):
+        """To another process goes where the arrays lie, not what is in them."""
+        arrays = [getattr(self, name) for name in ARRAYS]
+        places = [Path(a.filename) if _is_whole_file(a) else a for a in arrays]
+        return _reopened, (self.manifest, *places)
+
+
+def _is_whole_file(array) -> bool:
+    return isinstance(array, np.memmap) and isinstance(array.base, mmap)
+
+
+def _reopened(manifest: pd.DataFrame, *places) -> CropSet:
+    arrays = [np.load(a, mmap_mode="r") if isinstance(a, Path) else a for a in places]
+    return CropSet(manifest, *arrays)
 
 
 class ArrayWriter:

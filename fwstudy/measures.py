@@ -400,9 +400,12 @@ def codec_topic(subject: Subject, other: CropSet, quality: str) -> pd.DataFrame:
     Args:
         other: the test split at the other quality.
     """
-    keys = ["clip", "frame", "variant"]
+    keys = ["clip", "frame", "variant", *({"film"} & set(other.manifest))]
     faces = subject.faces("test", 64, kind="whole", label=1)
     found = other.select(kind="whole").manifest.set_index(keys)["row"]
+    # Of films, a face may not have been found at the other quality.
+    there = pd.MultiIndex.from_frame(faces.manifest[keys]).isin(found.index)
+    faces = CropSet(faces.manifest[there], faces.images, faces.changed, faces.parts)
     rows_other = found.loc[pd.MultiIndex.from_frame(faces.manifest[keys])].to_numpy()
     again = other.select(row=rows_other.tolist())
     again = CropSet(

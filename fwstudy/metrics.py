@@ -176,8 +176,8 @@ def score_auc(table: pd.DataFrame) -> float:
 
 
 def by_video(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip variant: the mean score of its frames."""
-    keys = ["group", "identity", "clip", "variant", "quality", "label"]
+    """One row a clip variant, or a film where the table tells films: the mean score of its frames."""
+    keys = ["group", "identity", "clip", "variant", "quality", "label", *({"film"} & set(table))]
     return table.groupby(keys, as_index=False)["score"].mean()
 
 

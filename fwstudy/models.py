@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from fwstudy.distributed import bare
 from fwstudy.whitening import FeatureWhitening, evaluation_mode
 
 
@@ -69,6 +70,7 @@ def find_classifier(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: there is none, as in a model with num_classes=0.
     """
+    model = bare(model)
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     known = [model.get_classifier()] if hasattr(model, "get_classifier") else linear
     if not known or not hasattr(known[-1], "weight"):

@@ -87,7 +87,7 @@ class Preprocess(Section):
 
 
 class Backbone(Section):
-    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file."""
+    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file, or ``hub``."""
 
     name: str
     options: dict
@@ -103,12 +103,20 @@ class Schedule(Section):
     evaluation_interval: Count
 
 
+class Launch(Section):
+    """Processes that train one model together; workers that fail are started anew."""
+
+    num_processes: Count
+    max_restarts: Annotated[int, Field(ge=0)]
+
+
 class Train(Section):
     """Stage ``train``: the BatchNorm baseline and the schedule of every fine-tuned model."""
 
     seeds: Annotated[list[int], Field(min_length=1)]
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
     part_share: Share
+    launch: Launch
     backbone: Backbone
     baseline: Schedule
     fine_tune: Schedule
@@ -228,6 +236,12 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     total = params.preprocess.split.train + params.preprocess.split.validation
     if abs(total + params.preprocess.split.test - 1) > 1e-6:
         raise ValueError(f"{path}:\n  preprocess.split: train + validation + test must be 1")
+    pairs, processes = params.train.batch_size // 2, params.train.launch.num_processes
+    if pairs % processes:
+        raise ValueError(
+            f"{path}:\n  train.launch.num_processes: {processes} processes cannot share the {pairs} "
+            "pairs of a batch (train.batch_size) evenly"
+        )
     films, preprocess = params.faces.films, params.preprocess
     wanted = [preprocess.quality, *preprocess.further_test_qualities]
     if params.faces.source in get_args(FILM_SOURCES) and wanted != films.qualities:

@@ -125,7 +125,7 @@ def crop_film(clip: Clip, size: int) -> list[tuple]:
         for number, image in enumerate(variant.frames):
             row = {
                 "clip": clip.name,
-                "frame": number,
+                "frame": clip.film.numbers[number],
                 "quality": clip.film.quality,
                 "kind": "whole",
                 "variant": family_of(name),
@@ -133,7 +133,6 @@ def crop_film(clip: Clip, size: int) -> list[tuple]:
                 "identity": clip.identity,
                 "source": variant.source,
                 "film": variant.film,
-                "film_frame": clip.film.numbers[number],
                 "truth": variant.truth,
                 **clip.attributes,
             }

@@ -109,13 +109,13 @@ def variant_records(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.Da
     """All trained variants: settings, whiteness and explanation of each, with every seed.
 
     Args:
-        crops: all splits; those at the study's quality are taken.
+        crops: all splits; those at the study's quality that have their originals are taken.
 
     Returns:
         one row each variant and seed; and image by image, columns variant, seed, measure, row, group,
         value: see `explanation_metrics`.
     """
-    chosen = crops.select(quality=params.preprocess.quality)
+    chosen = crops.select(quality=params.preprocess.quality).paired()
     default = params.whitening
     models = [
         (name, name, settings, seed)

@@ -53,8 +53,10 @@ def seed_everything(seed: int) -> None:
 
 
 def default_device() -> torch.device:
-    """A CUDA device where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A CUDA device where there is one (this process's, of several), else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def provenance(seed: int) -> str:

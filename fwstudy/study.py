@@ -12,6 +12,8 @@ from torch import nn
 
 from fwstudy.batches import PairedBatches
 from fwstudy.crops import CropSet, to_tensor
+from fwstudy.distributed import gathered, process_number, wait_for_all
+from fwstudy.launch import launched
 from fwstudy.metrics import balanced_threshold
 from fwstudy.models import create_model, find_classifier, replace_norm
 from fwstudy.params import Params, Train, Whitening
@@ -22,7 +24,7 @@ from fwstudy.runtime import (
     project_root,
     seed_everything,
 )
-from fwstudy.training import fit, load_weights, predict, save_weights
+from fwstudy.training import fit, load_backbone, load_weights, predict, save_weights
 from fwstudy.variants import (
     NORMS,
     layer_name,
@@ -60,6 +62,7 @@ class Detector:
 
 
 BASELINE = "baseline"
+HUB = "hub"  # of train.backbone.weights: timm's own, by network
 
 
 def weights_path(name: str, seed: int, folder: str = "models") -> Path:
@@ -75,15 +78,49 @@ def predictions_path(name: str, seed: int, folder: str = "predictions") -> Path:
 
 
 def new_model(train: Train) -> nn.Module:
-    """The untrained backbone of the study, with ``backbone.weights`` loaded if given."""
+    """The backbone of the study: untrained, or with the weights of ``backbone.weights``.
+
+    Raises:
+        OSError, ValueError: the weights cannot be fetched or read; the message says what to do.
+    """
     backbone = train.backbone
-    model = create_model(backbone.name, num_classes=1, **backbone.options)
+    if backbone.weights == HUB:
+        model = placed(from_hub(backbone.name, backbone.options))
+    else:
+        model = empty_model(train)
+        if backbone.weights:
+            load_backbone(model, project_root() / Path(backbone.weights).expanduser())
     torch.nn.init.zeros_(
         find_classifier(model).weight
     )  # start undecided: learns several times faster
-    if backbone.weights:
-        load_weights(model, project_root() / backbone.weights)
+    return model
+
+
+def empty_model(train: Train) -> nn.Module:
+    """The backbone of the study, into which weights are still to be read."""
+    backbone = train.backbone
+    return placed(create_model(backbone.name, num_classes=1, **backbone.options))
+
+
+def placed(model: nn.Module) -> nn.Module:
+    """The model on the device and in the memory format of the study."""
     return model.to(default_device(), memory_format=torch.channels_last)
+
+
+def from_hub(name: str, options: dict) -> nn.Module:
+    """A timm model with the weights timm has for it, e.g. from ImageNet.
+
+    Raises:
+        OSError: there are none, or no network; the message says both ways to get them.
+    """
+    try:
+        return create_model(name, num_classes=1, pretrained=True, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OSError(
+            f"train.backbone.weights: {HUB}: timm's weights of {name} cannot be fetched ({error}). "
+            "With a network, run `make repro HF_HUB_OFFLINE=0`; without one, copy a .safetensors file of "
+            "this backbone from a machine that has one and set train.backbone.weights to its path"
+        ) from error
 
 
 def crop_files() -> list[Path]:
@@ -114,7 +151,18 @@ def without(crops: CropSet, family: str) -> CropSet:
 
 
 def train_baseline(params: Params, seed: int, crops: CropSet, folder: str = "models") -> Detector:
-    """Train the BatchNorm baseline and keep its weights in a folder of ``data``."""
+    """Train the BatchNorm baseline and keep its weights in a folder of ``data``.
+
+    In as many processes as ``train.launch`` says.
+    """
+    arguments = params, seed, crops, folder
+    history, cost = launched(_fit_baseline, params.train.launch, *arguments)
+    return replace(load_baseline(params, seed, folder), history=history, cost=cost)
+
+
+def _fit_baseline(
+    params: Params, seed: int, crops: CropSet, folder: str
+) -> tuple[pd.DataFrame, dict[str, float]]:
     train = params.train
     seed_everything(seed)
     model = new_model(train)
@@ -123,8 +171,21 @@ def train_baseline(params: Params, seed: int, crops: CropSet, folder: str = "mod
     state = partial_folder(f"{folder}/{BASELINE}", what, crop_files()) / "state"
     with measured_cost() as cost:
         history = fit(model, batches, validation_of(crops, params), train.baseline, state)
-    save_weights(model, weights_path(BASELINE, seed, folder))
-    return Detector(model, layer_name(model, params.whitening), history, cost)
+    keep(model, weights_path(BASELINE, seed, folder))
+    return history, cost_of_all(cost)
+
+
+def keep(model: nn.Module, path: Path) -> None:
+    """Write the weights, from the first of several processes; all return when it is done."""
+    if process_number() == 0:
+        save_weights(model, path)
+    wait_for_all()
+
+
+def cost_of_all(cost: dict[str, float]) -> dict[str, float]:
+    """What training cost all processes together: the longest time, the sum of cores and memory."""
+    costs = pd.DataFrame(gathered([cost]))
+    return costs.sum().to_dict() | {"minutes": float(costs["minutes"].max())}
 
 
 def validation_of(crops: CropSet, params: Params) -> CropSet:
@@ -148,8 +209,17 @@ def train_variant(
 ) -> Detector:
     """Fine-tune one variant from a folder's baseline and keep its weights there as ``name``.
 
-    The batches are those of all variants of this seed, and none of the baseline's.
+    The batches are those of all variants of this seed, and none of the baseline's. In as many processes
+    as ``train.launch`` says.
     """
+    arguments = params, settings, name, seed, crops, folder
+    history, cost = launched(_fit_variant, params.train.launch, *arguments)
+    return replace(load_variant(params, settings, name, seed, folder), history=history, cost=cost)
+
+
+def _fit_variant(
+    params: Params, settings: Whitening, name: str, seed: int, crops: CropSet, folder: str
+) -> tuple[pd.DataFrame, dict[str, float]]:
     train = params.train
     baseline = load_baseline(params, seed, folder).model
     seed_everything(seed)
@@ -179,8 +249,17 @@ def train_variant(
             variant.after_step,
             log,
         )
-    save_weights(variant.model, weights_path(name, seed, folder))
-    return Detector(variant.model, variant.layer_name, history, cost)
+    keep(variant.model, weights_path(name, seed, folder))
+    return history, cost_of_all(cost)
+
+
+def train_by_name(params: Params, name: str, seed: int, crops: CropSet) -> Detector:
+    """Train the baseline, the control, the study's model or a variant; for use under torchrun."""
+    if name == BASELINE:
+        return train_baseline(params, seed, crops)
+    own = {"batch_norm": control(params.whitening), "whitened": params.whitening}
+    settings = own.get(name) or params.variant(name)
+    return train_variant(params, settings, name if name in own else f"ablation/{name}", seed, crops)
 
 
 def whiteness_log(
@@ -196,18 +275,22 @@ def whiteness_log(
 def load_baseline(params: Params, seed: int, folder: str = "models") -> Detector:
     """The trained baseline of a folder of ``data``."""
     path = weights_path(BASELINE, seed, folder)
-    model = load_weights(new_model(params.train), path).eval()
+    model = load_weights(empty_model(params.train), path).eval()
     return Detector(model, layer_name(model, params.whitening), pd.DataFrame())
 
 
-def load_variant(params: Params, settings: Whitening, name: str, seed: int) -> Detector:
-    """A fine-tuned variant, by the name it was kept under."""
-    model = new_model(params.train)
+def load_variant(
+    params: Params, settings: Whitening, name: str, seed: int, folder: str = "models"
+) -> Detector:
+    """A fine-tuned variant, by the name it was kept under in a folder of ``data``."""
+    model = empty_model(params.train)
     layer = layer_name(model, settings)
     if settings.norm in NORMS:
         replace_norm(model, layer, norm_factory(settings))
     set_activation(model.get_submodule(layer), settings.activation)
-    return Detector(load_weights(model, weights_path(name, seed)).eval(), layer, pd.DataFrame())
+    return Detector(
+        load_weights(model, weights_path(name, seed, folder)).eval(), layer, pd.DataFrame()
+    )
 
 
 def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.DataFrame, float]:
@@ -221,4 +304,5 @@ def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.Dat
     threshold = balanced_threshold(labels, predict(detector.model, validation))
     test = crops.select(split="test", kind="whole")
     scores = predict(detector.model, test).astype(np.float64)
-    return test.manifest[PREDICTION_COLUMNS].assign(score=scores), threshold
+    columns = [*PREDICTION_COLUMNS, *({"film"} & set(test.manifest))]
+    return test.manifest[columns].assign(score=scores), threshold

@@ -101,14 +101,14 @@ def load_subject(params: Params, seed: int, crops: CropSet) -> Subject:
     """The two models of a training seed, as notebook 2 left them.
 
     Args:
-        crops: all splits; those at the study's quality are taken.
+        crops: all splits; those at the study's quality that have their originals are taken.
     """
     settings = params.whitening
     return Subject(
         load_variant(params, control(settings), "batch_norm", seed),
         load_variant(params, settings, "whitened", seed),
         settings,
-        crops.select(quality=params.preprocess.quality),
+        crops.select(quality=params.preprocess.quality).paired(),
         seed,
         params.interpretability.num_images,
     )

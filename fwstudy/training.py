@@ -17,6 +17,15 @@ from tqdm import tqdm
 
 from fwstudy.batches import Batch, PairedBatches
 from fwstudy.crops import CropSet, to_tensor
+from fwstudy.distributed import (
+    follow_first,
+    gathered,
+    own,
+    process_number,
+    share_of,
+    synchronised,
+)
+from fwstudy.models import find_classifier
 from fwstudy.params import Schedule
 
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
@@ -29,17 +38,17 @@ def classification_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 @torch.inference_mode()
 def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarray:
-    """The logit of every crop, in the manifest's order; positive means forged.
+    """The logit of every crop, in the manifest's order; positive means forged. Processes divide them.
 
     Returns:
         (len(crops),) float32.
     """
     model.eval()
     device = next(model.parameters()).device
-    rows = crops.manifest["row"].to_numpy()
+    rows = own(crops.manifest["row"].to_numpy())
     parts = np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))
     logits = [model(to_tensor(crops.images[part], device))[:, 0].cpu().numpy() for part in parts]
-    return np.concatenate(logits)
+    return np.concatenate(gathered(logits))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -62,6 +71,33 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit this model: {error}") from error
     return model
+
+
+def load_backbone(model: nn.Module, path: Path) -> None:
+    """Read all but the classifier of a model from a safetensors file of the same architecture.
+
+    Raises:
+        ValueError: no such file, not safetensors, truncated, or of another architecture; the message
+            names it.
+    """
+    if not path.is_file() or path.suffix != ".safetensors":
+        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
+    try:
+        state = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
+    classifier = find_classifier(model)
+    head = next(name for name, module in model.named_modules() if module is classifier)
+    body = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    try:
+        missing, unknown = model.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model: {error}") from error
+    missing = [name for name in missing if not name.startswith(f"{head}.")]
+    if missing or unknown:
+        raise ValueError(
+            f"{path} does not fit this model: it lacks {missing[:3]}, and has unknown {unknown[:3]}"
+        )
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -138,7 +174,9 @@ def fit(
     """Train a model in place and leave it with the weights that were best on validation.
 
     AdamW. The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
-    the run resumes from the last of these.
+    the run resumes from the last of these. Where several processes run, all call it alike and get the
+    same history; each takes its share of every batch, gradients are averaged (`synchronised`), the mean
+    loss is that over all shares, and the first writes the checkpoint.
 
     Args:
         model: gives one logit an image.
@@ -152,6 +190,10 @@ def fit(
     Returns:
         the history: columns step, loss (mean since the last evaluation), validation_auc, and those of
         ``measure``.
+
+    Raises:
+        RuntimeError: some processes see a checkpoint that others do not.
+        ValueError: the pairs of a batch cannot be divided among the processes.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
@@ -162,11 +204,18 @@ def fit(
     if checkpoint.exists():
         best, history = keeper.restore()
     start = history[-1]["step"] if history else 0
-    for step in tqdm(range(start, schedule.steps), "steps", initial=start, total=schedule.steps):
+    if len(set(gathered([start]))) > 1:
+        raise RuntimeError(
+            f"{checkpoint} is not seen by all processes: the machines of a training run must share the "
+            "project's folder"
+        )
+    first, share, trained = process_number() == 0, share_of(batches.half), synchronised(model)
+    steps = range(start, schedule.steps)
+    for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * learning_rate_factor(step, schedule.steps)
-        value = loss(model, batches.batch(step, device))
+        value = loss(trained, batches.batch(step, device, share))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -174,14 +223,21 @@ def fit(
         done = step + 1
         after_step(done)
         if done % schedule.evaluation_interval == 0 or done == schedule.steps:
+            follow_first(model)
             score = roc_auc_score(validation.manifest["label"], predict(model, validation))
-            entry = {"step": done, "loss": float(np.mean(losses)), "validation_auc": score}
+            entry = {
+                "step": done,
+                "loss": float(np.mean(gathered(losses))),
+                "validation_auc": score,
+            }
             history.append(entry | measure())
             losses = []
             if score >= max(entry["validation_auc"] for entry in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
-            keeper.save(best, history)
+            if first:
+                keeper.save(best, history)
     model.load_state_dict(best)
     model.eval()
-    keeper.close()
+    if first:
+        keeper.close()
     return pd.DataFrame(history)

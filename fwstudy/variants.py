@@ -26,6 +26,7 @@ from fwstudy.constraint import (
     start_log_odds,
 )
 from fwstudy.crops import CropSet, to_tensor
+from fwstudy.distributed import gathered, own
 from fwstudy.models import find_classifier, last_norm, pooled_and_logits, replace_norm
 from fwstudy.params import Whitening
 from fwstudy.published import PublishedWhitening
@@ -77,17 +78,17 @@ def turn_randomly(layer: FeatureWhitening, seed: int) -> None:
 
 @torch.no_grad()
 def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
-    """What the classifier reads.
+    """What the classifier reads. Processes divide the crops.
 
     Returns:
         (len(crops), C) float32.
     """
     model.eval()
     device = next(model.parameters()).device
-    images = crops.images[crops.manifest["row"].to_numpy()]
+    images = crops.images[own(crops.manifest["row"].to_numpy())]
     batches = np.array_split(images, max(1, len(images) // BATCH_SIZE))
     read = [pooled_and_logits(model, to_tensor(batch, device))[0].cpu() for batch in batches]
-    return torch.cat(read)
+    return torch.cat(gathered(read))
 
 
 @torch.no_grad()
@@ -155,7 +156,7 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
     set_activation(layer, settings.activation)
     if settings.norm in NORMS:
         rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
-        batches = to_tensor(whole.images[np.sort(rows.to_numpy())]).split(BATCH_SIZE)
+        batches = to_tensor(whole.images[own(np.sort(rows.to_numpy()))]).split(BATCH_SIZE)
         update_statistics(model, layer, batches)
         if settings.rotation == "random":
             turn_randomly(layer, seed)

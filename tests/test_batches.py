@@ -106,7 +106,9 @@ def test_shift_moves_whole_pixels_and_mirrors_the_border():
 def test_colours_of_a_pair_change_alike():
     images = torch.rand(2, 3, 8, 8).repeat(2, 1, 1, 1)
     images[2:, :, 3, 3] += 1
-    out = batches.recoloured(images, np.random.default_rng(0))
+    out = batches.recoloured(
+        images, *batches.draw_colours(len(images) // 2, np.random.default_rng(0))
+    )
     differing = (out[:2] != out[2:]).any(dim=1).flatten(1).sum(dim=1)
     assert differing.tolist() == [1, 1] and not torch.equal(out, images)
 
@@ -151,7 +153,7 @@ def test_a_frame_without_forged_parts_gets_transplants(planted):
     original, parts = planted.images[0], planted.parts[0]
     seen = set()
     for seed in range(60):
-        image, changed = paired.forgery(0, np.random.default_rng(seed))
+        image, changed = paired.forgery(0, np.random.default_rng(seed))()
         taken = frozenset(
             name for name in FORGED_PARTS if (changed & (parts == PARTS.index(name))).any()
         )
@@ -163,13 +165,15 @@ def test_a_frame_without_forged_parts_gets_transplants(planted):
 
 
 def test_without_part_share_the_whole_forgery_is_shown(planted):
-    image, changed = batches.PairedBatches(planted, 2, 0, 0.0).forgery(0, np.random.default_rng(0))
+    image, changed = batches.PairedBatches(planted, 2, 0, 0.0).forgery(
+        0, np.random.default_rng(0)
+    )()
     assert np.array_equal(image, planted.images[1]) and np.array_equal(changed, planted.changed[1])
 
 
 def test_masks_move_with_their_images(planted, monkeypatch):
     """One translation explains both images of the pair, the mask and the parts."""
-    monkeypatch.setattr(batches, "recoloured", lambda images, rng: images)
+    monkeypatch.setattr(batches, "recoloured", lambda images, gain, offset: images)
     paired = batches.PairedBatches(planted, 2, 0, 0.0)
     images = to_tensor(planted.images)
     truth = torch.from_numpy(np.stack([planted.changed[1], planted.parts[1]])[None]).float()

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy import figures, runtime, shortcuts
+from fwstudy import figures, runtime, shortcuts, study
 from fwstudy.metrics import detection_table
+from fwstudy.models import create_model
 from fwstudy.params import load_params
 from fwstudy.sources import SOURCES
 from fwstudy.study import (
@@ -25,6 +26,7 @@ from fwstudy.study import (
     weights_path,
     without,
 )
+from fwstudy.training import save_weights
 from fwstudy.transfer import transfer_table
 
 from .test_params import ROOT
@@ -253,3 +255,36 @@ def test_overlay_colours_say_the_sign():
     image = np.full((1, 2, 3), 128, np.uint8)
     red, blue = figures.overlay(image, np.array([[1.0, -1.0]]), 1.0)[0, :, ::2].astype(int).T
     assert red[0] > blue[0] and blue[1] > red[1]
+
+
+def backbone(**values):
+    train = load_params(ROOT / "params.yaml").train
+    return train.model_copy(update={"backbone": train.backbone.model_copy(update=values)})
+
+
+def test_backbone_weights_come_from_a_file_without_its_classifier(tmp_path):
+    source = create_model("test_efficientnet", num_classes=1000)
+    torch.nn.init.normal_(source.conv_stem.weight)
+    path = tmp_path / "imagenet.safetensors"
+    save_weights(source, path)
+    model = study.new_model(backbone(weights=str(path)))
+    assert torch.equal(model.conv_stem.weight, source.conv_stem.weight)
+    assert model.classifier.weight.shape[0] == 1 and not model.classifier.weight.any()
+    save_weights(create_model("resnet10t"), path)
+    with pytest.raises(
+        ValueError, match=r"imagenet\.safetensors does not fit this model: "
+    ):
+        study.new_model(backbone(weights=str(path)))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"imagenet\.safetensors is truncated"):
+        study.new_model(backbone(weights=str(path)))
+    with pytest.raises(ValueError, match=r"gone\.pth is not a \.safetensors file that exists"):
+        study.new_model(backbone(weights="gone.pth"))
+
+
+def test_without_a_network_both_ways_to_get_weights_are_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        OSError, match=r"HF_HUB_OFFLINE=0.*set train\.backbone\.weights to its path"
+    ):
+        study.new_model(backbone(weights="hub"))

@@ -1,0 +1,259 @@
+"""Two processes train one model: as one process does, and after one of them was killed."""
+
+import os
+import pickle
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from torch import nn
+
+from fwstudy import launch, study
+from fwstudy.batches import PairedBatches
+from fwstudy.constraint import ConstrainedLoss, variance
+from fwstudy.crops import CropSet
+from fwstudy.distributed import num_processes, own, process_number, share_of
+from fwstudy.launch import launched
+from fwstudy.params import Launch, Schedule, load_params
+from fwstudy.training import fit
+from fwstudy.whitening import FeatureWhitening
+
+ROOT = Path(__file__).parents[1]
+ONE = Launch(num_processes=1, max_restarts=0)
+TWO = Launch(num_processes=2, max_restarts=1)
+SCHEDULE = Schedule(steps=6, learning_rate=1e-2, weight_decay=0.0, evaluation_interval=2)
+GOLDEN = {  # seed 1, step 3, by the code before batches were divided: means of images, changed pixels
+    ("whole", "part"): (
+        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0725, 0.0366],
+        [1332, 1122, 0, 292, 0, 0, 110, 0],
+    ),
+    ("whole",): (
+        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0717, 0.0358],
+        [1332, 1122, 0, 507, 0, 0, 132, 0],
+    ),
+}
+GOLDEN_LABELS = [1, 1, 0, 1, 0, 0, 1, 0]
+
+
+class Small(nn.Module):
+    """A network whose one norm layer whitens: nothing in it depends on how a batch is divided.
+
+    No bias before the whitening, whose gradient would be rounding alone. One parameter is never used.
+    """
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.convolution = nn.Conv2d(3, 8, 5, stride=4, bias=False)
+        self.norm = FeatureWhitening(8, activation=nn.Softplus())
+        self.classifier = nn.Linear(8, 1)
+        self.unused = nn.Parameter(torch.ones(2))
+
+    def forward(self, images):
+        return self.classifier(self.norm(self.convolution(images)).mean((2, 3)))
+
+
+def two_masks(changed, parts):
+    return torch.stack([changed, parts > 0], dim=1)
+
+
+def train_small(crops: CropSet, checkpoint: Path, kill: Path | None) -> tuple:
+    """The history, the weights, and the step from which it went on; the second process dies once."""
+    model = Small()
+    loss = ConstrainedLoss(model.norm, 2, two_masks, concept_weight=1.0, binding=0.5)
+    batches = PairedBatches(crops.select(split="train"), 8, seed=0, part_share=0.5)
+    begun = []
+
+    def after_step(step: int) -> None:
+        begun.append(step)
+        if kill and not kill.exists() and step == 5 and process_number() == 1:
+            kill.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    validation = crops.select(split="validation", kind="whole", quality="c23")
+    history = fit(model, batches, validation, SCHEDULE, checkpoint, loss, after_step)
+    return history, {name: value.numpy() for name, value in model.state_dict().items()}, begun[0]
+
+
+def fail() -> None:
+    if process_number() == 1:
+        raise ArithmeticError("the planted error")
+
+
+def price() -> tuple:
+    """Variance of a vector of which each process has a part; its gradient, averaged as DDP does."""
+    values = torch.from_numpy(own(np.arange(5.0) ** 2)).requires_grad_()
+    found = variance(values)
+    found.backward()
+    return found.item(), (values.grad / num_processes()).tolist()
+
+
+def assert_same(one: tuple, other: tuple) -> None:
+    pd.testing.assert_frame_equal(one[0], other[0], atol=1e-4, rtol=1e-4)
+    for name, value in one[1].items():
+        np.testing.assert_allclose(value, other[1][name], atol=1e-4, rtol=1e-3, err_msg=name)
+
+
+def test_two_processes_train_as_one_and_outlive_a_killed_worker(crops, tmp_path):
+    alone = train_small(crops, tmp_path / "alone", None)
+    killed = tmp_path / "killed"
+    together = launched(train_small, TWO, crops, tmp_path / "state", killed)
+    assert killed.exists() and together[2] == 5, "it should go on after the checkpoint of step 4"
+    assert_same(alone, together)
+    assert not (tmp_path / "state").exists()
+
+
+def test_the_price_of_the_unnamed_is_that_of_the_whole_batch():
+    """The first of two processes has three of the five values."""
+    value, gradient = launched(price, TWO)
+    whole, expected = price()
+    assert value == pytest.approx(whole) and gradient == pytest.approx(expected[:3])
+
+
+def tiny_study(folder: Path, crops: CropSet):
+    """Settings of a study of four steps, in a project folder that has its crops."""
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (folder / "dvc.yaml").touch()
+    (folder / "data" / "crops").mkdir(parents=True)
+    for name in ("images", "changed", "parts"):
+        np.save(folder / f"data/crops/{name}.npy", getattr(crops, name))
+    table = crops.manifest.drop(columns=["row", "original_row"])
+    table.to_csv(folder / "data/crops/manifest.csv", index=False)
+    params = load_params(folder / "params.yaml")
+    schedule = {"steps": 4, "learning_rate": 1e-3, "evaluation_interval": 2}
+    short = {
+        "batch_size": 16,
+        "baseline": params.train.baseline.model_copy(update=schedule),
+        "fine_tune": params.train.fine_tune.model_copy(update=schedule),
+    }
+    return params.model_copy(update={"train": params.train.model_copy(update=short)})
+
+
+def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
+    params = tiny_study(tmp_path, crops)
+    monkeypatch.chdir(tmp_path)
+    histories = []
+    for processes in (ONE, TWO):
+        train = params.train.model_copy(update={"launch": processes})
+        used, found = params.model_copy(update={"train": train}), CropSet.open("data/crops")
+        baseline = study.train_baseline(used, 0, found)
+        whitened = study.train_variant(used, used.whitening, "whitened", 0, found)
+        assert whitened.cost["minutes"] > 0 and isinstance(whitened.layer, FeatureWhitening)
+        predictions, _ = study.evaluate(whitened, used, found)
+        assert predictions["score"].notna().all()
+        histories.append(pd.concat([baseline.history, whitened.history]))
+    torch.use_deterministic_algorithms(False)
+    one, two = histories
+    assert one["step"].tolist() == two["step"].tolist() and list(one) == list(two)
+    # The backbone's BatchNorm layers see half the batch: alike, not equal.
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=0.2)
+    assert np.abs(one["validation_auc"] - two["validation_auc"]).max() < 0.25
+
+
+def test_workers_that_keep_failing_say_why():
+    before, environment = signal.getsignal(signal.SIGINT), dict(os.environ)
+    message = r"in 2 processes.*after 1 restarts:\n(.*\n)*.*the planted error"
+    with pytest.raises(RuntimeError, match=message) as caught:
+        launched(fail, TWO)
+    assert "in fail" in str(caught.value) and len(str(caught.value).splitlines()) < 12
+    assert signal.getsignal(signal.SIGINT) == before and dict(os.environ) == environment
+
+
+def test_one_process_is_this_one():
+    assert launched(os.getpid, ONE) == os.getpid()
+
+
+def test_what_the_machine_lacks_is_said(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: False)
+    with pytest.raises(RuntimeError, match=r"no gloo.*set train\.launch\.num_processes: 1"):
+        launched(fail, TWO)
+    monkeypatch.setattr(torch.distributed, "is_backend_available", lambda name: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launch.backend_for(2) == "nccl"
+    with pytest.raises(RuntimeError, match=r"num_processes: 4 processes, but 2 GPUs"):
+        launch.backend_for(4)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
+    text = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("num_processes: 1", "num_processes: 3"))
+    with pytest.raises(ValueError, match=r"train\.launch\.num_processes: 3 .* 16 .*batch_size"):
+        load_params(path)
+    monkeypatch.setattr("fwstudy.distributed.num_processes", lambda: 3)
+    with pytest.raises(ValueError, match=r"train\.batch_size: 16 pairs .* 3 processes"):
+        share_of(16)
+
+
+@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
+def test_one_process_draws_the_batches_it_always_drew(crops, kinds):
+    """With and without crops of single forged parts; pixels to what a codec may differ by."""
+    chosen = crops.select(split="train", kind=list(kinds))
+    batch = PairedBatches(chosen, 8, 1, 0.5, random_labels=True).batch(3)
+    means, changed = GOLDEN[kinds]
+    assert batch.labels.int().tolist() == GOLDEN_LABELS
+    np.testing.assert_allclose(batch.images.mean((1, 2, 3)), means, atol=2e-3)
+    np.testing.assert_allclose(batch.changed.sum((1, 2)), changed, rtol=0.02)
+
+
+@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
+def test_shares_of_a_batch_make_the_batch(crops, kinds):
+    chosen = crops.select(split="train", kind=list(kinds))
+    batches = PairedBatches(chosen, 8, 1, 0.5, random_labels=True)
+    whole = batches.batch(3)
+    one, two = (batches.batch(3, share=slice(start, start + 2)) for start in (0, 2))
+    for name in ("images", "labels", "changed", "parts"):
+        parts = [getattr(half, name) for half in (one, two)]
+        joined = torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]])
+        assert torch.equal(joined, getattr(whole, name)), name
+
+
+def test_a_share_reads_no_pixels_of_others(crops):
+    """Rows of images and masks that are read while a process puts its share together."""
+
+    class Watched:
+        def __init__(self, array):
+            self.array, self.read = array, set()
+
+        def __getitem__(self, rows):
+            self.read |= set(np.atleast_1d(rows).tolist())
+            return self.array[rows]
+
+    def images_read(share):
+        watched = Watched(crops.images)
+        chosen = crops.select(split="train")
+        chosen = CropSet(chosen.manifest, watched, chosen.changed, chosen.parts)
+        PairedBatches(chosen, 8, 1, 0.5).batch(3, share=share)
+        return watched.read
+
+    one, two = (images_read(slice(start, start + 2)) for start in (0, 2))
+    assert not one & two and one | two == images_read(slice(None))
+
+
+def test_synchronised_batch_norms_keep_names_and_parameters():
+    """What is done on CUDA before training: weights are read and written as before."""
+    model = timm.create_model("test_efficientnet", num_classes=1)
+    before = dict(model.named_parameters()), list(model.state_dict())
+    activation = model.bn2.act
+    model = timm.layers.convert_sync_batchnorm(model)
+    assert isinstance(model.bn2, nn.SyncBatchNorm) and model.bn2.act is activation
+    assert list(model.state_dict()) == before[1]
+    assert all(parameter is before[0][name] for name, parameter in model.named_parameters())
+
+
+def test_what_is_sent_to_a_process_is_the_place_of_the_arrays(crops):
+    sent = pickle.dumps(crops)
+    assert len(sent) < crops.images.nbytes / 4
+    np.testing.assert_array_equal(pickle.loads(sent).images, crops.images)
+    part = CropSet(crops.manifest[:2], crops.images[1:3], crops.changed[1:3], crops.parts[1:3])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, crops.images[1:3])
+
+
+def test_the_program_for_torchrun_is_named_in_its_help():
+    assert re.search(r"torchrun .*\n.*-m fwstudy\.launch whitened 0", launch.__doc__)
