@@ -26,7 +26,7 @@ from fwstudy.models import find_classifier
 from fwstudy.pages import notebook_body, write_page
 from fwstudy.params import Params, load_params
 from fwstudy.runtime import project_root
-from fwstudy.study import crop_files, load_variant, weights_path
+from fwstudy.study import load_variant, manifest_path, weights_path
 from fwstudy.trust import Calibration, calibrate
 
 LEVEL = 0.99  # share of unseen faces of the study's own kind that count as like the training data
@@ -388,7 +388,7 @@ def check_trained(params: Params) -> None:
     Raises:
         ValueError: a file is missing; the message says how to make it.
     """
-    for path in (weights_path("whitened", params.train.seeds[0]), *crop_files()):
+    for path in (weights_path("whitened", params.train.seeds[0]), manifest_path()):
         if not path.is_file():
             place = path.relative_to(project_root())
             raise ValueError(f"no trained model yet ({place} is missing): run `make repro` first")

@@ -95,10 +95,12 @@ class Backbone(Section):
 
 
 class Schedule(Section):
-    """One run of the optimiser."""
+    """One run of the optimiser; see `fwstudy.training.OPTIMIZERS` and `learning_rate_factor`."""
 
     steps: Count
+    optimizer: Literal["adamw", "adam", "sgd"]
     learning_rate: Positive
+    decay: Literal["cosine", "none"] | Annotated[list[Fraction], Field(min_length=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     evaluation_interval: Count
 

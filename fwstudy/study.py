@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fwstudy.batches import PairedBatches
-from fwstudy.crops import CropSet, to_tensor
+from fwstudy.crops import ARRAYS, CropSet, to_tensor
 from fwstudy.distributed import gathered, process_number, wait_for_all
 from fwstudy.launch import launched
 from fwstudy.metrics import balanced_threshold
@@ -123,17 +123,23 @@ def from_hub(name: str, options: dict) -> nn.Module:
         ) from error
 
 
-def crop_files() -> list[Path]:
-    """The files that hold the crop set's images and manifest."""
-    folder = project_root() / "data" / "crops"
-    return [folder / "images.npy", folder / "manifest.csv"]
+def manifest_path() -> Path:
+    """Where the table of the crop set lies."""
+    return project_root() / "data" / "crops" / "manifest.csv"
+
+
+def array_stamps() -> list:
+    """Name, size and time of change of the crop set's arrays, which are too large to hash."""
+    folder = manifest_path().parent
+    files = [path for name in ARRAYS for path in sorted(folder.glob(f"{name}.*"))]
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def settings_of(params: Params, seed: int, schedule: str) -> dict:
     """What a run of the optimiser depends on, as JSON values."""
     train = params.train.model_dump()
     keys = ("batch_size", "part_share", "backbone", "baseline", schedule)
-    return {"seed": seed, **{key: train[key] for key in keys}}
+    return {"seed": seed, "arrays": array_stamps(), **{key: train[key] for key in keys}}
 
 
 def without(crops: CropSet, family: str) -> CropSet:
@@ -168,7 +174,7 @@ def _fit_baseline(
     model = new_model(train)
     what = settings_of(params, seed, "baseline")
     batches = PairedBatches(crops.select(split="train"), train.batch_size, seed, train.part_share)
-    state = partial_folder(f"{folder}/{BASELINE}", what, crop_files()) / "state"
+    state = partial_folder(f"{folder}/{BASELINE}", what, [manifest_path()]) / "state"
     with measured_cost() as cost:
         history = fit(model, batches, validation_of(crops, params), train.baseline, state)
     keep(model, weights_path(BASELINE, seed, folder))
@@ -225,7 +231,7 @@ def _fit_variant(
     seed_everything(seed)
     training, validation = crops.select(split="train"), validation_of(crops, params)
     what = settings_of(params, seed, "fine_tune") | {"variant": settings.model_dump()}
-    inputs = [*crop_files(), weights_path(BASELINE, seed, folder)]
+    inputs = [manifest_path(), weights_path(BASELINE, seed, folder)]
     state = partial_folder(f"{folder}/{name}", what, inputs) / "state"
     batches = PairedBatches(
         training,

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,12 +101,35 @@ def load_backbone(model: nn.Module, path: Path) -> None:
         )
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
+OPTIMIZERS = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,  # weight decay as a penalty, in the gradients
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}  # of params.yaml
+
+
+def cosine(step: int, steps: int) -> float:
     """Linear warm-up over the first tenth, then half a cosine down to zero."""
     warm_up = max(1, steps // 10)
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+DECAYS: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "none": lambda step, steps: 1.0}
+
+
+def learning_rate_factor(step: int, steps: int, decay: str | Sequence[float]) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole run.
+        decay: a key of `DECAYS`, or shares of the run, at each of which the rate falls to a tenth.
+    """
+    if isinstance(decay, str):
+        return DECAYS[decay](step, steps)
+    return 0.1 ** sum(step >= share * steps for share in decay)
 
 
 class Checkpoint:
@@ -173,7 +197,7 @@ def fit(
 ) -> pd.DataFrame:
     """Train a model in place and leave it with the weights that were best on validation.
 
-    AdamW. The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
+    The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
     the run resumes from the last of these. Where several processes run, all call it alike and get the
     same history; each takes its share of every batch, gradients are averaged (`synchronised`), the mean
     loss is that over all shares, and the first writes the checkpoint.
@@ -196,8 +220,8 @@ def fit(
         ValueError: the pairs of a batch cannot be divided among the processes.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(
-        model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay
+    optimizer = OPTIMIZERS[schedule.optimizer](
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     keeper = Checkpoint(checkpoint, model, optimizer)
     best, history, losses = {}, [], []
@@ -214,7 +238,9 @@ def fit(
     for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * learning_rate_factor(step, schedule.steps)
+            group["lr"] = schedule.learning_rate * learning_rate_factor(
+                step, schedule.steps, schedule.decay
+            )
         value = loss(trained, batches.batch(step, device, share))
         optimizer.zero_grad()
         value.backward()

@@ -77,6 +77,6 @@ def crops(clip_paths, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
-    """Clips of six rendered people, two by two lending each other faces, whom a detector finds."""
+    """Clips of twelve rendered people, two by two lending each other faces, whom a detector finds."""
     folder = tmp_path_factory.mktemp("people")
-    return [load_clip(path) for path in render_dataset(folder, 6, 1, 3, 112, 7, 1)]
+    return [load_clip(path) for path in render_dataset(folder, 12, 1, 2, 112, 7, 1)]

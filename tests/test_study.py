@@ -271,9 +271,7 @@ def test_backbone_weights_come_from_a_file_without_its_classifier(tmp_path):
     assert torch.equal(model.conv_stem.weight, source.conv_stem.weight)
     assert model.classifier.weight.shape[0] == 1 and not model.classifier.weight.any()
     save_weights(create_model("resnet10t"), path)
-    with pytest.raises(
-        ValueError, match=r"imagenet\.safetensors does not fit this model: "
-    ):
+    with pytest.raises(ValueError, match=r"imagenet\.safetensors does not fit this model: "):
         study.new_model(backbone(weights=str(path)))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"imagenet\.safetensors is truncated"):

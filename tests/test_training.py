@@ -9,7 +9,14 @@ from fwstudy.batches import Batch, PairedBatches
 from fwstudy.crops import CropSet
 from fwstudy.params import Schedule
 
-SCHEDULE = Schedule(steps=6, learning_rate=1e-3, weight_decay=0.01, evaluation_interval=2)
+SCHEDULE = Schedule(
+    steps=6,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    decay="cosine",
+    weight_decay=0.01,
+    evaluation_interval=2,
+)
 
 
 def tiny_model(seed=0):
@@ -34,10 +41,34 @@ def fit(model, splits, schedule, batch_size, path, **options):
 
 
 def test_learning_rate_warms_up_and_ends_near_zero():
-    factors = [training.learning_rate_factor(step, 100) for step in range(100)]
+    factors = [training.learning_rate_factor(step, 100, "cosine") for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and max(factors) == 1
     assert factors[-1] < 1e-3
     assert (np.diff(factors[10:]) <= 0).all()
+
+
+def test_learning_rate_stays_or_falls_at_shares_of_the_run():
+    """As the authors': milestones after 5, 10 and 15 of 40 epochs."""
+    assert {training.learning_rate_factor(step, 40, "none") for step in range(40)} == {1.0}
+    factors = [training.learning_rate_factor(step, 40, [0.125, 0.25, 0.375]) for step in range(40)]
+    np.testing.assert_allclose(factors, [1.0] * 5 + [0.1] * 5 + [0.01] * 5 + [0.001] * 25)
+
+
+def one_step(optimizer, weight_decay):
+    """The weight of a model after one step from 1 with the gradient 0.5."""
+    weight = nn.Parameter(torch.ones(()))
+    made = training.OPTIMIZERS[optimizer]([weight], lr=0.1, weight_decay=weight_decay)
+    weight.grad = torch.tensor(0.5)
+    made.step()
+    return weight.item()
+
+
+def test_optimizers_golden():
+    """The first step of Adam is the rate times the gradient's sign; weight decay comes in before or after."""
+    assert one_step("adam", 0.0) == pytest.approx(0.9, abs=1e-6)
+    assert one_step("adam", 0.5) == pytest.approx(0.9, abs=1e-6)  # decay is part of the gradient
+    assert one_step("adamw", 0.5) == pytest.approx(1 * (1 - 0.1 * 0.5) - 0.1, abs=1e-6)
+    assert one_step("sgd", 0.5) == pytest.approx(1 - 0.1 * (0.5 + 0.5), abs=1e-6)
 
 
 def test_fit_learns_and_keeps_the_best(splits, tmp_path):
@@ -55,9 +86,11 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
     assert not (tmp_path / "state").exists() and not model.training
 
 
-def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path):
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path, optimizer):
+    schedule = SCHEDULE.model_copy(update={"optimizer": optimizer})
     whole = tiny_model()
-    fit(whole, splits, SCHEDULE, 4, tmp_path / "whole")
+    fit(whole, splits, schedule, 4, tmp_path / "whole")
 
     class Stop(Exception):
         pass
@@ -67,10 +100,10 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        fit(tiny_model(), splits, SCHEDULE, 4, tmp_path / "state", after_step=stop)
+        fit(tiny_model(), splits, schedule, 4, tmp_path / "state", after_step=stop)
     steps = []
     resumed = tiny_model(seed=7)  # other weights: all must come from the checkpoint
-    history = fit(resumed, splits, SCHEDULE, 4, tmp_path / "state", after_step=steps.append)
+    history = fit(resumed, splits, schedule, 4, tmp_path / "state", after_step=steps.append)
     assert steps == [5, 6] and history["step"].tolist() == [2, 4, 6]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)

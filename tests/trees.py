@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from fwstudy.faces.clips import ORIGINAL, Clip
 
@@ -62,13 +63,24 @@ def pairs_of(clips: list[Clip]) -> list[tuple[int, int]]:
     return [(place, number[clip.variants["FaceSwap"].source]) for place, clip in enumerate(clips)]
 
 
+def split_of(clips: list[Clip]) -> dict[int, str]:
+    """Each person's split: a third of the couples each."""
+    couples = sorted({tuple(sorted(pair)) for pair in pairs_of(clips)})
+    names = ("train", "val", "test")
+    return {
+        number: names[place * 3 // len(couples)]
+        for place, couple in enumerate(couples)
+        for number in couple
+    }
+
+
 def faceforensics(
     root: Path,
     clips: list[Clip],
     methods=("Deepfakes", "NeuralTextures"),
     qualities=("c23",),
 ) -> Path:
-    """Official tree: two people (who lend each other faces) in each of the three splits."""
+    """Official tree; people of a couple lend each other faces, and a third of the couples is in each split."""
     pairs = pairs_of(clips)
     for quality in qualities:
         for place, clip in enumerate(clips):
@@ -84,24 +96,23 @@ def faceforensics(
                 )
                 if method != "FaceShifter":
                     write_film(folder / "masks" / "videos" / name, mask_of(clip, family))
-    couples = sorted({tuple(sorted(pair)) for pair in pairs})
-    for name, couple in zip(("train", "val", "test"), couples, strict=True):
-        write_json(root / f"{name}.json", [[f"{number:03d}" for number in couple]])
+    splits = split_of(clips)
+    for name in ("train", "val", "test"):
+        listed = [pair for pair in pairs if splits[pair[0]] == name and pair[0] < pair[1]]
+        write_json(root / f"{name}.json", [[f"{number:03d}" for number in pair] for pair in listed])
     return root
 
 
 def celeb_df(root: Path, clips: list[Clip]) -> Path:
-    """Celeb-DF-v2: the first couple is in the test list; one YouTube film of a seventh person's kind."""
-    listed = []
+    """Celeb-DF-v2: a third of the couples is in the test list, and one film of YouTube-real."""
+    listed, splits = [], split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
         real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
         write_film(root / "Celeb-real" / real, film_of(clip, ORIGINAL))
         write_film(root / "Celeb-synthesis" / fake, film_of(clip, "Deepfakes"))
-        if target in pairs_of(clips)[0]:
+        if splits[target] == "test":
             listed += [f"1 Celeb-real/{real}", f"0 Celeb-synthesis/{fake}"]
-    write_film(
-        root / "YouTube-real" / "00000.mp4", film_of(clips[0], ORIGINAL)[:, ::-1, :][:, ::-1]
-    )
+    write_film(root / "YouTube-real" / "00000.mp4", film_of(clips[0], ORIGINAL)[:, :, ::-1])
     (root / "List_of_testing_videos.txt").write_text(
         "\n".join([*listed, "1 YouTube-real/00000.mp4"])
     )
@@ -109,8 +120,8 @@ def celeb_df(root: Path, clips: list[Clip]) -> Path:
 
 
 def dfdc(root: Path, clips: list[Clip]) -> Path:
-    """DFDC: three folders with metadata.json, two people in each, and a test folder with labels.csv."""
-    for place, clip in enumerate(clips):
+    """DFDC: folders with metadata.json, two people in each, and a test folder with labels.csv."""
+    for place, clip in enumerate(clips[:-4]):
         folder = root / f"dfdc_train_part_{place // 2}"
         real, fake = f"real{place}.mp4", f"fake{place}.mp4"
         write_film(folder / real, film_of(clip, ORIGINAL))
@@ -120,13 +131,8 @@ def dfdc(root: Path, clips: list[Clip]) -> Path:
         content[real] = {"label": "REAL", "split": "train", "original": None}
         content[fake] = {"label": "FAKE", "split": "train", "original": real}
         write_json(path, content)
-    return root
-
-
-def dfdc_test(root: Path, clips: list[Clip]) -> Path:
-    """The labelled test folder of DFDC."""
     rows = []
-    for place, clip in enumerate(clips[:2]):
+    for place, clip in enumerate(clips[-4:]):
         for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", "Deepfakes")):
             write_film(root / "test" / name, film_of(clip, variant))
             rows.append([name, int(variant != ORIGINAL)])
@@ -136,10 +142,10 @@ def dfdc_test(root: Path, clips: list[Clip]) -> Path:
 
 
 def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
-    """DFDC preview: dataset.json; the first couple is its test set."""
-    content = {}
+    """DFDC preview: dataset.json; a third of the couples is its test set."""
+    content, splits = {}, split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
-        part = "test" if target in pairs_of(clips)[0] else "train"
+        part = "test" if splits[target] == "test" else "train"
         real = f"original_videos/{target}/{target}_A_001.mp4"
         fake = f"method_A/{target}_{source}/{target}_{source}_A_001.mp4"
         write_film(root / real, film_of(clip, ORIGINAL))
@@ -158,15 +164,8 @@ def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
 
 def deepfakebench(root: Path, clips: list[Clip]) -> Path:
     """DeepfakeBench: cropped PNG frames with landmarks and masks, and a JSON file with foreign paths."""
-    from PIL import Image
-
     tree: dict = {"FF-real": {}, "FF-DF": {}}
-    couples = sorted({tuple(sorted(pair)) for pair in pairs_of(clips)})
-    split_of = {
-        number: split
-        for split, couple in zip(("train", "val", "test"), couples, strict=True)
-        for number in couple
-    }
+    splits = split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
         films = {
             "FF-real": ("original_sequences/youtube", f"{target:03d}", ORIGINAL),
@@ -185,7 +184,7 @@ def deepfakebench(root: Path, clips: list[Clip]) -> Path:
                 mask = clip.variants[variant].changed[number]
                 Image.fromarray(np.uint8(255) * mask).save(root / below / "masks" / f"{tail}.png")
                 paths.append("D:\\data\\" + f"{below}/frames/{tail}.png".replace("/", "\\"))
-            films_of = tree[label].setdefault(split_of[target], {}).setdefault("c23", {})
+            films_of = tree[label].setdefault(splits[target], {}).setdefault("c23", {})
             films_of[name] = {"label": label, "frames": paths}
     write_json(root / "dataset_json" / "FaceForensics++.json", {"FaceForensics++": tree})
     return root
@@ -199,3 +198,9 @@ def folder(root: Path, clips: list[Clip]) -> Path:
         write_film(root / "fake" / "swap" / f"{name}.mov", film_of(clip, "Deepfakes"))
         write_film(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, "Deepfakes"))
     return root
+
+
+TREES = {
+    tree.__name__: tree
+    for tree in (faceforensics, celeb_df, dfdc, dfdc_preview, deepfakebench, folder)
+}

@@ -11,12 +11,11 @@ import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torchvision.ops import generalized_box_iou
 
 from fwstudy.parallel import run
 
@@ -35,33 +34,22 @@ from .clips import (
 from .detection import detect_faces, landmarks_from_points, parts_from_landmarks
 from .footage import Film, InputError, open_film
 from .layouts import Take
+from .tracking import (
+    Candidate,
+    follow,
+    is_cut,
+    is_forged,
+    share_inside,
+    thumbnail,
+    where_forged,
+)
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
 DIFFERENCE = 12.0  # grey levels, smoothed, by which a forged pixel differs from its original
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
-GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
 MASK_LEVEL = 32  # grey level of a mask film above which a pixel counts as forged: codecs blur black
 MIN_SHARED = 0.5  # of its original's frame numbers that a forgery must have to go with it
 SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A face that may be the one to follow, cut out of all films of a take.
-
-    Args:
-        box: (4,) int, the square in the original's frame.
-        landmarks: (68, 2) float32, in pixels of the crop.
-        images: variant to (S, S, 3) uint8.
-        masks: variant to (S, S) uint8, where its mask was read.
-        forged: share of the frame's forgery that lies in the box; 0 where nothing tells.
-    """
-
-    box: np.ndarray
-    landmarks: np.ndarray
-    images: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
-    forged: float
 
 
 def fingerprint(take: Take) -> list:
@@ -125,40 +113,6 @@ def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.n
     return crop(image, box, size, how)
 
 
-def where_forged(
-    original: np.ndarray | None, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-) -> np.ndarray | None:
-    """A small map of where a frame was forged: from masks, else from differences to the original.
-
-    Returns:
-        (h, w) float32, of sum 1; None where nothing tells.
-    """
-    if not masks and (original is None or not images):
-        return None
-    height, width = (original if original is not None else images[0]).shape[:2]
-    scale = GUIDE_SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-
-    def small(image: np.ndarray) -> np.ndarray:
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-
-    if masks:
-        found = sum(small(mask) for mask in masks)
-    else:
-        away = [np.abs(small(image) - small(original)).max(axis=-1) for image in images]
-        found = sum((difference * (difference > DIFFERENCE / 2)) for difference in away)
-    total = float(found.sum())
-    return found / total if total else None
-
-
-def share_inside(guide: np.ndarray | None, box: np.ndarray, width: int) -> float:
-    """How much of the forgery lies in a box given in pixels of a frame of that width."""
-    if guide is None:
-        return 0.0
-    left, top, right, bottom = np.round(box * guide.shape[1] / width).astype(int).clip(min=0)
-    return float(guide[top:bottom, left:right].sum())
-
-
 def find_boxes(reference: np.ndarray, scale: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """The square and the 68 landmarks of the largest faces of a frame, in its pixels."""
     found = [landmarks_from_points(face.points) for face in detect_faces(reference)[:MAX_FACES]]
@@ -197,8 +151,8 @@ def cut_candidates(
         size: side of the crops in pixels.
     """
     forged = [image for name, image in images.items() if name != ORIGINAL]
-    several = len(boxes) > 1
-    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values())) if several else None
+    telling = len(boxes) > 1 or masks
+    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values())) if telling else None
     return [
         Candidate(
             box,
@@ -209,50 +163,6 @@ def cut_candidates(
         )
         for box, points in boxes
     ]
-
-
-def follow(frames: Sequence[Sequence[Candidate]]) -> list[Candidate | None]:
-    """One face through a film.
-
-    Where masks or differences tell which face was forged, that one is taken, frame by frame. Else
-    faces that overlap from frame to frame are one track, which ends where nothing overlaps (a cut, a
-    face that leaves), and the track that covers most (sum of the boxes' sides) is taken; it is the
-    face's of whom the film shows most.
-
-    Args:
-        frames: the candidates of each frame.
-
-    Returns:
-        one candidate a frame; None where the face is not seen.
-    """
-    if any(candidate.forged for frame in frames for candidate in frame):
-        best = [max(frame, key=lambda face: face.forged, default=None) for frame in frames]
-        # A face in which nothing was forged is another's, unless it is alone and nothing could tell.
-        return [
-            face if face is not None and (face.forged or len(frame) == 1) else None
-            for face, frame in zip(best, frames, strict=True)
-        ]
-    tracks: list[list[tuple[int, Candidate]]] = []
-    for number, frame in enumerate(frames):
-        free = list(tracks)
-        for face in frame:  # the largest first
-            overlaps = [_overlap(track[-1][1].box, face.box) for track in free]
-            if overlaps and max(overlaps) > 0:
-                track = free.pop(int(np.argmax(overlaps)))
-                track.append((number, face))
-            else:
-                tracks.append([(number, face)])
-    if not tracks:
-        return [None] * len(frames)
-    longest = max(tracks, key=lambda track: sum(face.box[2] - face.box[0] for _, face in track))
-    seen = dict(longest)
-    return [seen.get(number) for number in range(len(frames))]
-
-
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Generalised intersection over union (Rezatofighi et al. 2019): above 0 where boxes overlap well."""
-    boxes = (torch.from_numpy(box[None]).float() for box in (one, other))
-    return float(generalized_box_iou(*boxes))
 
 
 def changed_region(
@@ -433,7 +343,7 @@ def cut_take(
     numbers = reference.evenly(num_frames)
     if len(numbers) < num_frames:
         remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
-    kept, frames = [], []
+    kept, frames, shots = [], [], []
     for number, images, masks in side_by_side(reel, numbers, remarks):
         fitting(images, masks, reel, remarks)
         shown = next(iter(images.values()))
@@ -448,7 +358,10 @@ def cut_take(
             boxes = []
         frames.append(cut_candidates(boxes, shown, images, masks, size))
         kept.append(number)
-    chosen = follow(frames)
+        shots.append(thumbnail(shown))
+    # Crops that were made by others have their landmarks, and are of one face already.
+    cuts = [take.landmarks is None and is_cut(*two) for two in pairwise(shots)]
+    chosen = follow(frames, [False, *cuts][: len(frames)])
     report_faces(frames, chosen, path, remarks)
     faces = {number: face for number, face in zip(kept, chosen, strict=True) if face is not None}
     clips = []
@@ -478,9 +391,11 @@ def report_faces(
     if empty:
         remarks.add(path, f"no face in {empty} of {count} frames")
     if other:
-        remarks.add(path, f"the face followed is not in {other} of {count} frames that show others")
+        remarks.add(
+            path, f"another face, or none that was forged, in {other} of {count} frames: left out"
+        )
     if several:
-        told = any(face.forged for frame in frames for face in frame)
+        told = any(is_forged(face) for frame in frames for face in frame)
         which = "the forged one" if told else "the one shown most"
         remarks.add(path, f"several faces in {several} of {count} frames: {which} was taken")
 

@@ -1,0 +1,136 @@
+"""Which of the faces in a film is followed: the forged one, else the one that is shown most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torchvision.ops import generalized_box_iou
+
+DIFFERENCE = 6.0  # grey levels of a small picture by which a forged one differs from its original
+GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
+MIN_SHARE = 0.05  # of a frame's forgery that lies in the box of a forged face
+THUMB = (32, 18)  # px, width and height of the pictures by which cuts are found
+CUT = 30.0  # grey levels, mean difference of two small pictures with a cut between them
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A face that may be the one to follow, cut out of all films of a take.
+
+    Args:
+        box: (4,) int, the square in the original's frame.
+        landmarks: (68, 2) float32, in pixels of the crop.
+        images: variant to (S, S, 3) uint8.
+        masks: variant to (S, S) uint8, where its mask was read.
+        forged: share of the frame's forgery that lies in the box; None where nothing tells.
+    """
+
+    box: np.ndarray
+    landmarks: np.ndarray
+    images: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    forged: float | None
+
+
+def where_forged(
+    original: np.ndarray | None, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+) -> np.ndarray | None:
+    """A small map of where a frame was forged: from masks, else from differences to the original.
+
+    Args:
+        original: (H, W, 3) uint8, or None if there is none.
+        images: the forged frames, of its shape.
+        masks: (H, W) uint8, those that there are.
+
+    Returns:
+        (h, w) float32, of sum 1, or 0 where masks say that nothing was forged; None where nothing tells.
+    """
+    if not masks and (original is None or not images):
+        return None
+    height, width = (original if original is not None else images[0]).shape[:2]
+    scale = GUIDE_SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+
+    def small(image: np.ndarray) -> np.ndarray:
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+    if masks:
+        found = sum(small(mask) for mask in masks)
+        return found / max(1.0, float(found.sum()))
+    away = [np.abs(small(image) - small(original)).max(axis=-1) for image in images]
+    found = sum(difference * (difference > DIFFERENCE) for difference in away)
+    total = float(found.sum())
+    return found / total if total else None
+
+
+def share_inside(guide: np.ndarray | None, box: np.ndarray, width: int) -> float | None:
+    """How much of the forgery lies in a box given in pixels of a frame of that width."""
+    if guide is None:
+        return None
+    left, top, right, bottom = np.round(box * guide.shape[1] / width).astype(int).clip(min=0)
+    return float(guide[top:bottom, left:right].sum())
+
+
+def thumbnail(frame: np.ndarray) -> np.ndarray:
+    """A small picture by which `is_cut` compares frames."""
+    return cv2.resize(frame, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def is_cut(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two frames are of different shots, going by their `thumbnail`."""
+    return float(np.abs(one - other).mean()) > CUT
+
+
+def follow(frames: Sequence[Sequence[Candidate]], cuts: Sequence[bool]) -> list[Candidate | None]:
+    """One face through a film.
+
+    Where masks or differences tell which face was forged, that one is taken, frame by frame. Else
+    faces that overlap from frame to frame are one track, which ends where nothing overlaps (a face that
+    leaves) and at a cut; the track that covers most (sum of the boxes' sides) is taken.
+
+    Args:
+        frames: the candidates of each frame, the largest first.
+        cuts: of each frame, whether a cut lies before it.
+
+    Returns:
+        one candidate a frame; None where the face is not seen.
+    """
+    if any(is_forged(face) for frame in frames for face in frame):
+        return [forged_face(frame) for frame in frames]
+    tracks: list[list[tuple[int, Candidate]]] = []
+    open_tracks: list[list[tuple[int, Candidate]]] = []
+    for number, (frame, cut) in enumerate(zip(frames, cuts, strict=True)):
+        free = [] if cut else list(open_tracks)
+        open_tracks = list(free)
+        for face in frame:
+            overlaps = [_overlap(track[-1][1].box, face.box) for track in free]
+            if overlaps and max(overlaps) > 0:
+                free.pop(int(np.argmax(overlaps))).append((number, face))
+            else:
+                tracks.append([(number, face)])
+                open_tracks.append(tracks[-1])
+    if not tracks:
+        return [None] * len(frames)
+    longest = max(tracks, key=lambda track: sum(face.box[2] - face.box[0] for _, face in track))
+    seen = dict(longest)
+    return [seen.get(number) for number in range(len(frames))]
+
+
+def is_forged(face: Candidate) -> bool:
+    """Whether it is known that this face was forged."""
+    return (face.forged or 0.0) > MIN_SHARE
+
+
+def forged_face(frame: Sequence[Candidate]) -> Candidate | None:
+    """Of the faces in one frame the forged one; one that is alone also where nothing tells."""
+    best = max(frame, key=lambda face: face.forged or 0.0, default=None)
+    alone = len(frame) == 1 and frame[0].forged is None
+    return best if alone or best is not None and is_forged(best) else None
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Generalised intersection over union (Rezatofighi et al. 2019): above 0 where boxes overlap well."""
+    boxes = (torch.from_numpy(box[None]).float() for box in (one, other))
+    return float(generalized_box_iou(*boxes))

@@ -1,0 +1,470 @@
+"""Films as people have them: what becomes of them on the way to clips, and what is reported."""
+
+import os
+import shutil
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fwstudy.faces import films
+from fwstudy.faces.clips import ORIGINAL, load_clip
+from fwstudy.faces.films import cut_take, film_dataset
+from fwstudy.faces.layouts import Forgery, Take
+from fwstudy.faces.tracking import follow, forged_face, is_cut, thumbnail
+from fwstudy.parallel import workers
+
+from .test_inputs import MATRICES, ORIENTATIONS, write_clip
+
+SIZE = 96
+HEIGHT, WIDTH = 150, 330
+LEFT, RIGHT = (12, 20), (12, 190)  # corners at which a person stands in the scene
+NUM_FRAMES = 6
+FINE = {"crf": "8"}
+
+
+@pytest.fixture(scope="module")
+def persons(people) -> list[np.ndarray]:
+    """One frame each of two people, a pair, and of the first one forged."""
+    first = people[0].variants
+    second = next(clip for clip in people if clip.identity == first["Deepfakes"].source)
+    return [
+        first[ORIGINAL].frames[0],
+        second.variants[ORIGINAL].frames[0],
+        first["Deepfakes"].frames[0],
+    ]
+
+
+def scene(*placed, level=90, count=NUM_FRAMES, shape=(HEIGHT, WIDTH)) -> np.ndarray:
+    """Frames of pictures set into a wall of one grey level, at corners (top, left)."""
+    canvas = np.full((*shape, 3), level, np.uint8)
+    for picture, (top, left) in placed:
+        canvas[top : top + len(picture), left : left + picture.shape[1]] = picture
+    return np.stack([canvas] * count)
+
+
+def write(path: Path, frames: np.ndarray, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_clip(path, list(frames), **{"codec_options": FINE, **options})
+
+
+def mask_of(original: np.ndarray, forged: np.ndarray) -> np.ndarray:
+    """White where a frame was changed, without holes."""
+    away = np.abs(original.astype(np.float32) - forged).max(axis=-1)
+    changed = [cv2.GaussianBlur(image, (0, 0), 5) > 4 for image in away]
+    return np.repeat(np.uint8(255) * np.stack(changed)[..., None], 3, axis=-1)
+
+
+def take(original: Path | None, forged: Path | None = None, mask: Path | None = None) -> Take:
+    made = () if forged is None else (Forgery("Deepfakes", forged, "b", mask),)
+    return Take("film", "a", original, made)
+
+
+def cut(one: Take, root: Path, num_frames: int = NUM_FRAMES):
+    clips, rows = cut_take(one, root, SIZE, num_frames, 1.3, "c23")
+    return clips, {(row["file"], row["reason"], row["left_out"]) for row in rows}
+
+
+def only_clip(one: Take, root: Path, num_frames: int = NUM_FRAMES):
+    (clip,), rows = cut(one, root, num_frames)
+    return clip, rows
+
+
+def likeness(crop: np.ndarray, person: np.ndarray) -> float:
+    """Mean distance in colour, in grey levels, between a crop and a picture's middle."""
+    middle = person[len(person) // 4 : -len(person) // 4, len(person) // 4 : -len(person) // 4]
+    inner = crop[SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
+    return float(np.abs(middle.mean((0, 1)) - inner.mean((0, 1))).mean())
+
+
+def is_of(clip, person, other) -> bool:
+    return all(
+        likeness(frame, person) < likeness(frame, other) for frame in clip.variants[ORIGINAL].frames
+    )
+
+
+# Two people
+
+
+@pytest.fixture(scope="module")
+def two(persons, tmp_path_factory):
+    """The one who was forged, at the left, is smaller than the other."""
+    folder = tmp_path_factory.mktemp("two")
+    one, other, forged = persons
+    small, small_forged = (np.ascontiguousarray(image[4:-4, 4:-4]) for image in (one, forged))
+    large = np.array(Image.fromarray(other).resize((150, 150)))
+    shape = (170, 360)
+    original = scene((small, LEFT), (large, (6, 190)), shape=shape)
+    changed = scene((small_forged, LEFT), (large, (6, 190)), shape=shape)
+    write(folder / "real.mp4", original)
+    write(folder / "fake.mp4", changed)
+    write(folder / "mask.mp4", mask_of(original, changed))
+    return folder
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
+    one, other, _ = persons
+    mask = two / "mask.mp4" if with_mask else None
+    clip, rows = only_clip(take(two / "real.mp4", two / "fake.mp4", mask), two)
+    assert is_of(clip, one, other)
+    variant = clip.variants["Deepfakes"]
+    assert variant.truth == ("given" if with_mask else "difference")
+    assert 0.05 < variant.changed.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
+    assert (
+        "real.mp4",
+        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the forged one was taken",
+        False,
+    ) in rows
+
+
+def test_of_two_people_and_no_forgery_the_one_shown_most_is_taken(two, persons):
+    one, other, _ = persons
+    clip, rows = only_clip(take(two / "real.mp4"), two)
+    assert is_of(clip, other, one)
+    assert {row[1] for row in rows} == {
+        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one shown most was taken"
+    }
+
+
+# Cuts
+
+
+def test_a_cut_ends_a_track_even_where_the_next_face_is_in_the_same_place(persons, tmp_path):
+    one, other, _ = persons
+    frames = np.concatenate(
+        [scene((one, LEFT), level=70, count=4), scene((other, LEFT), level=190, count=2)]
+    )
+    clip, rows = only_clip(take(write(tmp_path / "cut.mp4", frames)), tmp_path)
+    assert clip.film.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
+    assert rows == {
+        ("cut.mp4", "another face, or none that was forged, in 2 of 6 frames: left out", False)
+    }
+
+
+def test_a_face_that_was_not_forged_is_left_out_where_a_mask_tells(persons, tmp_path):
+    one, other, forged = persons
+    real, fake = (
+        np.concatenate(
+            [scene((face, LEFT), level=70, count=2), scene((other, LEFT), level=190, count=4)]
+        )
+        for face in (one, forged)
+    )
+    paths = [
+        write(tmp_path / f"{name}.mp4", frames)
+        for name, frames in (("real", real), ("fake", fake), ("mask", mask_of(real, fake)))
+    ]
+    clip, rows = only_clip(take(*paths), tmp_path)
+    assert clip.film.numbers == [0, 1] and is_of(clip, one, other)
+    assert {row[1] for row in rows} == {
+        "another face, or none that was forged, in 4 of 6 frames: left out"
+    }
+
+
+def test_a_moving_face_is_no_cut(persons):
+    steps = [scene((persons[0], (12, 20 + 25 * n)), count=1)[0] for n in range(6)]
+    small = [thumbnail(frame) for frame in steps]
+    assert not any(is_cut(a, b) for a, b in pairwise(small))
+    assert is_cut(thumbnail(scene(level=40)[0]), thumbnail(scene(level=90)[0]))
+
+
+def test_nothing_to_follow():
+    assert follow([[], []], [False, False]) == [None, None]
+    assert follow([], []) == [] and forged_face([]) is None
+
+
+# Turned, uneven, odd
+
+
+def turn(path: Path, orientation: int) -> None:
+    """Write a display matrix into an mp4 file."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44  # ISO 14496-12: the matrix in a track header, version 0
+    a, b, c, d = (65536 * value for value in MATRICES[orientation])
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4")
+    content[start : start + 36] = matrix.tobytes()
+    path.write_bytes(content)
+
+
+def test_a_film_turned_by_its_display_matrix_is_cut_upright(persons, tmp_path):
+    one, _, forged = persons
+    clips = []
+    for orientation in (1, 6):
+        folder = tmp_path / str(orientation)
+        paths = [
+            write(
+                folder / name,
+                np.stack([ORIENTATIONS[orientation](f) for f in scene((face, LEFT))]),
+            )
+            for name, face in (("real.mp4", one), ("fake.mp4", forged))
+        ]
+        for path in paths:
+            turn(path, orientation)
+        clip, rows = only_clip(take(*paths), folder)
+        assert not rows
+        clips.append(clip)
+    upright, turned = clips
+    assert np.abs(upright.landmarks - turned.landmarks).max() < 3
+    for name in upright.variants:
+        images = [clip.variants[name].frames.astype(int) for clip in clips]
+        assert np.abs(images[0] - images[1]).mean() < 8, name
+
+
+def test_frames_of_a_variable_rate_are_even_in_time_and_the_same_in_both_films(persons, tmp_path):
+    one, _, forged = persons
+    # Eight frames in the first 0.4 s, then one a second; each darker than the one before.
+    times = [*range(0, 400, 50), 1000, 2000, 3000, 4000]
+    shades = [np.uint8(image * (1 - 0.02 * n)) for n in range(12) for image in (one, forged)]
+    films_of = [
+        np.concatenate([scene((face, LEFT), count=1) for face in shades[start::2]])
+        for start in (0, 1)
+    ]
+    paths = [
+        write(tmp_path / f"{name}.mkv", frames, times=times)
+        for name, frames in zip(("real", "fake"), films_of, strict=True)
+    ]
+    clip, rows = only_clip(take(*paths), tmp_path, 5)
+    # A span of 4.36 s in five: the middles lie at 0.44, 1.31, 2.18, 3.05 and 3.93 s.
+    assert (
+        clip.film.numbers == [7, 8, 9, 10] and ("real.mkv", "short: 4 of 5 frames", False) in rows
+    )
+    brightness = [clip.variants[name].frames.mean((1, 2, 3)) for name in clip.variants]
+    assert all((np.diff(values) < 0).all() for values in brightness)
+
+
+@pytest.mark.parametrize("pixels", ["bgr0", "gray"])
+def test_odd_sizes_and_grey_films(persons, tmp_path, pixels):
+    one, other, _ = persons
+    frames = scene((one, LEFT), shape=(151, 203))
+    path = write(tmp_path / "odd.mkv", frames, codec="ffv1", pixels=pixels, codec_options={})
+    clip, rows = only_clip(take(path), tmp_path)
+    assert not rows
+    shown = clip.variants[ORIGINAL].frames
+    assert shown.shape == (NUM_FRAMES, SIZE, SIZE, 3)
+    grey = (np.ptp(shown.astype(int), axis=-1) == 0).all()
+    assert grey == (pixels == "gray") and (grey or is_of(clip, one, other))
+
+
+# What cannot be used
+
+
+def sound(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        for number in range(10):
+            silence = np.zeros((2, 1024), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = 44100, 1024 * number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+BROKEN = {
+    "sound.mp4": (sound, "it holds no pictures"),
+    "zero.mp4": (Path.touch, "the file is empty"),
+    "text.mp4": (lambda path: path.write_text("no film\n" * 99), "cannot be read"),
+    "gone.mp4": (lambda path: None, "no such file"),
+    "cut.mp4": (
+        lambda path: path.write_bytes(write(path, scene()).read_bytes()[:-900]),
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(persons, tmp_path, name):
+    one, _, forged = persons
+    make, reason = BROKEN[name]
+    real = write(tmp_path / "real.mp4", scene((one, LEFT)))
+    fake = write(tmp_path / "fake.mp4", scene((forged, LEFT)))
+    broken = tmp_path / name
+    make(broken)
+    clips, rows = cut(take(broken, fake), tmp_path)
+    assert not clips
+    assert {row[0] for row in rows} == {name, "fake.mp4"} and all(row[2] for row in rows)
+    assert any(reason in row[1] for row in rows)
+    assert ("fake.mp4", f"its original {name} cannot be read", True) in rows
+    clip, rows = only_clip(take(real, broken), tmp_path)
+    assert list(clip.variants) == [ORIGINAL] and len(rows) == 1
+    clip, rows = only_clip(take(real, fake, broken), tmp_path)
+    assert clip.variants["Deepfakes"].truth == "difference"
+    assert [(row[0], row[2]) for row in rows] == [(name, False)]
+
+
+def test_a_film_that_breaks_off_is_used_as_far_as_it_goes(persons, tmp_path):
+    one, _, forged = persons
+    paths = []
+    for name, face in (("real", one), ("fake", forged)):
+        noise = np.random.default_rng(0).integers(0, 60, (60, HEIGHT, WIDTH, 3), dtype=np.uint8)
+        frames = np.maximum(scene((face, LEFT), count=60), noise)
+        paths.append(write(tmp_path / f"{name}.mp4", frames, options={"movflags": "faststart"}))
+    content = paths[1].read_bytes()
+    paths[1].write_bytes(content[: len(content) // 2])
+    clip, rows = only_clip(take(*paths), tmp_path)
+    forged_frames = clip.variants["Deepfakes"].frames
+    # The frame at which it breaks off cannot be decoded, and is passed over in both.
+    assert 1 <= len(forged_frames) < len(clip.variants[ORIGINAL].frames) in (5, 6)
+    assert any("truncated: the file ends after" in row[1] for row in rows if row[0] == "fake.mp4")
+    assert any("its original 60" in row[1] for row in rows)
+
+
+def test_the_content_decides_not_the_name(persons, tmp_path):
+    path = write(tmp_path / "film.mkv", scene((persons[0], LEFT))).rename(
+        tmp_path / "100% Zoë ☃ a:b.avi"
+    )
+    clip, rows = only_clip(take(path), tmp_path)
+    assert not rows and len(clip.variants[ORIGINAL].frames) == NUM_FRAMES
+
+
+def test_a_film_without_a_face_is_reported(tmp_path):
+    clips, rows = cut(take(write(tmp_path / "wall.mp4", scene())), tmp_path)
+    assert not clips and rows == {("wall.mp4", f"no face found in {NUM_FRAMES} frames", True)}
+    with pytest.raises(ValueError, match="no usable face in the 1 takes"):
+        film_dataset(
+            [take(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
+        )
+
+
+def test_frames_without_the_face_are_counted(persons, tmp_path):
+    frames = np.concatenate([scene((persons[0], LEFT), count=4), scene(count=2)])
+    clip, rows = only_clip(take(write(tmp_path / "gone.mp4", frames)), tmp_path)
+    assert clip.film.numbers == [0, 1, 2, 3]
+    assert rows == {("gone.mp4", "no face in 2 of 6 frames", False)}
+
+
+def test_masks_of_other_length_and_size(persons, tmp_path):
+    one, _, forged = persons
+    real, fake = scene((one, LEFT)), scene((forged, LEFT))
+    original, film = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
+    mask = mask_of(real, fake)
+    short = write(tmp_path / "short.mp4", mask[:4])
+    clip, rows = only_clip(take(original, film, short), tmp_path)
+    variant = clip.variants["Deepfakes"]
+    assert variant.truth == "given" and len(variant.frames) == 4
+    assert ("short.mp4", "4 frames, its film 6", False) in rows
+    half = write(tmp_path / "half.mp4", mask[:, ::2, ::2][:, :74, :164])
+    smaller, rows = only_clip(take(original, film, half), tmp_path)
+    whole, _ = only_clip(take(original, film, write(tmp_path / "whole.mp4", mask)), tmp_path)
+    masks = [c.variants["Deepfakes"].changed for c in (smaller, whole)]
+    assert not rows and (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.8
+    other = write(tmp_path / "other.mp4", mask[:, :, :200])
+    clip, rows = only_clip(take(original, film, other), tmp_path)
+    assert clip.variants["Deepfakes"].truth == "difference"
+    assert rows == {("other.mp4", "mask of 200x150, the original has 330x150", True)}
+
+
+def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, tmp_path):
+    one, _, forged = persons
+    paths = [
+        write(tmp_path / "real.mp4", scene((one, LEFT))),
+        write(tmp_path / "fake.mp4", scene((forged, LEFT), count=3)),
+    ]
+    clip, rows = only_clip(take(*paths), tmp_path, 32)
+    assert len(clip.variants["Deepfakes"].frames) == 3
+    assert len(clip.variants[ORIGINAL].frames) == 6
+    assert rows == {
+        ("real.mp4", "short: 6 of 32 frames", False),
+        ("fake.mp4", "3 frames, its original 6", False),
+    }
+
+
+# A whole data set
+
+
+@pytest.fixture
+def dataset(persons, tmp_path) -> list[Take]:
+    one, other, forged = persons
+    takes = []
+    for number, (face, swapped) in enumerate(((one, forged), (other, other[::-1, ::-1]))):
+        real = write(tmp_path / "films" / f"r{number}.mp4", scene((face, LEFT)))
+        fake = write(tmp_path / "films" / f"f{number}.mp4", scene((swapped, LEFT)))
+        takes.append(Take(f"film{number}", f"p{number}", real, (Forgery("X", fake, "q"),)))
+    return takes
+
+
+def build(takes: list[Take], folder: Path, num_workers: int = 1):
+    root = takes[0].original.parent
+    return film_dataset(takes, root, folder, SIZE, 3, 1.3, "c23", num_workers)
+
+
+def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
+    cut_again = []
+    true = films.cut_take
+    monkeypatch.setattr(
+        films, "cut_take", lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k)
+    )
+    paths, report = build(dataset, tmp_path / "clips")
+    assert cut_again == ["film0", "film1"] and len(paths) == 2
+    assert build(dataset, tmp_path / "clips") == (paths, report)
+    assert cut_again == ["film0", "film1"]
+    os.utime(dataset[1].original)
+    build(dataset, tmp_path / "clips")
+    assert cut_again == ["film0", "film1", "film1"]
+    paths[0].write_bytes(paths[0].read_bytes()[:100])  # interrupted, or damaged
+    build(dataset, tmp_path / "clips")
+    assert cut_again[3:] == ["film0"] and load_clip(paths[0]).name == "film0"
+
+
+def test_films_are_only_read(dataset, tmp_path):
+    before = sorted(dataset[0].original.parent.iterdir())
+    build(dataset, tmp_path / "clips")
+    assert sorted(dataset[0].original.parent.iterdir()) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 kB; skips where none can be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)]
+    done = (
+        subprocess.run(mount, capture_output=True, check=False) if shutil.which("mount") else None
+    )
+    if done is None or done.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(dataset, small_disk, tmp_path):
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*space"):
+        build(dataset, small_disk)
+    assert not list(small_disk.glob("*.npz"))  # no half clip that looks like a whole one
+
+
+def test_a_read_only_folder_is_an_error_that_names_it(dataset, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*[Rr]ead-only"):
+        build(dataset, small_disk)
+
+
+def test_a_cluster_of_two_workers_cuts_the_same_clips(dataset, tmp_path):
+    from dask.distributed import LocalCluster
+
+    here, _ = build(dataset, tmp_path / "here")
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        workers(cluster.scheduler_address),
+    ):
+        there, _ = build(dataset, tmp_path / "there", -1)
+    assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
+
+
+def test_no_scheduler_is_an_error_that_names_the_address():
+    with (
+        pytest.raises(OSError, match=r"faces\.scheduler: no Dask scheduler answers at nonsense"),
+        workers("nonsense://x"),
+    ):
+        pass
+
+
+def test_persons_differ(persons):
+    """What the tests above rely on: `likeness` tells the two people apart."""
+    first, second, _ = (np.array(Image.fromarray(face).resize((SIZE, SIZE))) for face in persons)
+    assert likeness(first, persons[0]) + 5 < likeness(first, persons[1])
+    assert likeness(second, persons[1]) + 5 < likeness(second, persons[0])
