@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fwstudy.batches import forged_parts, transplant
 from fwstudy.crops import CropSet, to_tensor
 from fwstudy.faces.clips import FORGED_PART_OF, FORGED_PARTS
+from fwstudy.transplants import forged_parts, transplant
 
 BATCH_SIZE = 64
 

@@ -90,13 +90,15 @@ class CropSet:
         """The rows that have their original beside them.
 
         Raises:
-            ValueError: no forgery has.
+            ValueError: no forgery of some split has (named).
         """
         kept = self.manifest[self.manifest["original_row"].notna()]
-        if not (kept["label"] == 1).any():
+        forged = kept.loc[kept["label"] == 1, "split"]
+        without = sorted(set(self.manifest["split"]) - set(forged))
+        if without:
             raise ValueError(
-                "no forgery has its original beside it: what the axes mean cannot be measured on this "
-                "data set, only detection can (notebook 2)"
+                f"no forgery of the split {', '.join(without)} has its original beside it: what the axes "
+                "mean cannot be measured on this data set, only detection can (`dvc repro train`)"
             )
         return CropSet(kept.astype({"original_row": int}), self.images, self.changed, self.parts)
 

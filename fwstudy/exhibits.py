@@ -88,8 +88,10 @@ def panel_rows(subject: Subject) -> list[dict]:
     kinds = [("whole", None), *[("part", name) for name in ("left_eye", "mouth")]]
     tables = []
     for kind, part in kinds:
-        wanted = {"kind": kind, "label": 1, "frame": 0} | ({"variant": part} if part else {})
+        wanted = {"kind": kind, "label": 1} | ({"variant": part} if part else {})
         manifest = subject.faces("test", **wanted).manifest
+        first = manifest.groupby(["clip", "variant"])["frame"].transform("min")
+        manifest = manifest[manifest["frame"] == first]
         tables += [found for _, found in manifest.groupby("variant", sort=False)]
     places = [(2 * i + 1) * len(table) // (2 * len(tables)) for i, table in enumerate(tables)]
     chosen = pd.concat([t.iloc[[place]] for t, place in zip(tables, places, strict=True)])

@@ -4,6 +4,7 @@ Frames of one person are not independent, nor are two people who lend each other
 interval resamples whole groups of such people.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -80,7 +81,8 @@ def group_interval(
         statistic: of a table of the same columns.
 
     Returns:
-        low and high end of the 95 % interval; NaN with fewer than two groups.
+        low and high end of the 95 % interval, over the draws of which the statistic is not NaN; NaN
+        with fewer than two groups.
     """
     groups = list(table.groupby("group", sort=True).indices.values())
     if len(groups) < 2:
@@ -89,16 +91,20 @@ def group_interval(
     def resampled(chosen: np.ndarray) -> float:
         return statistic(table.iloc[np.concatenate([groups[index] for index in chosen])])
 
-    result = stats.bootstrap(
-        (np.arange(len(groups)),),
-        resampled,
-        vectorized=False,
-        n_resamples=repeats,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    with warnings.catch_warnings():  # SciPy's own interval is NaN if the statistic of one draw is
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (np.arange(len(groups)),),
+            resampled,
+            vectorized=False,
+            n_resamples=repeats,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(result.bootstrap_distribution, [tail * 100, (1 - tail) * 100])
+    return float(low), float(high)
 
 
 def mean_interval(

@@ -4,8 +4,9 @@ Every section is one stage's settings. An unknown, missing, mistyped or out-of-r
 that names the file and the key, before anything runs.
 """
 
+import copy
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,7 +58,7 @@ class Faces(Section):
 
     source: Literal["rendered", "photos", FILM_SOURCES]
     seed: int
-    size: Annotated[int, Field(ge=64, multiple_of=2)]
+    size: Annotated[int, Field(ge=64)]
     num_workers: int
     scheduler: str | None
     rendered: Rendered
@@ -187,6 +188,7 @@ class Params(Section):
     ablations: Ablations
     generalisation: Generalisation
     interpretability: Interpretability
+    profiles: dict[str, dict[str, Any]]
 
     def variant(self, name: str) -> Whitening:
         """The whitening settings of one ablation variant.
@@ -221,6 +223,23 @@ def conflicts(settings: Whitening) -> str:
     return ""
 
 
+def applied(content: dict, values: dict[str, Any]) -> dict:
+    """Set dotted keys of nested mappings, in place.
+
+    Raises:
+        KeyError: a key that is not there already (named).
+    """
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section] if isinstance(place, dict) and section in place else None
+        if not isinstance(place, dict) or (name not in place and sections[:1] != ["ablations"]):
+            raise KeyError(key)
+        place[name] = value
+    return content
+
+
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check params.yaml, every ablation variant included.
 
@@ -231,6 +250,22 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         content = yaml.safe_load(file)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")  # noqa: TRY004
+    params = checked(content, str(path))
+    for name, values in params.profiles.items():
+        place = f"{path}: profiles.{name}"
+        try:
+            checked(applied(copy.deepcopy(content), values), place)
+        except KeyError as error:
+            raise ValueError(f"{place}: there is no key {error}") from None
+    return params
+
+
+def checked(content: dict, path: str) -> Params:
+    """The sections as objects, if all is well.
+
+    Raises:
+        ValueError: see `load_params`.
+    """
     try:
         params = Params(**content)
     except ValidationError as error:
@@ -243,6 +278,10 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise ValueError(
             f"{path}:\n  train.launch.num_processes: {processes} processes cannot share the {pairs} "
             "pairs of a batch (train.batch_size) evenly"
+        )
+    if params.faces.source not in get_args(FILM_SOURCES) and params.faces.size % 2:
+        raise ValueError(
+            f"{path}:\n  faces.size: {params.faces.size}; frames that H.264 encodes here must be even"
         )
     films, preprocess = params.faces.films, params.preprocess
     wanted = [preprocess.quality, *preprocess.further_test_qualities]

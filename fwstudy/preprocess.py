@@ -1,5 +1,6 @@
 """From clips to face crops: codec, one box for image and mask, splits disjoint by identity."""
 
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,19 @@ from scipy.sparse.csgraph import connected_components
 from fwstudy.codec import compress
 from fwstudy.crops import WRITERS, CropSet
 from fwstudy.faces.boxes import crop, face_box
-from fwstudy.faces.clips import ORIGINAL, PART_PREFIX, Clip, family_of, load_clip, load_header
+from fwstudy.faces.clips import (
+    FORGED_PARTS,
+    ORIGINAL,
+    PART_PREFIX,
+    Clip,
+    family_of,
+    load_clip,
+    load_header,
+)
 from fwstudy.parallel import run
+from fwstudy.transplants import forged_parts, transplant
+
+PART_INTERVAL = 4  # one in so many frames of a film is shown with its parts forged one by one
 
 
 def lending_groups(pairs: pd.DataFrame) -> dict[str, str]:
@@ -113,13 +125,34 @@ def assign_splits(
     return groups, official | splits
 
 
+def clusters(groups: dict[str, str], splits: dict[str, str]) -> dict[str, str]:
+    """What intervals resample: groups of people who lend each other faces, or single people.
+
+    The latter in a split of which one group holds more than half, as where everybody lends to everybody:
+    too few groups to resample. Intervals are too narrow there by as much as lending makes people alike.
+
+    Args:
+        groups, splits: of every identity, see `assign_splits`.
+
+    Returns:
+        identity to the name of its cluster.
+    """
+    found = dict(groups)
+    for split in set(splits.values()):
+        people = [name for name in splits if splits[name] == split]
+        largest = max(Counter(groups[name] for name in people).values())
+        if largest > len(people) / 2:
+            found |= {name: name for name in people}
+    return found
+
+
 def joins_splits(row: dict, splits: dict[str, str]) -> bool:
     """Whether a crop shows a person of one split with the face of a person of another."""
     return splits[row["identity"]] != splits[row["source"]]
 
 
 def crop_film(clip: Clip, size: int) -> list[tuple]:
-    """The crops of a clip that was cut out of a film: as they are, or scaled."""
+    """The crops of a clip that was cut out of a film: as they are, or scaled. See `crop_clip`."""
     crops = []
     for name, variant in clip.variants.items():
         for number, image in enumerate(variant.frames):
@@ -150,6 +183,36 @@ def crop_film(clip: Clip, size: int) -> list[tuple]:
     return crops
 
 
+def parts_one_by_one(crops: list[tuple]) -> list[tuple]:
+    """Single parts forged, of films that have none: taken from forgeries of the whole face.
+
+    Every `PART_INTERVAL`-th frame is shown once with each part, from its forgeries in turn.
+
+    Args:
+        crops: of one clip, as from `crop_film`.
+
+    Returns:
+        crops of kind ``part``; none of a clip without its original.
+    """
+    forged: dict[int, list[tuple]] = defaultdict(list)
+    for one in crops:
+        if one[0]["label"]:
+            forged[one[0]["frame"]].append(one)
+    originals = [one for one in crops if not one[0]["label"]]
+    found = []
+    for turn, (known, original, _, parts) in enumerate(originals[::PART_INTERVAL]):
+        for number, name in enumerate(FORGED_PARTS):
+            possible = [
+                one for one in forged[known["frame"]] if forged_parts(one[2], parts)[number]
+            ]
+            if possible:
+                row, image, changed, _ = possible[(turn + number) % len(possible)]
+                image, where = transplant(original, image, parts, [number])
+                row = row | {"kind": "part", "variant": name}
+                found.append((row, image, changed & where, parts))
+    return found
+
+
 def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     """All crops of one clip.
 
@@ -164,7 +227,8 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
     """
     clip, size, crops = load_clip(path), settings["crop_size"], []
     if clip.film is not None:
-        return crop_film(clip, size) if clip.film.quality in qualities else []
+        crops = crop_film(clip, size) if clip.film.quality in qualities else []
+        return crops + (parts_one_by_one(crops) if clip.film.quality == qualities[0] else [])
     boxes = [face_box(points, settings["crop_scale"]) for points in clip.landmarks]
     parts = [
         crop(part, box, size, cv2.INTER_NEAREST)
@@ -230,6 +294,7 @@ def build_crops(
         raise ValueError("there are no clips to crop: the stage `faces` wrote none")
     headers = [load_header(path) for path in paths]
     groups, splits = assign_splits(headers, shares, seed)
+    groups = clusters(groups, splits)
     jobs = [
         (path, qualities if splits[head["identity"]] == "test" else qualities[:1], settings)
         for path, head in zip(paths, headers, strict=True)

@@ -6,6 +6,7 @@ well a linear probe names the person.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -201,20 +202,23 @@ def calibration_table(
         columns calibration, ece, ece_low, ece_high, brier, brier_low, brier_high, num_images.
     """
 
-    def brier(part: pd.DataFrame) -> float:
-        weights = balanced_weights(part["label"])
-        return float(brier_score_loss(part["label"], part["probability"], sample_weight=weights))
+    def brier(labels: np.ndarray, probability: np.ndarray) -> float:
+        weights = balanced_weights(labels)
+        return float(brier_score_loss(labels, probability, sample_weight=weights))
 
+    def of(measure: Callable, part: pd.DataFrame) -> float:
+        """Undefined for a draw of people that holds one class alone."""
+        labels, probability = part["label"].to_numpy(), part["probability"].to_numpy()
+        return measure(labels, probability) if np.ptp(labels) or part is table else float("nan")
+
+    measures = {"ece": expected_calibration_error, "brier": brier}
     rows = []
     for name, calibration in calibrations.items():
         table = predictions.assign(probability=calibration.probability(predictions["score"]))
-        error = _with_interval(
-            "ece",
-            table,
-            lambda part: expected_calibration_error(part["label"], part["probability"]),
-        )
-        score = _with_interval("brier", table, brier)
-        rows.append({"calibration": name, **error, **score, "num_images": len(table)})
+        row = {"calibration": name}
+        for measure, value in measures.items():
+            row |= _with_interval(measure, table, partial(of, value))
+        rows.append(row | {"num_images": len(table)})
     return pd.DataFrame(rows)
 
 
@@ -233,7 +237,7 @@ def attribute_slices(manifest: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         on the same index those of `ATTRIBUTES` that can be had: ordered categories, the last of
-        them ``unknown``.
+        them ``unknown``. Where there are none, one column ``people``, all of them unknown.
     """
     columns = dict(manifest.items())
     if "age_years" in columns:
@@ -247,6 +251,8 @@ def attribute_slices(manifest: pd.DataFrame) -> pd.DataFrame:
             values = columns[name].astype(object).fillna(UNKNOWN)
             kinds = [*order, *sorted(set(values) - {*order, UNKNOWN}), UNKNOWN]
             slices[name] = pd.Categorical(values, kinds, ordered=True)
+    if slices.columns.empty:
+        slices["people"] = pd.Categorical([UNKNOWN] * len(slices), [UNKNOWN], ordered=True)
     return slices
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from fwstudy.faces import films
 from fwstudy.faces.clips import ORIGINAL, load_clip
@@ -30,14 +31,10 @@ FINE = {"crf": "8"}
 
 @pytest.fixture(scope="module")
 def persons(people) -> list[np.ndarray]:
-    """One frame each of two people, a pair, and of the first one forged."""
+    """Of a rendered person and of the astronaut of scikit-image one frame, and of the first one forged."""
     first = people[0].variants
-    second = next(clip for clip in people if clip.identity == first["Deepfakes"].source)
-    return [
-        first[ORIGINAL].frames[0],
-        second.variants[ORIGINAL].frames[0],
-        first["Deepfakes"].frames[0],
-    ]
+    astronaut = Image.fromarray(data.astronaut()[45:195, 150:300]).resize((112, 112))
+    return [first[ORIGINAL].frames[0], np.array(astronaut), first["Deepfakes"].frames[0]]
 
 
 def scene(*placed, level=90, count=NUM_FRAMES, shape=(HEIGHT, WIDTH)) -> np.ndarray:
@@ -97,8 +94,8 @@ def two(persons, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     one, other, forged = persons
     small, small_forged = (np.ascontiguousarray(image[4:-4, 4:-4]) for image in (one, forged))
-    large = np.array(Image.fromarray(other).resize((150, 150)))
-    shape = (170, 360)
+    large = np.array(Image.fromarray(other).resize((170, 170)))
+    shape = (182, 370)
     original = scene((small, LEFT), (large, (6, 190)), shape=shape)
     changed = scene((small_forged, LEFT), (large, (6, 190)), shape=shape)
     write(folder / "real.mp4", original)

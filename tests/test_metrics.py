@@ -118,3 +118,10 @@ def test_detection_table_levels_and_families():
     assert (result["auc_low"] <= result["auc"]).all() and (
         result["auc"] <= result["auc_high"]
     ).all()
+
+
+def test_draws_of_one_class_alone_are_left_out_of_an_interval():
+    """Three groups, of which one holds originals alone: one draw in 27 has no forgery."""
+    data = pd.DataFrame({"group": list("aabbcc"), "label": [0, 1, 0, 1, 0, 0]})
+    data["score"] = [0.1, 0.9, 0.2, 0.8, 0.3, 0.4]
+    assert metrics.group_interval(data, metrics.score_auc) == (1.0, 1.0)

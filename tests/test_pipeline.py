@@ -15,7 +15,7 @@ import yaml
 from fwstudy.faces.clips import load_clip
 
 ROOT = Path(__file__).parents[1]
-COPIED = ["dvc.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets"]
+COPIED = ["dvc.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets", "data/left_out/.gitkeep"]
 SMOKE = {
     "faces.size": 96,
     "faces.rendered": {

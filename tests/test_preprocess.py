@@ -10,9 +10,18 @@ import pytest
 
 from fwstudy import preprocess
 from fwstudy.crops import ARRAYS, WRITERS, CropSet, to_tensor
-from fwstudy.faces.clips import load_clip, load_header, save_clip
+from fwstudy.faces.clips import (
+    FAMILIES,
+    FORGED_PART_OF,
+    FORGED_PARTS,
+    ORIGINAL,
+    FilmOrigin,
+    load_clip,
+    load_header,
+    save_clip,
+)
 
-from .conftest import NUM_PEOPLE, make_clip
+from .conftest import NUM_PEOPLE, SIZE, make_clip
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
@@ -195,3 +204,54 @@ def test_to_tensor_range():
     tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
     assert tensor.shape == (1, 3, 1, 1)
     np.testing.assert_allclose(tensor.flatten(), [-1, 127 / 127.5 - 1, 1], atol=1e-6)
+
+
+def film_crops(num_frames=6, without_original=False):
+    """The crops of a clip that was cut out of a film."""
+    clip = make_clip(0, 0, num_frames)
+    origin = FilmOrigin("c23", list(range(10, 10 + num_frames)), None, None, [], [])
+    names = [ORIGINAL, *FAMILIES][1 if without_original else 0 :]
+    variants = {name: clip.variants[name] for name in names}
+    return preprocess.crop_film(dataclasses.replace(clip, variants=variants, film=origin), SIZE)
+
+
+def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
+    crops = film_crops()
+    found = preprocess.parts_one_by_one(crops)
+    # Frames 10 and 14 of 10 to 15; the square of the forgeries covers the eye, nose and mouth in part.
+    assert {row["frame"] for row, *_ in found} == {10, 14}
+    assert {row["kind"] for row, *_ in found} == {"part"}
+    named = {row["variant"] for row, *_ in found}
+    assert named and named <= set(FORGED_PARTS)
+    whole = {(row["frame"], row["variant"]): rest for row, *rest in crops}
+    for row, image, changed, parts in found:
+        original = whole[row["frame"], ORIGINAL][0]
+        differs = (image != original).any(axis=-1)
+        inside = FORGED_PART_OF[parts] == list(FORGED_PARTS).index(row["variant"])
+        assert differs.any() and changed.any() and not (differs & ~changed).any()
+        soft = cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        assert not (differs & ~soft).any()
+        assert row["label"] == 1 and row["source"] == "001"
+
+
+def test_no_parts_without_an_original():
+    assert preprocess.parts_one_by_one(film_crops(without_original=True)) == []
+
+
+def test_forgeries_without_originals_are_told_before_anything_is_measured(crops):
+    manifest = crops.manifest.copy()
+    alone = (manifest["split"] == "test") & (manifest["label"] == 1)
+    manifest["original_row"] = manifest["original_row"].astype(float).mask(alone)
+    unpaired = dataclasses.replace(crops, manifest=manifest)
+    with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
+        unpaired.paired()
+    assert len(crops.paired()) == len(crops)
+
+
+def test_where_all_lend_to_all_people_are_resampled_one_by_one():
+    groups = {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e", "f": "e"}
+    splits = dict.fromkeys("abcd", "test") | dict.fromkeys("ef", "train")
+    found = preprocess.clusters(groups, splits)
+    assert found == {"a": "a", "b": "b", "c": "c", "d": "d", "e": "e", "f": "f"}
+    pairs = {"a": "a", "b": "a", "c": "c", "d": "c"}
+    assert preprocess.clusters(pairs, dict.fromkeys("abcd", "test")) == pairs

@@ -182,7 +182,8 @@ def test_attribute_slices_keep_the_unknown():
     assert slices["ethnicity"].tolist() == ["white", "east_asian/white", "unknown", "black"]
     assert slices["skin_tone"].sort_values().tolist() == ["dark", "medium", "light", "unknown"]
     assert "sex" not in slices  # there is no such column
-    assert trust.attribute_slices(manifest[[]]).shape == (4, 0)
+    nothing = trust.attribute_slices(manifest[[]])
+    assert nothing["people"].tolist() == ["unknown"] * 4
 
 
 def test_attribute_slices_of_a_crop_set(crops):
@@ -211,12 +212,6 @@ def test_slice_table(people):
 def test_slices_of_a_person_who_is_not_in_the_manifest(people):
     with pytest.raises(KeyError, match="23"):
         trust.slice_table(people, people[people["identity"] != "23"], 1.5)
-
-
-def test_without_attributes_there_are_no_slices(people):
-    manifest = people[["identity"]]
-    assert not len(trust.slice_table(people, manifest, 1.5))
-    assert not len(trust.gap_table(people, manifest, 1.5))
 
 
 def test_planted_gap_is_found_and_others_are_not(people):
@@ -334,3 +329,19 @@ def test_figures(people):
     assert table["auc_low"].isna().any()  # drawn as a point without an interval
     table["slice"] = table["attribute"] + ": " + table["value"]
     assert intervals(table, "auc", "slice", "model", 0.5, "AUC")._repr_png_()
+
+
+def test_people_of_whom_nothing_is_known_are_one_slice():
+    rows = pd.DataFrame(
+        {
+            "identity": np.repeat([f"p{n}" for n in range(6)], 4),
+            "group": np.repeat([f"p{n}" for n in range(6)], 4),
+            "label": np.tile([0, 1], 12),
+            "score": np.tile([-1.0, 1.0], 12),
+        }
+    )
+    slices = trust.slice_table(rows, rows, 0.0)
+    assert slices[["attribute", "value"]].to_numpy().tolist() == [["people", "unknown"]]
+    assert slices["auc"].item() == 1 and slices["num_identities"].item() == 6
+    gaps = trust.gap_table(rows, rows, 0.0)
+    assert gaps["gap"].isna().all() and set(gaps["num_unknown"]) == {6}

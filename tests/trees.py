@@ -120,8 +120,8 @@ def celeb_df(root: Path, clips: list[Clip]) -> Path:
 
 
 def dfdc(root: Path, clips: list[Clip]) -> Path:
-    """DFDC: folders with metadata.json, two people in each, and a test folder with labels.csv."""
-    for place, clip in enumerate(clips[:-4]):
+    """DFDC: folders with metadata.json, two people in each."""
+    for place, clip in enumerate(clips):
         folder = root / f"dfdc_train_part_{place // 2}"
         real, fake = f"real{place}.mp4", f"fake{place}.mp4"
         write_film(folder / real, film_of(clip, ORIGINAL))
@@ -131,6 +131,11 @@ def dfdc(root: Path, clips: list[Clip]) -> Path:
         content[real] = {"label": "REAL", "split": "train", "original": None}
         content[fake] = {"label": "FAKE", "split": "train", "original": real}
         write_json(path, content)
+    return root
+
+
+def dfdc_with_test(root: Path, clips: list[Clip]) -> Path:
+    """The same, and a labelled test folder, whose forgeries name no originals."""
     rows = []
     for place, clip in enumerate(clips[-4:]):
         for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", "Deepfakes")):
@@ -138,7 +143,7 @@ def dfdc(root: Path, clips: list[Clip]) -> Path:
             rows.append([name, int(variant != ORIGINAL)])
     with open(root / "test" / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([["filename", "label"], *rows])
-    return root
+    return dfdc(root, clips[:-4])
 
 
 def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
