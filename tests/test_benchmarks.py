@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import films
 from benchmarks.whitening import (
     CALLS,
     LAYERS,
@@ -19,6 +20,8 @@ from benchmarks.whitening import (
     judge,
     main,
 )
+from fwstudy.faces.clips import save_clip
+from fwstudy.faces.footage import open_film
 from fwstudy.whitening import whiteness
 
 
@@ -106,3 +109,33 @@ def test_features_have_the_stated_condition_number():
     assert features.shape == (16, 8, 64, 64)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert whiteness(features)["condition_number"] == pytest.approx(1e4, rel=0.05)
+
+
+def test_cost_of_films_is_extrapolated_from_one_core():
+    """Two takes of five films in 20 s: 2 s a film, 5000 of which take 2.8 hours; 1 MB a film is 5 GB."""
+    measured = pd.DataFrame(
+        [
+            {"benchmark": name, "workers": workers, "method": method, "round": turn}
+            | {"seconds": seconds, "films": 10, "crops": 320, "kept_mb": 1.0}
+            for name in films.KINDS
+            for workers, times in ((1, (20.0, 40.0)), (2, (10.0, 20.0)))
+            for method, seconds in zip(films.METHODS, times, strict=True)
+            for turn in range(3)
+        ]
+    )
+    sizes = pd.DataFrame({"benchmark": list(films.KINDS)})
+    sizes = sizes.assign(clips_mb_per_film=1.0, crops_mb_per_film=0.5)
+    whole = films.extrapolated(measured, sizes).set_index("benchmark").loc["FaceForensics++"]
+    assert whole["seconds a film"] == 2 and whole["core-hours"] == pytest.approx(2 * 5000 / 3600)
+    assert whole["clips, GB"] == 5 and whole["crop set, GB"] == 2.5
+    shown = films.throughput(measured)
+    assert set(shown["times as fast"]) == {"1", "2.00 (2.00 to 2.00)"}
+    assert shown["films a minute"].tolist()[:4] == [30, 15, 60, 30]
+
+
+def test_the_films_of_the_benchmark_show_a_face_that_is_found(people, tmp_path):
+    kind = films.Kind(160, 240, 1, True, 0, 64)
+    path = save_clip(tmp_path, people[0])
+    take = films.make_take(tmp_path, path, kind, 1)
+    assert len(open_film(take.original).numbers) == films.RATE
+    assert films.ours([take], kind, 3, 1, tmp_path / "clips") == 6

@@ -1,0 +1,360 @@
+"""From films to face crops: speed, memory and what whole benchmarks take: ``make benchmark-films``.
+
+Writes films.md to read and films.csv, one row a measurement. Films of rendered people, H.264, stand for
+those of FaceForensics++ (640 × 480, one original, four forgeries, four mask films) and of DFDC (1920 × 1080,
+one original, five forgeries). Beside this package runs the loop that is usual elsewhere: OpenCV decodes
+every frame, dlib's frontal face detector looks at the same frames as we do, once enlarged as in
+FaceForensics++'s own script, and crops go to PNG files. The two take turns in each round and ratios are
+taken within a round.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import joblib
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.whitening import describe_machine
+from fwstudy.faces.boxes import crop
+from fwstudy.faces.clips import ORIGINAL, load_clip
+from fwstudy.faces.films import cut_take, film_dataset
+from fwstudy.faces.footage import open_film
+from fwstudy.faces.layouts import Forgery, Take
+from fwstudy.faces.rendered import render_dataset
+from fwstudy.preprocess import build_crops
+
+RATE = 25  # frames a second
+SWAY = 40  # px by which a face moves about
+CROP_SCALE = 1.3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the films of a benchmark are like.
+
+    Args:
+        height, width: in pixels.
+        forgeries: of each original.
+        masks: whether each has a mask film.
+        films: in the whole benchmark, masks not counted.
+        crop_size: of the crops, in pixels.
+    """
+
+    height: int
+    width: int
+    forgeries: int
+    masks: bool
+    films: int
+    crop_size: int
+
+
+KINDS = {
+    "FaceForensics++": Kind(480, 640, 4, True, 5000, 299),
+    "DFDC": Kind(1080, 1920, 5, False, 100_000, 256),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    seconds: int = 12
+    takes: int = 2
+    rounds: int = 3
+    num_frames: int = 32
+    lengths: tuple[int, ...] = (10, 60, 600)  # seconds, of films whose memory is measured
+    counts: tuple[int, ...] = (10, 100, 1000)  # of takes
+
+
+QUICK = Scale(1, 1, 1, 2, (1, 2), (1, 3))
+
+
+def write_film(path: Path, faces: np.ndarray, kind: Kind, seconds: int) -> Path:
+    """A face that sways before a textured wall; H.264 at CRF 23, a key frame every 250 frames."""
+    wall = cv2.resize(
+        np.random.default_rng(0).integers(60, 160, (20, 30, 3), dtype=np.uint8),
+        (kind.width, kind.height),
+    )
+    top, left = (kind.height - faces.shape[1]) // 2, (kind.width - faces.shape[2]) // 2
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = kind.height, kind.width, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, RATE)
+        for number in range(seconds * RATE):
+            image, x = wall.copy(), left + int(SWAY * np.sin(number / 20))
+            image[top : top + faces.shape[1], x : x + faces.shape[2]] = faces[number % len(faces)]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def make_take(folder: Path, people: Path, kind: Kind, seconds: int) -> Take:
+    """The films of one take; forgeries differ in name alone."""
+    clip = load_clip(people)
+    shown = {name: clip.variants[name].frames for name in (ORIGINAL, "Deepfakes")}
+    changed = clip.variants["Deepfakes"].changed
+    shown["mask"] = np.uint8(255) * np.repeat(changed[..., None], 3, axis=-1)
+    paths = {
+        name: write_film(folder / f"{clip.name}-{name}.mp4", frames, kind, seconds)
+        for name, frames in shown.items()
+    }
+    mask = paths["mask"] if kind.masks else None
+    forgeries = [
+        Forgery(f"method{number}", paths["Deepfakes"], clip.identity, mask)
+        for number in range(kind.forgeries)
+    ]
+    return Take(clip.name, clip.identity, paths[ORIGINAL], tuple(forgeries))
+
+
+def ours(takes: Sequence[Take], kind: Kind, num_frames: int, workers: int, folder: Path) -> int:
+    """This package: returns the number of crops of originals and forgeries."""
+    paths, report = film_dataset(
+        takes, folder, folder, kind.crop_size, num_frames, CROP_SCALE, "c23", workers
+    )
+    assert not any(row["left_out"] for row in report), report
+    return sum(
+        len(variant.frames) for path in paths for variant in load_clip(path).variants.values()
+    )
+
+
+def usual_take(take: Take, kind: Kind, num_frames: int, folder: Path) -> int:
+    """The usual loop on one take, see the module's description."""
+    import dlib  # no dependency of the study: `make benchmark-films` installs it
+
+    detector, box, written = dlib.get_frontal_face_detector(), {}, 0
+    films = [take.original, *(forgery.path for forgery in take.forgeries)]
+    films += [forgery.mask for forgery in take.forgeries if forgery.mask]
+    wanted = set(open_film(take.original).evenly(num_frames).tolist())
+    for place, path in enumerate(films):
+        capture, number = cv2.VideoCapture(str(path)), 0
+        while True:
+            there, image = capture.read()
+            if not there:
+                break
+            if number in wanted:
+                if place == 0:
+                    found = detector(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), 1)
+                    assert found, f"{path}: no face in frame {number}"
+                    face = max(found, key=lambda rectangle: rectangle.width())
+                    half = round(CROP_SCALE * max(face.width(), face.height()) / 2)
+                    x, y = face.center().x, face.center().y
+                    box[number] = np.array([x - half, y - half, x + half, y + half])
+                square = crop(image, box[number], kind.crop_size, cv2.INTER_AREA)
+                cv2.imwrite(str(folder / f"{take.name}-{place}-{number}.png"), square)
+                written += place <= len(take.forgeries)
+            number += 1
+    return written
+
+
+def usual(takes: Sequence[Take], kind: Kind, num_frames: int, workers: int, folder: Path) -> int:
+    """The usual loop on all takes."""
+    return sum(
+        joblib.Parallel(workers)(
+            joblib.delayed(usual_take)(take, kind, num_frames, folder) for take in takes
+        )
+    )
+
+
+METHODS: dict[str, Callable[..., int]] = {"fwstudy": ours, "OpenCV and dlib": usual}
+
+
+def speed(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
+    """Crops a second of both methods on one and two cores, and the size of what is kept."""
+    rows = []
+    for name, kind in KINDS.items():
+        takes = [make_take(folder, path, kind, scale.seconds) for path in people[: 2 * scale.takes]]
+        for workers in (1, 2):
+            for run in METHODS.values():  # untimed: processes start and import
+                with tempfile.TemporaryDirectory() as place:
+                    run(takes, kind, 1, workers, Path(place))
+            for turn in tqdm(range(scale.rounds), f"{name}, {workers}"):
+                for method, run in METHODS.items():
+                    with tempfile.TemporaryDirectory() as place:
+                        begin = time.perf_counter()
+                        crops = run(takes, kind, scale.num_frames, workers, Path(place))
+                        seconds = time.perf_counter() - begin
+                        kept = sum(file.stat().st_size for file in Path(place).iterdir())
+                    rows.append(
+                        {
+                            "benchmark": name,
+                            "workers": workers,
+                            "method": method,
+                            "round": turn,
+                            "seconds": seconds,
+                            "films": len(takes) * (1 + kind.forgeries),
+                            "crops": crops,
+                            "kept_mb": kept / 1e6,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def peak_memory(take: Take, num_frames: int) -> float:
+    """GB that a process of its own needs at most to cut one take."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_cut_and_measure, (take, num_frames))
+
+
+def _cut_and_measure(take: Take, num_frames: int) -> float:
+    cut_take(take, take.original.parent, 256, num_frames, CROP_SCALE, "c23")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
+    """Peak memory for films of different length, of which as many frames are taken."""
+    kind, rows = Kind(480, 640, 1, True, 0, 256), []
+    for seconds in tqdm(scale.lengths, "memory"):
+        take = make_take(folder, people[0], kind, seconds)
+        peak = peak_memory(take, scale.num_frames)
+        rows.append({"film_seconds": seconds, "frames": scale.num_frames, "peak_gb": peak})
+    return pd.DataFrame(rows)
+
+
+def linearity(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
+    """Seconds a take where there are ten, a hundred, a thousand of them: films of 2 s, 4 frames each."""
+    kind, rows = Kind(320, 480, 1, True, 0, 128), []
+    take = make_take(folder, people[0], kind, 2)
+    for count in scale.counts:
+        takes = [
+            Take(f"take{number:04d}", take.identity, take.original, take.forgeries)
+            for number in range(count)
+        ]
+        with tempfile.TemporaryDirectory() as place:
+            begin = time.perf_counter()
+            film_dataset(takes, folder, Path(place), kind.crop_size, 4, CROP_SCALE, "c23", 1)
+            seconds = time.perf_counter() - begin
+        rows.append({"takes": count, "seconds": seconds, "seconds_per_take": seconds / count})
+    return pd.DataFrame(rows)
+
+
+def stored(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
+    """MB a film of the crop set in shards, beside those of the clips it is made of."""
+    rows = []
+    for name, kind in KINDS.items():
+        takes = [make_take(folder, path, kind, scale.seconds) for path in people[:6]]
+        place = folder / f"{kind.crop_size}"
+        paths, _ = film_dataset(
+            takes, folder, place, kind.crop_size, scale.num_frames, CROP_SCALE, "c23", -1
+        )
+        settings = {"crop_scale": CROP_SCALE, "crop_size": kind.crop_size}
+        shares = {"train": 0.4, "validation": 0.3, "test": 0.3}
+        build_crops(paths, place / "crops", ["c23"], shares, 0, settings, -1, "zarr")
+        films = len(takes) * (1 + kind.forgeries)
+        sizes = [
+            sum(file.stat().st_size for file in files if file.is_file())
+            for files in (paths, (place / "crops").rglob("*"))
+        ]
+        rows.append(
+            {
+                "benchmark": name,
+                "clips_mb_per_film": sizes[0] / films / 1e6,
+                "crops_mb_per_film": sizes[1] / films / 1e6,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def throughput(measured: pd.DataFrame) -> pd.DataFrame:
+    """The table of `speed`: medians over the rounds, ratios within a round."""
+    rows = []
+    for (name, workers), part in measured.groupby(["benchmark", "workers"], sort=False):
+        times = part.pivot(index="round", columns="method", values="seconds")
+        ratio = times["OpenCV and dlib"] / times["fwstudy"]
+        for method in METHODS:
+            first = part[part["method"] == method].iloc[0]
+            seconds = times[method].median()
+            rows.append(
+                {
+                    "films like": name,
+                    "cores": workers,
+                    "method": method,
+                    "crops a second": first["crops"] / seconds,
+                    "films a minute": 60 * first["films"] / seconds,
+                    "times as fast": f"{ratio.median():.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
+                    if method == "fwstudy"
+                    else "1",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def extrapolated(measured: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Core-hours and GB of whole benchmarks, from the cost of a film on one core."""
+    rows = []
+    for name, kind in KINDS.items():
+        part = measured[(measured["benchmark"] == name) & (measured["method"] == "fwstudy")]
+        one = part[part["workers"] == 1]
+        seconds = (one["seconds"] / one["films"]).median()
+        size = sizes.set_index("benchmark").loc[name]
+        rows.append(
+            {
+                "benchmark": name,
+                "films": kind.films,
+                "seconds a film": seconds,
+                "core-hours": seconds * kind.films / 3600,
+                "clips, GB": size["clips_mb_per_film"] * kind.films / 1e3,
+                "crop set, GB": size["crops_mb_per_film"] * kind.films / 1e3,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all, write films.md and films.csv."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    scale, machine = QUICK if options.quick else Scale(), describe_machine()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        people = render_dataset(folder / "people", 6, 1, 4, 256, 3, -1)
+        tables = {
+            work.__name__: work(scale, people, folder)
+            for work in (speed, memory, linearity, stored)
+        }
+    finally:
+        shutil.rmtree(folder)
+    table = pd.concat([part.assign(section=name) for name, part in tables.items()])
+    options.output.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.output / "films.csv", index=False)
+    whole = extrapolated(tables["speed"], tables["stored"])
+    parts = [
+        "# Films: from video to face crops",
+        (
+            f"{machine} Films of {scale.seconds} s, {scale.num_frames} frames of each; "
+            f"{scale.rounds} rounds. What is measured is said in `films.py`."
+        ),
+        "## Speed",
+        throughput(tables["speed"]).to_markdown(index=False, floatfmt=".3g"),
+        "## Memory does not grow with a film's length",
+        tables["memory"].to_markdown(index=False, floatfmt=".3g"),
+        "## Cost grows with the number of films and no faster",
+        tables["linearity"].to_markdown(index=False, floatfmt=".3g"),
+        "## Whole benchmarks, extrapolated from one core",
+        whole.to_markdown(index=False, floatfmt=".3g"),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    (options.output / "films.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
