@@ -14,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test explain report lab benchmark benchmark-films assets lock clean
+.PHONY: setup repro test test-sources explain report lab benchmark benchmark-films assets lock clean
 
 setup: $(READY)
 
@@ -33,8 +33,13 @@ repro: setup
 	dvc repro
 	dvc metrics show
 
+# Two processes of one thread each, each test file in one of them.
 test: setup
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+
+# The whole pipeline on a tiny data set in the layout of each benchmark: 20 minutes.
+test-sources: setup
+	OMP_NUM_THREADS=1 python -m pytest -m slow
 
 explain: setup
 	$(if $(INPUT),,$(error usage: make explain INPUT=photo.jpg|clip.mp4|folder))

@@ -14,6 +14,7 @@ from fwstudy.faces.clips import ORIGINAL, Clip
 CANVAS = (150, 214)  # height and width of the films; the faces are smaller
 CORNER = (12, 50)
 NUM_FRAMES = 6
+FORGED = "FaceSwap"  # the forgery of trees with one kind: it changes all parts of most faces
 RATES = {"raw": 0, "c23": 23, "c40": 40}
 
 
@@ -109,7 +110,7 @@ def celeb_df(root: Path, clips: list[Clip]) -> Path:
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
         real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
         write_film(root / "Celeb-real" / real, film_of(clip, ORIGINAL))
-        write_film(root / "Celeb-synthesis" / fake, film_of(clip, "Deepfakes"))
+        write_film(root / "Celeb-synthesis" / fake, film_of(clip, FORGED))
         if splits[target] == "test":
             listed += [f"1 Celeb-real/{real}", f"0 Celeb-synthesis/{fake}"]
     write_film(root / "YouTube-real" / "00000.mp4", film_of(clips[0], ORIGINAL)[:, :, ::-1])
@@ -125,7 +126,7 @@ def dfdc(root: Path, clips: list[Clip]) -> Path:
         folder = root / f"dfdc_train_part_{place // 2}"
         real, fake = f"real{place}.mp4", f"fake{place}.mp4"
         write_film(folder / real, film_of(clip, ORIGINAL))
-        write_film(folder / fake, film_of(clip, "Deepfakes"))
+        write_film(folder / fake, film_of(clip, FORGED))
         path = folder / "metadata.json"
         content = json.loads(path.read_text()) if path.exists() else {}
         content[real] = {"label": "REAL", "split": "train", "original": None}
@@ -138,7 +139,7 @@ def dfdc_with_test(root: Path, clips: list[Clip]) -> Path:
     """The same, and a labelled test folder, whose forgeries name no originals."""
     rows = []
     for place, clip in enumerate(clips[-4:]):
-        for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", "Deepfakes")):
+        for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", FORGED)):
             write_film(root / "test" / name, film_of(clip, variant))
             rows.append([name, int(variant != ORIGINAL)])
     with open(root / "test" / "labels.csv", "w", newline="") as file:
@@ -154,7 +155,7 @@ def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
         real = f"original_videos/{target}/{target}_A_001.mp4"
         fake = f"method_A/{target}_{source}/{target}_{source}_A_001.mp4"
         write_film(root / real, film_of(clip, ORIGINAL))
-        write_film(root / fake, film_of(clip, "Deepfakes"))
+        write_film(root / fake, film_of(clip, FORGED))
         people = {"target_id": str(target), "swapped_id": None, "set": part, "augmentations": []}
         content[real] = {"label": "real", **people}
         content[fake] = {
@@ -200,8 +201,8 @@ def folder(root: Path, clips: list[Clip]) -> Path:
     for place, clip in enumerate(clips):
         name = f"Jürgen Ω{place}_1"
         write_film(root / "real" / f"{name}.mp4", film_of(clip, ORIGINAL))
-        write_film(root / "fake" / "swap" / f"{name}.mov", film_of(clip, "Deepfakes"))
-        write_film(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, "Deepfakes"))
+        write_film(root / "fake" / "swap" / f"{name}.mov", film_of(clip, FORGED))
+        write_film(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, FORGED))
     return root
 
 

@@ -1,0 +1,196 @@
+"""The study on tiny data sets in the official layouts: rendered people, filmed, forged and masked."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from fwstudy.crops import CropSet
+from fwstudy.faces.clips import FORGED_PARTS, ORIGINAL
+from fwstudy.measures import TOPICS
+from fwstudy.metrics import detection_table
+from fwstudy.params import load_params
+from fwstudy.preprocess import build_crops
+from fwstudy.records import variant_records
+from fwstudy.sources import build_faces
+from fwstudy.study import control, evaluate, train_baseline, train_variant
+from fwstudy.subject import load_subject
+
+from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
+from .trees import TREES, dfdc_with_test, split_of
+
+FRAMES_TAKEN = 2
+METHODS = ["Deepfakes", "NeuralTextures", "FaceShifter"]
+SETTINGS = {
+    "faceforensics": {
+        "faces.films.methods": METHODS,
+        "faces.films.qualities": ["c23", "c40"],
+        "preprocess.further_test_qualities": ["c40"],
+        "preprocess.storage": "zarr",
+        "generalisation.families": ["NeuralTextures"],
+    },
+    "deepfakebench": {"faces.films.methods": ["FaceForensics++"]},
+}
+TRUTHS = {  # of each family, how its changed pixels are known
+    "faceforensics": {"Deepfakes": "given", "NeuralTextures": "given", "FaceShifter": "difference"},
+    "celeb_df": {"CelebDF": "difference"},
+    "dfdc": {"DFDC": "difference"},
+    "dfdc_preview": {"DFDCP-A": "difference"},
+    "deepfakebench": {"Deepfakes": "given"},
+    "folder": {"swap": "given"},
+}
+
+
+def settings(source: str, root) -> dict:
+    """Dotted keys for a run of a few steps on a tree."""
+    films = {
+        "faces.source": source,
+        "faces.films.root": str(root),
+        "faces.films.qualities": ["c23"],
+        "faces.films.frames_per_film": FRAMES_TAKEN,
+        "faces.num_workers": 1,
+        "preprocess.further_test_qualities": [],
+        "generalisation.families": [],
+    }
+    return SMOKE | films | SETTINGS.get(source, {})
+
+
+@pytest.fixture(scope="module")
+def trees(people, tmp_path_factory):
+    """The data sets, by the name of their source."""
+    root = tmp_path_factory.mktemp("trees")
+    options = {"faceforensics": {"methods": METHODS, "qualities": ("c23", "c40")}}
+    return {
+        name: tree(root / name, people, **options.get(name, {})) for name, tree in TREES.items()
+    }
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project in the working folder."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
+def crops_of(params, project) -> tuple[CropSet, list[dict]]:
+    """What the stages `faces` and `preprocess` make."""
+    paths, report = build_faces(params.faces)
+    preprocess = params.preprocess
+    built, left_out = build_crops(
+        paths,
+        project / "data" / "crops",
+        [preprocess.quality, *preprocess.further_test_qualities],
+        preprocess.split.model_dump(),
+        preprocess.seed,
+        {"crop_scale": preprocess.crop_scale, "crop_size": preprocess.crop_size},
+        1,
+        preprocess.storage,
+    )
+    assert left_out == 0
+    return built, report
+
+
+def train_all(params, crops: CropSet) -> dict:
+    """The three models of notebook 2."""
+    return {
+        "baseline": train_baseline(params, 0, crops),
+        "batch_norm": train_variant(params, control(params.whitening), "batch_norm", 0, crops),
+        "whitened": train_variant(params, params.whitening, "whitened", 0, crops),
+    }
+
+
+def assert_nobody_is_in_two_splits(manifest: pd.DataFrame) -> None:
+    seen = pd.concat(
+        [
+            manifest[[column, "split"]].set_axis(["person", "split"], axis=1)
+            for column in ("identity", "source")
+        ]
+    ).drop_duplicates()
+    assert not seen["person"].duplicated().any()
+    assert set(seen["split"]) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("source", TREES)
+def test_from_films_to_what_the_axes_mean(trees, people, project, source):
+    change(project, settings(source, trees[source]) | {"ablations.run": []})
+    params = load_params()
+    crops, report = crops_of(params, project)
+    assert not [row for row in report if row["left_out"]]
+    table = crops.manifest
+    assert_nobody_is_in_two_splits(table)
+    whole = table[table["kind"] == "whole"]
+    forged = whole[whole["label"] == 1]
+    assert forged.groupby("variant")["truth"].unique().map(list).to_dict() == {
+        family: [truth] for family, truth in TRUTHS[source].items()
+    }
+    assert whole.groupby(["film", "variant", "quality"]).size().isin([FRAMES_TAKEN]).all()
+    assert table["original_row"].notna().all()  # a forgery has its original's frame beside it
+    assert set(table.loc[table["kind"] == "part", "variant"]) == set(FORGED_PARTS)
+    if source == "faceforensics":
+        official = {f"youtube-{n:03d}": split for n, split in split_of(people).items()}
+        names = {"train": "train", "val": "validation", "test": "test"}
+        found = whole.groupby("identity")["split"].first().to_dict()
+        assert found == {person: names[split] for person, split in official.items()}
+        assert set(whole.loc[whole["quality"] == "c40", "split"]) == {"test"}
+    for detector in train_all(params, crops).values():
+        predictions, threshold = evaluate(detector, params, crops)
+        rows = detection_table(predictions, threshold).set_index(["quality", "family", "level"])
+        test = whole[(whole["split"] == "test") & (whole["quality"] == "c23")]
+        assert rows.loc[("c23", "all", "frame"), "num_images"] == len(test)
+        films = test.groupby(["film", "variant"]).ngroups
+        assert rows.loc[("c23", "all", "video"), "num_images"] == films
+    subject = load_subject(params, 0, crops)
+    found = TOPICS["localisation"](subject)
+    assert {"relevance_mass", "part_top1"} <= set(found["measure"])
+    records, _ = variant_records(params, crops)
+    assert records.set_index("variant").loc["whitened", "purity"] > 0
+
+
+def test_forgeries_without_originals_are_detected_and_no_more(people, project):
+    """DFDC with its labelled test folder: who was forged there is known, from what is not."""
+    root = dfdc_with_test(project / "films", people)
+    change(project, settings("dfdc", root))
+    params = load_params()
+    crops, _ = crops_of(params, project)
+    test = crops.manifest[crops.manifest["split"] == "test"]
+    assert test["identity"].str.startswith("test-").all() and set(test["label"]) == {0, 1}
+    assert set(test.loc[test["label"] == 1, "truth"]) == {"face"} and len(test) == 8 * FRAMES_TAKEN
+    assert ORIGINAL in set(test["variant"])
+    for detector in train_all(params, crops).values():
+        predictions, _ = evaluate(detector, params, crops)
+        assert len(predictions) == len(test)
+    with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
+        load_subject(params, 0, crops)
+
+
+def test_a_wrong_root_is_named(project):
+    change(project, settings("celeb_df", project / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"faces\.films\.root: .*nowhere: no such folder"):
+        build_faces(load_params().faces)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", TREES)
+def test_the_whole_pipeline(trees, tmp_path, source):
+    """Every notebook, by `dvc repro`."""
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, tmp_path / name)
+    shutil.rmtree(tmp_path / "notebooks" / "executed", ignore_errors=True)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    change(tmp_path, settings(source, trees[source]))
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    dvc(tmp_path, "repro")
+    results = tmp_path / "data" / "results"
+    detection = json.loads((results / "detection.json").read_text())["detection"]
+    assert 0 <= detection["whitened"]["auc"] <= 1
+    found = json.loads((results / "interpretability.json").read_text())["interpretability"]
+    assert {"purity", "relevance_mass", "repair_correlation"} <= set(found)
+    left_out = json.loads((results / "generalisation.json").read_text())["generalisation"]
+    assert bool(left_out) == (source == "faceforensics")
