@@ -35,7 +35,7 @@ repro: setup
 
 # Two processes of one thread each, each test file in one of them.
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The whole pipeline on a tiny data set in the layout of each benchmark: 20 minutes.
 test-sources: setup
