@@ -1,5 +1,6 @@
 """Where faces come from: every source writes the same clip files."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -91,19 +92,26 @@ clips remembers its own, so that one more film does not undo the others."""
 def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     """Write the clips of the chosen source to ``data/faces``.
 
-    Work in progress lies elsewhere and moves there when it is complete, so that an interrupted run
-    resumes and ``data/faces`` never holds clips of two settings.
+    Work in progress lies elsewhere, so that an interrupted run resumes and ``data/faces`` never holds clips
+    of two settings. It stays there (as links, which need no space) until the settings change: when films
+    are added or replaced, a forced run cuts those alone.
 
     Returns:
         the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
     """
     inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
     what = settings.model_dump(exclude={"num_workers", "scheduler"})
-    unfinished = partial_folder("faces", what, inputs)
-    paths, report = SOURCES[settings.source](settings, unfinished)
+    work = partial_folder("faces", what, inputs)
+    paths, report = SOURCES[settings.source](settings, work)
     folder = project_root() / "data" / "faces"
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.npz"):
         stale.unlink()
-    moved = [path.replace(folder / path.name) for path in paths]
-    return sorted(moved), report
+    for other in set(work.parent.glob("faces-*")) - {work}:
+        shutil.rmtree(other)
+    for path in paths:
+        try:
+            (folder / path.name).hardlink_to(path)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, folder / path.name)
+    return sorted(folder / path.name for path in paths), report

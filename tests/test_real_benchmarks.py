@@ -1,6 +1,7 @@
 """The study on tiny data sets in the official layouts: rendered people, filmed, forged and masked."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from fwstudy.crops import CropSet
+from fwstudy.faces import films
 from fwstudy.faces.clips import FORGED_PARTS, ORIGINAL
 from fwstudy.measures import TOPICS
 from fwstudy.metrics import detection_table
@@ -166,6 +168,25 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
         assert len(predictions) == len(test)
     with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
         load_subject(params, 0, crops)
+
+
+def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, monkeypatch):
+    root = TREES["celeb_df"](project / "films", people[:6])
+    change(project, settings("celeb_df", root))
+    settings_of_faces, cut_again = load_params().faces, []
+    true = films.cut_take
+    monkeypatch.setattr(
+        films, "cut_take", lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k)
+    )
+    paths, report = build_faces(settings_of_faces)
+    assert len(cut_again) == len(paths) == 7
+    before = {path.name: path.read_bytes() for path in paths}
+    shutil.rmtree(project / "data" / "faces")  # as DVC does before it runs a stage
+    os.utime(root / "Celeb-real" / "id3_0000.mp4")
+    assert build_faces(settings_of_faces) == (paths, report)
+    assert cut_again[7:] == ["id3_0000"]
+    after = {path.name: path.read_bytes() for path in paths}
+    assert {name for name in after if after[name] != before[name]} == {"id3_0000@c23.npz"}
 
 
 def test_a_wrong_root_is_named(project):
