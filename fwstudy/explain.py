@@ -441,7 +441,7 @@ def load_trained(params: Params) -> Trained:
         [concept.name for concept in concepts],
         crops,
         crop_size=preprocess.crop_size,
-        crop_scale=preprocess.crop_scale,
+        crop_scale=params.crop_scale,
         data=f"{KINDS.get(params.faces.source, params.faces.source)} faces, {preprocess.quality}",
         seed=seed,
     )

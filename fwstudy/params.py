@@ -190,6 +190,12 @@ class Params(Section):
     interpretability: Interpretability
     profiles: dict[str, dict[str, Any]]
 
+    @property
+    def crop_scale(self) -> float:
+        """Side of a face crop ÷ longer side of the box around its landmarks."""
+        of_films = self.faces.source in get_args(FILM_SOURCES)
+        return self.faces.films.crop_scale if of_films else self.preprocess.crop_scale
+
     def variant(self, name: str) -> Whitening:
         """The whitening settings of one ablation variant.
 

@@ -139,3 +139,19 @@ def test_axes_are_named_by_rotation_or_loss():
         ("random", 0.0): False,
         ("random", 1.0): True,
     }
+
+
+def test_films_bring_their_own_crop_scale_and_qualities(tmp_path, content):
+    content["faces"]["films"]["crop_scale"] = 1.5
+    assert load_params(write(tmp_path, content)).crop_scale == content["preprocess"]["crop_scale"]
+    content["faces"]["source"] = "folder"
+    with pytest.raises(ValueError, match=r"faces\.films\.qualities: \['c23'\].*must be the first"):
+        load_params(write(tmp_path, content))
+    content["preprocess"]["further_test_qualities"] = []
+    assert load_params(write(tmp_path, content)).crop_scale == 1.5
+
+
+def test_frames_that_are_encoded_here_have_even_sides(tmp_path, content):
+    content["faces"]["size"] = 299
+    with pytest.raises(ValueError, match=r"faces\.size: 299; frames that H\.264 encodes"):
+        load_params(write(tmp_path, content))
