@@ -86,7 +86,10 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     for key, value in values.items():
         print(f"{key}: {value}")
-    print("Set faces.films.root to the data set's folder, then `make repro HF_HUB_OFFLINE=0`.")
+    print(
+        "Set faces.films.root to the data set's folder, then `make repro` (with HF_HUB_OFFLINE=0 where "
+        "train.backbone.weights is hub)."
+    )
 
 
 if __name__ == "__main__":

@@ -299,16 +299,21 @@ def load_variant(
     )
 
 
+def score_test(detector: Detector, crops: CropSet) -> pd.DataFrame:
+    """Score the test split: one row a test image, columns `PREDICTION_COLUMNS` and score."""
+    test = crops.select(split="test", kind="whole")
+    scores = predict(detector.model, test).astype(np.float64)
+    columns = [*PREDICTION_COLUMNS, *({"film"} & set(test.manifest))]
+    return test.manifest[columns].assign(score=scores)
+
+
 def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.DataFrame, float]:
     """Score the test split, and choose the threshold on validation.
 
     Returns:
-        one row a test image (columns `PREDICTION_COLUMNS` and score), and the threshold.
+        see `score_test`; and the threshold.
     """
     validation = validation_of(crops, params)
     labels = validation.manifest["label"].to_numpy()
     threshold = balanced_threshold(labels, predict(detector.model, validation))
-    test = crops.select(split="test", kind="whole")
-    scores = predict(detector.model, test).astype(np.float64)
-    columns = [*PREDICTION_COLUMNS, *({"film"} & set(test.manifest))]
-    return test.manifest[columns].assign(score=scores), threshold
+    return score_test(detector, crops), threshold

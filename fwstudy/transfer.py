@@ -1,5 +1,7 @@
 """The study's models on people from another source than the one they were trained on."""
 
+from functools import partial
+
 import pandas as pd
 from tqdm import tqdm
 
@@ -7,20 +9,21 @@ from fwstudy.comparison import mean_over_seeds
 from fwstudy.crops import CropSet
 from fwstudy.metrics import detection_table
 from fwstudy.params import Params
-from fwstudy.study import control, evaluate, load_variant
+from fwstudy.study import BASELINE, control, load_baseline, load_variant, score_test
 
 COLUMNS = ["model", "family", "num_images", "num_identities"]
 
 
 def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
-    """Detection on the test split of another crop set; nothing is trained anew.
+    """Detection of all trained models on the test split of another crop set; nothing is trained anew.
 
     Args:
         crops: of the same size as the study's; made by the stage `preprocess` from another source.
 
     Returns:
-        frame level, at the study's quality, mean over the training seeds: columns model, family,
-        num_images, num_identities, auc with _low, _high, _least and _most, num_seeds.
+        frame level, at the study's quality, mean over the training seeds: columns model (the baseline, its
+        control, the whitened model, and the variants of ``ablations.run``), family, num_images,
+        num_identities, auc with _low, _high, _least and _most, num_seeds.
 
     Raises:
         ValueError: crops of another size.
@@ -31,13 +34,22 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
             f"generalisation.other_crops: crops of {crops.images.shape[1]} pixels, "
             f"the models were trained on {size} (preprocess.crop_size)"
         )
-    quality, default = params.preprocess.quality, params.whitening
-    settings = {"batch_norm": control(default), "whitened": default}
-    models = [(name, seed) for name in settings for seed in params.train.seeds]
-    tables = []
-    for name, seed in tqdm(models, "other source"):
-        detector = load_variant(params, settings[name], name, seed)
-        predictions, threshold = evaluate(detector, params, crops.select(quality=quality))
-        table = detection_table(predictions, threshold)
+    default, train, ablations = params.whitening, params.train, params.ablations
+    own = {"batch_norm": control(default), "whitened": default}
+    models = [(BASELINE, seed, partial(load_baseline, params)) for seed in train.seeds]
+    models += [
+        (name, seed, partial(load_variant, params, settings, name))
+        for name, settings in own.items()
+        for seed in train.seeds
+    ]
+    models += [
+        (name, seed, partial(load_variant, params, params.variant(name), f"ablation/{name}"))
+        for name in ablations.run
+        for seed in ablations.seeds
+    ]
+    chosen, tables = crops.select(quality=params.preprocess.quality), []
+    for name, seed, load in tqdm(models, "other source"):
+        # The threshold is of no account: AUC needs none, and there may be no validation split.
+        table = detection_table(score_test(load(seed), chosen), threshold=0.0)
         tables.append(table[table["level"] == "frame"].assign(model=name, seed=seed))
     return mean_over_seeds(pd.concat(tables, ignore_index=True), COLUMNS, ["auc"])

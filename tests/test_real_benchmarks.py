@@ -19,6 +19,7 @@ from fwstudy.records import variant_records
 from fwstudy.sources import build_faces
 from fwstudy.study import control, evaluate, train_baseline, train_variant
 from fwstudy.subject import load_subject
+from fwstudy.transfer import transfer_table
 
 from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
 from .trees import TREES, dfdc_with_test, split_of
@@ -156,7 +157,7 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
 def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     """DFDC with its labelled test folder: who was forged there is known, from what is not."""
     root = dfdc_with_test(project / "films", people)
-    change(project, settings("dfdc", root))
+    change(project, settings("dfdc", root) | {"ablations.run": []})
     params = load_params()
     crops, _ = crops_of(params, project)
     test = crops.manifest[crops.manifest["split"] == "test"]
@@ -166,6 +167,9 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     for detector in train_all(params, crops).values():
         predictions, _ = evaluate(detector, params, crops)
         assert len(predictions) == len(test)
+    found = transfer_table(params, crops.select(split="test"))  # as another source's crops
+    assert set(found["model"]) == {"baseline", "batch_norm", "whitened"}
+    assert found.set_index(["model", "family"]).loc[("whitened", "all"), "num_images"] == len(test)
     with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
         load_subject(params, 0, crops)
 

@@ -157,7 +157,10 @@ def test_models_of_another_folder_leave_the_studys_alone(tiny, crops):
 
 
 def test_transfer_takes_the_models_as_they_are(tiny, crops):
-    chosen = tiny.model_copy(update={"train": tiny.train.model_copy(update={"seeds": [0]})})
+    only = ["whitening_only"]
+    ablations = tiny.ablations.model_copy(update={"run": only, "seeds": [0]})
+    train = tiny.train.model_copy(update={"seeds": [0]})
+    chosen = tiny.model_copy(update={"train": train, "ablations": ablations})
     with pytest.raises(ValueError, match=r"crops of 64 pixels, .* trained on 128"):
         transfer_table(chosen, crops)
     small = chosen.preprocess.model_copy(update={"crop_size": 64})
@@ -166,6 +169,7 @@ def test_transfer_takes_the_models_as_they_are(tiny, crops):
     for name, settings in (
         ("batch_norm", control(chosen.whitening)),
         ("whitened", chosen.whitening),
+        ("ablation/whitening_only", chosen.variant("whitening_only")),
     ):
         train_variant(chosen, settings, name, 0, crops)
     found = transfer_table(chosen, crops).set_index(["model", "family"])
@@ -176,6 +180,7 @@ def test_transfer_takes_the_models_as_they_are(tiny, crops):
     expected = expected[expected["level"] == "frame"].set_index("family")["auc"]
     for family, auc in expected.items():
         assert found.loc[("whitened", family), "auc"] == pytest.approx(auc)
+    assert set(found.index.levels[0]) == {"baseline", "batch_norm", "whitened", *only}
 
 
 def test_cost_is_that_of_the_work_inside():
