@@ -9,6 +9,7 @@ import seaborn as sns
 from fwstudy.figures import COLORS, SEQUENTIAL, Figure, new_figure
 
 MARKERS = "osD^vP*Xp<>h"
+WIDE = 10.0  # above it, values of about 1 could not be read on a linear scale
 
 
 def error_bars(table: pd.DataFrame, value: str) -> np.ndarray:
@@ -65,6 +66,8 @@ def curves(
 ) -> Figure:
     """What one factor with numbers does: left to accuracy, with intervals, right to other measures.
 
+    Measures above `WIDE` are drawn on a logarithmic scale, and then all.
+
     Args:
         table: column ``x``, ``cost`` with its _low and _high, and the measures.
         measures: column to the name shown.
@@ -81,7 +84,9 @@ def curves(
         right.plot(
             table[x], table[column], marker=MARKERS[number], color=COLORS[number], label=name
         )
-    right.set(xlabel=x_label, ylim=(0, max(1.05, 1.05 * table[list(measures)].max(axis=None))))
+    top = table[list(measures)].max(axis=None)
+    scale = {"yscale": "log"} if top > WIDE else {"ylim": (0, max(1.05, 1.05 * top))}
+    right.set(xlabel=x_label, **scale)
     right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     for axis in (left, right):
         sns.despine(ax=axis)

@@ -130,7 +130,7 @@ class ArrayWriter:
     suffix = "npy"
 
     def __init__(self, folder: Path):
-        self.folder, self.rows = Path(folder), []
+        self.folder, self.rows, self.tables = Path(folder), [], []
         self.arrays: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in [path for name in ARRAYS for path in self.folder.glob(f"{name}.*")]:
@@ -148,10 +148,11 @@ class ArrayWriter:
         Raises:
             ValueError: no crop was added.
         """
-        if not self.rows:
+        if not self.rows and not self.tables:
             raise ValueError(f"{self.folder}: there is no crop to write")
         self.flush()
-        pd.DataFrame(self.rows).to_csv(self.folder / "manifest.csv", index=False)
+        tables = [*self.tables, *([pd.DataFrame(self.rows)] if self.rows else [])]
+        pd.concat(tables, ignore_index=True).to_csv(self.folder / "manifest.csv", index=False)
         return CropSet.open(self.folder)
 
     def flush(self) -> None:
@@ -163,7 +164,7 @@ class ArrayWriter:
 class ShardWriter(ArrayWriter):
     """Writes a crop set as Zarr arrays: compressed without loss, in shards, one crop a chunk.
 
-    Memory does not grow with the number of crops.
+    Memory grows with the manifest alone, not with the pixels.
     """
 
     suffix = "zarr"
@@ -179,6 +180,9 @@ class ShardWriter(ArrayWriter):
         import zarr
         from zarr.codecs import BloscCodec
 
+        if self.rows:
+            self.tables.append(pd.DataFrame(self.rows))
+            self.rows = []
         for name, arrays in self.arrays.items():
             if not arrays:
                 continue

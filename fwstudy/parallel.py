@@ -34,7 +34,12 @@ def workers(scheduler: str | None) -> Iterator[None]:
 
 
 def run(
-    function: Callable, tasks: Sequence[tuple], num_workers: int, label: str, unit: str = "it"
+    function: Callable,
+    tasks: Sequence[tuple],
+    num_workers: int,
+    label: str,
+    unit: str = "it",
+    ahead: int | None = None,
 ) -> Iterator:
     """Call a function with each tuple of arguments; yields the results in the order of the tasks.
 
@@ -43,11 +48,18 @@ def run(
         tasks: arguments.
         num_workers: processes, as in joblib (-1: all cores, or all workers of a cluster).
         label, unit: of the progress bar.
+        ahead: so many results a worker may wait until they are taken, where they are large; None: all.
 
     Raises:
         Whatever the function raises; tasks that were done stay done.
     """
-    jobs = joblib.Parallel(n_jobs=num_workers, return_as="generator")(
-        joblib.delayed(function)(*task) for task in tasks
-    )
-    yield from tqdm(jobs, total=len(tasks), desc=label, unit=unit)
+    count = len(tasks) if ahead is None else ahead * joblib.effective_n_jobs(num_workers)
+    blocks = [tasks[start : start + count] for start in range(0, len(tasks), max(1, count))]
+    with (
+        joblib.Parallel(n_jobs=num_workers, return_as="generator") as pool,
+        tqdm(total=len(tasks), desc=label, unit=unit) as bar,
+    ):
+        for block in blocks:
+            for result in pool(joblib.delayed(function)(*task) for task in block):
+                yield result
+                bar.update()

@@ -64,8 +64,8 @@ def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int
     members = pd.Series(groups).sort_index().groupby(pd.Series(groups)).groups
     if len(members) < len(shares):
         raise ValueError(
-            f"{len(groups)} identities form {len(members)} group(s) that lend each other faces: "
-            f"too few for the splits {', '.join(shares)}"
+            f"{len(groups)} identities form {len(members)} group(s) that lend each other faces or come "
+            f"together: too few for the splits {', '.join(shares)}"
         )
     filled, assigned = dict.fromkeys(shares, 0), {}
     for name in np.random.default_rng(seed).permutation(sorted(members)):
@@ -81,7 +81,8 @@ def assign_splits(
     """Group and split of every identity: official splits as they are, the others drawn.
 
     Where so many people lend each other faces that their groups cannot be split, people are drawn one
-    by one; forgeries that join two splits must then be left out (`joins_splits`).
+    by one (those of a named group together); forgeries that join two splits must then be left out
+    (`joins_splits`).
 
     Args:
         headers: of the clips, see `fwstudy.faces.clips.load_header`.
@@ -116,12 +117,14 @@ def assign_splits(
     if not drawn:
         return groups, official
     left = {name: share for name, share in shares.items() if name not in official.values()}
+    named = dict(known)
     try:
-        splits = split_identities(drawn, left, seed)
+        splits = split_identities(drawn, left or shares, seed)
     except ValueError:
         if not any(films):
             raise
-        splits = split_identities({name: name for name in drawn}, left, seed)
+        alone = {name: named.get(name, name) for name in drawn}
+        splits = split_identities(alone, left or shares, seed)
     return groups, official | splits
 
 
@@ -301,7 +304,7 @@ def build_crops(
     ]
     writer = WRITERS[storage](folder)
     left_out = 0
-    for crops in run(crop_clip, jobs, num_workers, "clips", "clip"):
+    for crops in run(crop_clip, jobs, num_workers, "clips", "clip", ahead=4):
         for row, *arrays in crops:
             if joins_splits(row, splits):
                 left_out += 1

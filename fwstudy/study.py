@@ -195,8 +195,19 @@ def cost_of_all(cost: dict[str, float]) -> dict[str, float]:
 
 
 def validation_of(crops: CropSet, params: Params) -> CropSet:
-    """Whole faces of the validation split at the study's quality."""
-    return crops.select(split="validation", kind="whole", quality=params.preprocess.quality)
+    """Whole faces of the validation split at the study's quality.
+
+    Raises:
+        ValueError: there are no originals among them, or no forgeries.
+    """
+    chosen = crops.select(split="validation", kind="whole", quality=params.preprocess.quality)
+    if chosen.manifest["label"].nunique() < 2:
+        missing = "forgeries" if (chosen.manifest["label"] == 0).any() else "originals"
+        raise ValueError(
+            f"the validation split holds no {missing}, so that no model can be selected: this data set can "
+            "only test models that were trained on another (generalisation.other_crops)"
+        )
+    return chosen
 
 
 def control(settings: Whitening) -> Whitening:

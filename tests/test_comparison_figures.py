@@ -34,6 +34,8 @@ def test_figures_show_every_row(table):
     labels = [text.get_text() for text in plane.axes[0].get_legend().get_texts()]
     assert set(labels) == {"Pareto front", "a b", "c"}
     curves = comparison_figures.curves(table, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    wide = comparison_figures.curves(table * 100, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    assert [figure.axes[1].get_yscale() for figure in (curves, wide)] == ["linear", "log"]
     assert curves.axes[1].lines[0].get_xydata().tolist() == [[0, 0.6], [1, 0.4]]
     for figure in (plane, curves):
         assert figure._repr_png_().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """Films as people have them: what becomes of them on the way to clips, and what is reported."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -370,6 +371,66 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
     }
 
 
+def test_a_forgery_at_another_frame_rate_stands_alone(persons, tmp_path):
+    one, _, forged = persons
+    paths = [
+        write(tmp_path / "real.mp4", scene((one, LEFT))),
+        write(tmp_path / "fake.mp4", scene((forged, LEFT)), times=range(0, 480, 80)),
+    ]
+    clips, rows = cut(take(*paths), tmp_path)
+    assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
+    assert clips[1].variants["Deepfakes"].truth == "face"
+    reason = "12.5 frames a second, its original 25: used without its original"
+    assert ("fake.mp4", reason, False) in rows
+
+
+def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(persons, tmp_path):
+    """In the last frames the one who was forged has turned away: a picture without a face."""
+    one, other, forged = persons
+    away = [np.ascontiguousarray(face[::-1]) for face in (one, forged)]
+    real, fake = (
+        np.concatenate(
+            [
+                scene((face, LEFT), (other, RIGHT), count=4),
+                scene((turned, LEFT), (other, RIGHT), count=2),
+            ]
+        )
+        for face, turned in zip((one, forged), away, strict=True)
+    )
+    paths = [write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)]
+    clip, _ = only_clip(take(*paths), tmp_path)
+    assert clip.film.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_path, shift):
+    """As in DeepfakeBench, where every film was cut out by its own landmarks."""
+    clip = people[0]
+    for name, moved in ((ORIGINAL, 0), ("Deepfakes", shift)):
+        for kind in ("frames", "landmarks"):
+            (tmp_path / kind / name).mkdir(parents=True)
+        for number, frame in enumerate(clip.variants[name].frames):
+            Image.fromarray(frame).save(tmp_path / "frames" / name / f"{number:03d}.png")
+            np.save(
+                tmp_path / "landmarks" / name / f"{number:03d}.npy", clip.landmarks[number] + moved
+            )
+    folder = tmp_path / "frames"
+    one = Take(
+        "film", "a", folder / ORIGINAL, (Forgery("Deepfakes", folder / "Deepfakes", "b"),),
+        landmarks=tmp_path / "landmarks" / ORIGINAL,
+    )  # fmt: skip
+    clips, rows = cut(one, tmp_path, 2)
+    reasons = {row[1] for row in rows}
+    if shift:
+        assert [list(found.variants) for found in clips] == [[ORIGINAL], ["Deepfakes"]]
+        assert reasons == {"landmarks 4.2 px from the original's: used without its original"}
+        np.testing.assert_allclose(
+            clips[1].landmarks - clips[0].landmarks, 3 * SIZE / 112, atol=0.1
+        )
+    else:
+        assert [list(found.variants) for found in clips] == [[ORIGINAL, "Deepfakes"]] and not rows
+
+
 # A whole data set
 
 
@@ -399,6 +460,10 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     assert cut_again == ["film0", "film1"] and len(paths) == 2
     assert build(dataset, tmp_path / "clips") == (paths, report)
     assert cut_again == ["film0", "film1"]
+    dataset[0] = dataclasses.replace(dataset[0], split="test")  # lists were corrected
+    build(dataset, tmp_path / "clips")
+    assert cut_again == ["film0", "film1", "film0"] and load_clip(paths[0]).film.split == "test"
+    cut_again.pop()
     os.utime(dataset[1].original)
     build(dataset, tmp_path / "clips")
     assert cut_again == ["film0", "film1", "film1"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fwstudy.faces import layouts
-from fwstudy.faces.deepfakebench import deepfakebench
+from fwstudy.faces.deepfakebench import deepfakebench, people_of
 from fwstudy.faces.layouts import TEST, TRAIN, VALIDATION
 
 METHODS = ["Deepfakes", "FaceShifter"]
@@ -325,6 +325,22 @@ def test_folder_of_frames_is_one_film(tmp_path):
     )
     takes, _ = layouts.folder(tmp_path, [], ["c23"])
     assert summary(takes) == {"eva": (None, "eva", [("fake", "eva", "eva")])}
+
+
+def test_numbered_videos_are_films_of_their_own(tmp_path):
+    touch(tmp_path, *(f"{kind}/you/{n:03d}.mp4" for kind in ("real", "fake") for n in range(3)))
+    takes, report = layouts.folder(tmp_path, [], ["c23"])
+    assert len(takes) == 3 and all(len(take.forgeries) == 1 for take in takes) and not report
+
+
+def test_deepfakebench_people_of_names():
+    assert people_of("DFDCP_FakeA", "1255229_1003254_A_001")[:2] == (
+        "dfdcp-1255229",
+        "dfdcp-1003254",
+    )
+    assert people_of("DFDCP_Real", "1003254_A_001")[:2] == ("dfdcp-1003254",) * 2
+    assert people_of("DF_fake", "000_M101") == ("youtube-000", "youtube-M101", "000")
+    assert people_of("UADFV_Fake", "0000_fake") == ("0000_fake",) * 3
 
 
 @pytest.mark.parametrize("missing", ["real", "fake"])

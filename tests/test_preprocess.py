@@ -255,3 +255,32 @@ def test_where_all_lend_to_all_people_are_resampled_one_by_one():
     assert found == {"a": "a", "b": "b", "c": "c", "d": "d", "e": "e", "f": "f"}
     pairs = {"a": "a", "b": "a", "c": "c", "d": "c"}
     assert preprocess.clusters(pairs, dict.fromkeys("abcd", "test")) == pairs
+
+
+def film_header(identity, source, split=None, group=None):
+    film = {"split": split, "group": group}
+    return {"identity": identity, "sources": {"original": identity, "X": source}, "film": film}
+
+
+def test_people_of_one_folder_stay_together_or_are_too_few():
+    """DFDC: nobody knows who is who within a folder."""
+    headers = [film_header(f"{g}{n}", f"{g}{n}", group=g) for g in "abc" for n in range(4)]
+    _, splits = preprocess.assign_splits(headers, SHARES, 0)
+    assert all(len({splits[f"{g}{n}"] for n in range(4)}) == 1 for g in "abc")
+    with pytest.raises(ValueError, match=r"8 identities form 2 group\(s\).*too few for the splits"):
+        preprocess.assign_splits(headers[:8], SHARES, 0)
+
+
+def test_where_all_lend_to_all_people_are_drawn_one_by_one():
+    names = [f"p{n}" for n in range(10)]
+    headers = [film_header(a, b) for a in names for b in names if a != b]
+    groups, splits = preprocess.assign_splits(headers, SHARES, 0)
+    assert len(set(groups.values())) == 1 and set(splits.values()) == set(SHARES)
+
+
+def test_people_without_official_split_are_drawn_where_all_splits_are_official():
+    headers = [film_header(name, name, split) for name, split in zip("abc", SHARES, strict=True)]
+    headers += [film_header(f"d{n}", f"d{n}") for n in range(6)]
+    _, splits = preprocess.assign_splits(headers, SHARES, 0)
+    assert [splits[name] for name in "abc"] == list(SHARES)
+    assert {splits[f"d{n}"] for n in range(6)} == set(SHARES)

@@ -5,6 +5,7 @@ under ``frames/``, with ``landmarks/`` (81 points) and ``masks/`` of the same na
 sampled film by film, so that a forgery may lack its original's frames (`fwstudy.faces.films`).
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,16 @@ def _actor_people(stem: str) -> tuple[str, str, str]:
     return f"actor-{target}", f"actor-{source or target}", f"{target}__{scene}"
 
 
+def _preview_people(stem: str) -> tuple[str, str, str]:
+    first, second = re.match(r"([^_]+)(?:_(\d+)_)?", stem).groups()
+    return f"dfdcp-{first}", f"dfdcp-{second or first}", stem
+
+
 PEOPLE_OF: dict[str, Callable[[str], tuple[str, str, str]]] = {
     "FF-": _youtube_people,
+    "DF_": _youtube_people,  # DeeperForensics: its targets are those of FaceForensics++
     "DFD_": _actor_people,
+    "DFDCP": _preview_people,
     "CelebDF": celeb_people,
 }
 """Beginning of a label to: name of a film to its person, the lender, and the name of the original."""

@@ -48,19 +48,27 @@ MAX_FACES = 4  # of a frame, the largest, that are followed
 DIFFERENCE = 12.0  # grey levels, smoothed, by which a forged pixel differs from its original
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
 MASK_LEVEL = 32  # grey level of a mask film above which a pixel counts as forged: codecs blur black
-MIN_SHARED = 0.5  # of its original's frame numbers that a forgery must have to go with it
+MIN_SHARED = 0.9  # of its original's frame numbers that a forgery must have to go with it
+SAME_RATE = 0.02  # relative difference up to which two films have the same frame rate
+ALIGNED = 1.0  # px, mean distance of landmarks up to which a crop lies on its original's
+COMPARED = 4  # frames, whose landmarks are compared
 SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
 
 
 def fingerprint(take: Take) -> list:
-    """Name, size and time of change of each file of a take, to see that a clip is up to date."""
+    """What a clip depends on, to see that it is up to date: what is told of the take, and its files."""
     films = [take.original, take.landmarks]
     films += [path for forgery in take.forgeries for path in (forgery.path, forgery.mask)]
-    return [
-        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        for path in films
-        if path is not None and path.exists()
-    ]
+    told = [take.identity, take.split, take.group]
+    told += [[forgery.family, forgery.source] for forgery in take.forgeries]
+    return [told, *(stamp(path) if path is not None and path.exists() else None for path in films)]
+
+
+def stamp(path: Path) -> list:
+    """Name, size and time of change of a file; of a folder how many files it holds, and the newest's time."""
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    size = len(files) if path.is_dir() else path.stat().st_size
+    return [path.name, size, max((file.stat().st_mtime_ns for file in files), default=0)]
 
 
 def variant_names(take: Take) -> list[str]:
@@ -120,7 +128,12 @@ def find_boxes(reference: np.ndarray, scale: float) -> list[tuple[np.ndarray, np
 
 
 def read_landmarks(path: Path, frame: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The same of a frame that is a crop already, with its landmarks in a ``.npy`` file beside it.
+    """The same of a frame that is a crop already, with its landmarks in a ``.npy`` file beside it."""
+    return [(np.array([0, 0, *[max(frame.shape[:2])] * 2]), load_points(path))]
+
+
+def load_points(path: Path) -> np.ndarray:
+    """Landmarks in a ``.npy`` file: (68, 2) float32.
 
     Raises:
         InputError: the file holds no 68 points (more are cut off: DeepfakeBench has 81).
@@ -131,7 +144,7 @@ def read_landmarks(path: Path, frame: np.ndarray) -> list[tuple[np.ndarray, np.n
         raise InputError(f"{path}: no landmarks can be read: {error}") from error
     if len(points) < 68:
         raise InputError(f"{path}: {len(points)} landmarks, not 68")
-    return [(np.array([0, 0, *[max(frame.shape[:2])] * 2]), points)]
+    return points
 
 
 def cut_candidates(
@@ -151,8 +164,7 @@ def cut_candidates(
         size: side of the crops in pixels.
     """
     forged = [image for name, image in images.items() if name != ORIGINAL]
-    telling = len(boxes) > 1 or masks
-    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values())) if telling else None
+    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values()))
     return [
         Candidate(
             box,
@@ -198,12 +210,41 @@ class Reel:
     masks: dict[str, Film]
 
 
+def apart(film: Film, original: Film, landmarks: Path | None, own: Path) -> str:
+    """Why a forgery cannot be laid on its original frame by frame; empty if it can.
+
+    Args:
+        landmarks, own: folders with those of the original and of the forgery, of films that are crops
+            already; each was cut out by its own.
+    """
+    numbers = np.intersect1d(film.numbers, original.numbers)
+    shared = len(numbers) / len(original.numbers)
+    if film.path.is_dir() and shared < MIN_SHARED:
+        return f"{shared:.0%} of the original's frames"
+    if film.step and original.step and abs(film.step / original.step - 1) > SAME_RATE:
+        return f"{1 / film.step:.3g} frames a second, its original {1 / original.step:.3g}"
+    if landmarks is not None and own.is_dir():
+        places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
+        distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
+        if not distance <= ALIGNED:
+            return f"landmarks {distance:.1f} px from the original's"
+    return ""
+
+
+def landmark_distance(one: Path, other: Path, number: int) -> float:
+    """Mean distance of the landmarks of one frame in two folders, in pixels; NaN where they cannot be read."""
+    try:
+        points = [load_points(folder / f"{number:03d}.npy") for folder in (one, other)]
+    except InputError:
+        return float("nan")
+    return float(np.linalg.norm(points[0] - points[1], axis=1).mean())
+
+
 def thread_reel(take: Take, reference: Film, remarks: Remarks) -> tuple[Reel, list[Take]]:
     """Open the forgeries and masks of a take.
 
     Returns:
-        the reel, and takes of their own for forgeries that share too few frame numbers with their
-        original (pictures that were sampled from films of different length).
+        the reel, and takes of their own for forgeries that do not go with their original (`apart`).
     """
     if take.original is None:
         films = {variant_names(take)[0]: reference}
@@ -215,10 +256,10 @@ def thread_reel(take: Take, reference: Film, remarks: Remarks) -> tuple[Reel, li
             film = remarks.opened(forgery.path, left_out=True)
             if film is None:
                 continue
-            shared = len(np.intersect1d(film.numbers, reference.numbers)) / len(reference.numbers)
-            if forgery.path.is_dir() and shared < MIN_SHARED:
-                remarks.add(forgery.path, f"{shared:.0%} of the original's frames: used without it")
-                place = forgery.path.parent.parent / "landmarks" / forgery.path.name
+            place = forgery.path.parent.parent / "landmarks" / forgery.path.name
+            why = apart(film, reference, take.landmarks, place)
+            if why:
+                remarks.add(forgery.path, f"{why}: used without its original")
                 alone.append(
                     replace(
                         take,

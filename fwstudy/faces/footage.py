@@ -25,6 +25,9 @@ VIDEO_SUFFIXES |= {".3gp", ".ogv", ".flv", ".mts", ".m2ts", ".gif"}
 MAX_SIDE = 1920  # px, longer side of a film's frames; larger ones are shrunk
 
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
 class InputError(ValueError):
     """A file that cannot be used; the message names it and says why."""
 
@@ -77,7 +80,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Turns what goes wrong inside into an `InputError` that names the file."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, av.error.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read as a photograph or clip: {reason}") from error
 
@@ -166,12 +169,13 @@ def _index(path: Path) -> VideoIndex:
             pts = packet.pts if packet.pts is not None else packet.dts
             if pts is None:
                 continue
-            stamps.append(pts)
+            if not packet.is_discard:  # an edit list hides it
+                stamps.append(pts)
             if packet.is_keyframe:  # where to seek to: FFmpeg goes by the time of decoding
                 keys.append((pts, packet.dts if packet.dts is not None else pts))
         # Read before the container is closed: a stream's memory is freed with it.
         time_base, told = stream.time_base, float((stream.duration or 0) * stream.time_base)
-    if not keys:
+    if not keys or not stamps:
         raise ValueError("its pictures carry no time stamps")
     stamps = np.array(sorted(stamps))
     step = np.diff(stamps).mean() if len(stamps) > 1 else 1
@@ -220,7 +224,7 @@ def _undamaged(container, stream) -> Iterator[av.VideoFrame]:
     for packet in container.demux(stream):
         try:
             yield from packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             continue  # the caller counts what is missing
 
 
@@ -253,6 +257,7 @@ class Film:
         frames: numbers, rising, to the images (H, W, 3) uint8 RGB, upright, one at a time; None for a
             frame that cannot be decoded.
         notes: as in `Footage`.
+        step: median time from frame to frame in seconds; 0 for pictures and for one frame alone.
     """
 
     path: Path
@@ -260,6 +265,7 @@ class Film:
     evenly: Callable[[int], np.ndarray]
     frames: Callable[[Sequence[int]], Iterator[np.ndarray | None]]
     notes: list[str]
+    step: float = 0.0
 
 
 def open_film(path: Path | str) -> Film:
@@ -291,7 +297,9 @@ def open_film(path: Path | str) -> Film:
                     pts, image = next(images, (None, None))
                 yield image if pts == stamp else None
 
-    return Film(path, np.arange(len(index.stamps)), evenly, frames, index.notes)
+    steps = np.diff(index.stamps)
+    step = float(np.median(steps) * index.time_base) if len(steps) else 0.0
+    return Film(path, np.arange(len(index.stamps)), evenly, frames, index.notes, step)
 
 
 def _is_photo(path: Path) -> bool:

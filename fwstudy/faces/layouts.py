@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from .people import IDENTITY_PATTERN
+from .photos import SUFFIXES as PICTURES
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MAX_ROWS = 20  # of one kind of remark that are listed one by one
@@ -499,21 +500,27 @@ def _best_original(
 def _films_below(root: Path) -> dict[str, Path]:
     """Path without suffix, relative to the root, to film; a folder of numbered pictures is one film."""
     found = {}
-    for path in sorted(root.rglob("*")):
-        if path.name.startswith(".") or path.suffix.lower() in NO_FILMS or path.is_dir():
-            continue
-        film = path
-        if path.parent != root and _is_sequence(path.parent):
-            film = path.parent
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if not path.name.startswith(".")
+        and path.suffix.lower() not in NO_FILMS
+        and not path.is_dir()
+    ]
+    sequences = {folder for folder in {path.parent for path in files} if _is_sequence(folder)}
+    for path in files:
+        film = path.parent if path.parent in sequences - {root} else path
         key = film.relative_to(root)
         found[(key if film.is_dir() else key.with_suffix("")).as_posix()] = film
     return found
 
 
 def _is_sequence(folder: Path) -> bool:
-    """Whether a folder holds the frames of one film: files named by a number alone, and nothing else."""
+    """Whether a folder holds the frames of one film: pictures named by a number alone, and nothing else."""
     names = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    return len(names) > 1 and all(file.stem.isdigit() for file in names)
+    return len(names) > 1 and all(
+        file.stem.isdigit() and file.suffix.lower() in PICTURES for file in names
+    )
 
 
 def _person(film: Path) -> str:
