@@ -71,8 +71,8 @@ KINDS = {
 class Scale:
     """How much is measured."""
 
-    seconds: int = 12
-    takes: int = 2
+    seconds: int = 10
+    pairs: int = 1  # of people, a take each
     rounds: int = 3
     num_frames: int = 32
     lengths: tuple[int, ...] = (10, 60, 600)  # seconds, of films whose memory is measured
@@ -177,7 +177,7 @@ def speed(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
     """Crops a second of both methods on one and two cores, and the size of what is kept."""
     rows = []
     for name, kind in KINDS.items():
-        takes = [make_take(folder, path, kind, scale.seconds) for path in people[: 2 * scale.takes]]
+        takes = [make_take(folder, path, kind, scale.seconds) for path in people[: 2 * scale.pairs]]
         for workers in (1, 2):
             for run in METHODS.values():  # untimed: processes start and import
                 with tempfile.TemporaryDirectory() as place:
