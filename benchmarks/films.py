@@ -28,13 +28,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.whitening import describe_machine
-from fwstudy.faces.boxes import crop
-from fwstudy.faces.clips import ORIGINAL, load_clip
-from fwstudy.faces.films import cut_take, film_dataset
-from fwstudy.faces.footage import open_film
-from fwstudy.faces.layouts import Forgery, Take
-from fwstudy.faces.rendered import render_dataset
-from fwstudy.preprocess import build_crops
+from fwstudy.clips import load_clip
+from fwstudy.crops.boxes import crop
+from fwstudy.faces.rendering.dataset import render_dataset
+from fwstudy.faces.videos.assemble import cut_take, film_dataset
+from fwstudy.faces.videos.footage import open_film
+from fwstudy.faces.videos.layouts import Forgery, Take
+from fwstudy.labels import ORIGINAL
+from fwstudy.preprocess.build import build_crops
 
 RATE = 25  # frames a second
 SWAY = 40  # px by which a face moves about

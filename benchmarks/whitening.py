@@ -30,11 +30,18 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from fwstudy.alignment import align_max, align_mean, cayley_search, mean_objective, random_rotation
-from fwstudy.folding import fold
-from fwstudy.models import create_model, last_norm, replace_norm
-from fwstudy.published import PublishedWhitening
-from fwstudy.whitening import FeatureWhitening, update_statistics, whiteness
+from fwstudy.whitening.folding import fold
+from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.rotation import (
+    align_max,
+    align_mean,
+    cayley_search,
+    mean_objective,
+    random_rotation,
+)
+from fwstudy.whitening.statistics import update_statistics, whiteness
+from fwstudy.whitening.surgery import create_model, last_norm, replace_norm
 
 INTERVAL = 10  # steps between two whitening matrices when amortised; batches that take turns
 CONDITION = 1e4  # condition number of the features' covariance

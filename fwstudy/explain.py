@@ -16,18 +16,19 @@ from sklearn.covariance import LedoitWolf
 from torch import nn
 from tqdm import tqdm
 
-from fwstudy.concepts import BATCH_SIZE, CONCEPT_SETS, layer_inputs
-from fwstudy.crops import CropSet, to_tensor
-from fwstudy.evidence import capture, decompose, resize
+from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.execute import execute
-from fwstudy.faces.footage import Footage, InputError, read_frames
-from fwstudy.inputs import FaceCrop, find_faces, list_inputs, smallest_face
-from fwstudy.models import find_classifier
-from fwstudy.pages import notebook_body, write_page
+from fwstudy.faces.inputs import FaceCrop, find_faces, list_inputs, smallest_face
+from fwstudy.faces.videos.footage import Footage, InputError, read_frames
+from fwstudy.interpretability.calibration import Calibration, calibrate
+from fwstudy.interpretability.decomposition import capture, decompose, resize
 from fwstudy.params import Params, load_params
+from fwstudy.reporting.pages import notebook_body, write_page
 from fwstudy.runtime import project_root
-from fwstudy.study import load_variant, manifest_path, weights_path
-from fwstudy.trust import Calibration, calibrate
+from fwstudy.training.concept_sets import CONCEPT_SETS
+from fwstudy.training.runs import load_variant, manifest_path, weights_path
+from fwstudy.whitening.concepts import BATCH_SIZE, layer_inputs
+from fwstudy.whitening.surgery import find_classifier
 
 LEVEL = 0.99  # share of unseen faces of the study's own kind that count as like the training data
 EDGE = 0.95  # share of them beyond which a face is told to be at the edge
@@ -75,7 +76,7 @@ class Trained:
         names: of the named axes, in plain language.
         calibration: has ``probability(logits)``.
         reference: of the training data.
-        crop_size, crop_scale: how its faces were cut, see `fwstudy.inputs.find_face`.
+        crop_size, crop_scale: how its faces were cut, see `fwstudy.faces.inputs.find_face`.
         data: what it was trained on, e.g. "rendered faces".
         seed: of its training.
         typical: (k,) mean evidence of the named axes on originals; evidence is told relative to it.
@@ -362,7 +363,7 @@ def describe(trained: Trained, explained: Explained, most: int = 3) -> str:
 
 
 def panels(explained: Explained, most: int = 4) -> dict:
-    """What `fwstudy.explain_figures.face_sheet` shows: frames with a face, evenly spaced.
+    """What `fwstudy.reporting.panels.face_sheet` shows: frames with a face, evenly spaced.
 
     Args:
         most: of this many frames at most.

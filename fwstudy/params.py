@@ -96,7 +96,7 @@ class Backbone(Section):
 
 
 class Schedule(Section):
-    """One run of the optimiser; see `fwstudy.training.OPTIMIZERS` and `learning_rate_factor`."""
+    """One run of the optimiser; see `fwstudy.training.trainer.OPTIMIZERS` and `learning_rate_factor`."""
 
     steps: Count
     optimizer: Literal["adamw", "adam", "sgd"]

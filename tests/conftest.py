@@ -4,20 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fwstudy.faces.clips import (
-    FAMILIES,
-    FORGED_PARTS,
-    ORIGINAL,
-    PART_PREFIX,
-    PARTS,
-    Clip,
-    Variant,
-    load_clip,
-    pristine,
-    save_clip,
-)
-from fwstudy.faces.rendered import render_dataset
-from fwstudy.preprocess import build_crops
+from fwstudy.clips import Clip, Variant, load_clip, pristine, save_clip
+from fwstudy.faces.rendering.dataset import render_dataset
+from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS
+from fwstudy.preprocess.build import build_crops
 
 SIZE = 80
 NUM_PEOPLE = 8

@@ -3,14 +3,14 @@
 import doctest
 from itertools import pairwise
 
+import fwstudy.whitening.rotation
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fwstudy.alignment
-from fwstudy.alignment import (
+from fwstudy.whitening.rotation import (
     align_max,
     align_mean,
     cayley_search,
@@ -31,7 +31,7 @@ def fixed_seed():
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fwstudy.alignment).failed == 0
+    assert doctest.testmod(fwstudy.whitening.rotation).failed == 0
 
 
 # --- mean

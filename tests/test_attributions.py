@@ -9,12 +9,13 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 
-from fwstudy import attributions, evidence
-from fwstudy.attributions import EXPLAINERS
-from fwstudy.concepts import BATCH_SIZE
-from fwstudy.localisation import localisation_scores
-from fwstudy.models import create_model, replace_norm
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.interpretability import decomposition, explainers
+from fwstudy.interpretability.explainers import EXPLAINERS
+from fwstudy.interpretability.localization import localisation_scores
+from fwstudy.whitening.concepts import BATCH_SIZE
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.surgery import create_model, replace_norm
 
 SIZE = 32
 METHODS = pytest.mark.parametrize("name", EXPLAINERS)
@@ -76,7 +77,7 @@ def test_planted_patch_is_found(name, norm):
     scores = localisation_scores(relevance, mask).min()
     assert scores["relevance_mass"] > 0.6 and scores["pixel_auc"] > 0.95, scores
     assert scores["pointing_game"] == 1
-    noise = localisation_scores(attributions.random_maps(4, SIZE, seed=0), mask).max()
+    noise = localisation_scores(explainers.random_maps(4, SIZE, seed=0), mask).max()
     assert noise["relevance_mass"] < 0.1 and noise["pixel_auc"] < 0.6
 
 
@@ -177,7 +178,7 @@ def test_layer_cam_golden():
     images = torch.zeros(1, 3, 2, 2)
     images[0, 0] = torch.tensor([[1.0, 2], [3, 4]])
     # red: (1, 0, 2, 0) * (1, 2, 3, 4); its negative: (1, 1, 0, 0) * (-1, -2, -3, -4)
-    found = attributions.layer_cam(model, layer, images)
+    found = explainers.layer_cam(model, layer, images)
     np.testing.assert_allclose(found, [[[0, 0], [6, 0]]], atol=1e-6)
     # Grad-CAM: mean gradients 1/2 and 0
     cam = EXPLAINERS["Grad-CAM"](model, layer, images)
@@ -191,7 +192,7 @@ def test_layer_cam_before_the_pooling_is_grad_cam_of_the_channels_that_speak_for
     with torch.no_grad():
         model.classifier.weight.normal_()
     both = EXPLAINERS["Grad-CAM"](model, model.bn2, images)
-    found = attributions.layer_cam(model, model.bn2, images)
+    found = explainers.layer_cam(model, model.bn2, images)
     assert not np.allclose(both, found)
     with torch.no_grad():
         model.classifier.weight.clamp_(min=0)
@@ -204,14 +205,14 @@ def test_captum_has_no_relu_by_default():
     with torch.no_grad():
         model[-1].weight.neg_()
     assert LayerGradCam(model, model[1]).attribute(images, target=0).min() < 0
-    assert evidence.grad_cam(model, model[1], images).min() == 0
-    assert attributions.layer_cam(model, model[1], images).min() == 0
+    assert decomposition.grad_cam(model, model[1], images).min() == 0
+    assert explainers.layer_cam(model, model[1], images).min() == 0
 
 
 def test_integrated_gradients_of_a_linear_model_are_weight_times_pixel():
     model = linear_model(8)
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    found = attributions.integrated_gradients(model, model, images, num_steps=2)
+    found = explainers.integrated_gradients(model, model, images, num_steps=2)
     expected = (model[1].weight.view(1, 3, 8, 8) * images).sum(dim=1).detach()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     logits = (
@@ -223,7 +224,7 @@ def test_integrated_gradients_of_a_linear_model_are_weight_times_pixel():
 @NORMS
 def test_integrated_gradients_are_complete(norm):
     model, (images, _) = brightness_model(norm), planted_images()
-    found = attributions.integrated_gradients(model, model[1], images).sum(axis=(1, 2))
+    found = explainers.integrated_gradients(model, model[1], images).sum(axis=(1, 2))
     with torch.no_grad():
         expected = (model(images) - model(torch.zeros_like(images)))[:, 0].numpy()
     assert np.abs(expected).min() > 0.01
@@ -235,8 +236,8 @@ def test_integrated_gradients_in_parts_equal_those_at_once_without_a_warning():
     images = planted_images()[0].repeat(BATCH_SIZE // 4 + 1, 1, 1, 1)  # more than one batch
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = attributions.integrated_gradients(model, model[1], images)
-        few = attributions.integrated_gradients(model, model[1], images[:4])
+        found = explainers.integrated_gradients(model, model[1], images)
+        few = explainers.integrated_gradients(model, model[1], images[:4])
     np.testing.assert_allclose(found[-4:], few, rtol=1e-4, atol=1e-7)
 
 
@@ -244,7 +245,7 @@ def test_occlusion_of_a_linear_model_is_what_the_squares_hold():
     model = linear_model(8)
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     parts = (model[1].weight.view(1, 3, 8, 8) * images).sum(dim=1).detach().numpy()
-    apart = attributions.occlusion(model, model, images, window=1 / 4, stride=1 / 4)
+    apart = explainers.occlusion(model, model, images, window=1 / 4, stride=1 / 4)
     tiles = parts.reshape(2, 4, 2, 4, 2).sum(axis=(2, 4))
     np.testing.assert_allclose(apart, np.kron(tiles, np.ones((2, 2))), rtol=1e-3, atol=1e-4)
     # Squares one pixel apart: the mean over the (up to four) squares that cover a pixel.
@@ -254,22 +255,22 @@ def test_occlusion_of_a_linear_model_is_what_the_squares_hold():
         for x in (0, 1):
             total[:, y : y + 7, x : x + 7] += squares
             covered[y : y + 7, x : x + 7] += 1
-    found = attributions.occlusion(model, model, images, window=1 / 4, stride=1 / 8)
+    found = explainers.occlusion(model, model, images, window=1 / 4, stride=1 / 8)
     np.testing.assert_allclose(found, total / covered, rtol=1e-3, atol=1e-4)
 
 
 def test_grey_image_has_no_relevance():
     """Zero is the baseline of methods that look at pixels: nothing is left to explain."""
     model, grey = brightness_model("batch"), torch.zeros(1, 3, SIZE, SIZE)
-    for explain in (attributions.integrated_gradients, attributions.occlusion):
+    for explain in (explainers.integrated_gradients, explainers.occlusion):
         assert not explain(model, model[1], grey).any()
 
 
 def test_random_maps_are_white_and_repeatable():
-    maps = attributions.random_maps(50, SIZE, seed=3)
+    maps = explainers.random_maps(50, SIZE, seed=3)
     assert maps.shape == (50, SIZE, SIZE) and maps.dtype == np.float32
     assert 0 <= maps.min() and maps.max() < 1 and maps.mean() == pytest.approx(0.5, abs=0.01)
     neighbours = np.corrcoef(maps[:, 1:].ravel(), maps[:, :-1].ravel())[0, 1]
     assert abs(neighbours) < 0.02 and abs(np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1]) < 0.1
-    np.testing.assert_array_equal(maps, attributions.random_maps(50, SIZE, seed=3))
-    assert not np.array_equal(maps, attributions.random_maps(50, SIZE, seed=4))
+    np.testing.assert_array_equal(maps, explainers.random_maps(50, SIZE, seed=3))
+    assert not np.array_equal(maps, explainers.random_maps(50, SIZE, seed=4))

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy import batches
-from fwstudy.crops import CropSet, to_tensor
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
-from fwstudy.transplants import forged_parts, transplant
+from fwstudy.crops.composites import forged_parts, transplant
+from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.labels import FORGED_PARTS, PARTS
+from fwstudy.training import batches
 
 
 @pytest.fixture(scope="module")

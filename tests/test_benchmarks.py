@@ -20,9 +20,9 @@ from benchmarks.whitening import (
     judge,
     main,
 )
-from fwstudy.faces.clips import save_clip
-from fwstudy.faces.footage import open_film
-from fwstudy.whitening import whiteness
+from fwstudy.clips import save_clip
+from fwstudy.faces.videos.footage import open_film
+from fwstudy.whitening.statistics import whiteness
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fwstudy import codec
+from fwstudy.preprocess import codec
 
 
 def film(count: int, height: int = 64, width: int = 80) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fwstudy import comparison
+from fwstudy.evaluation import comparison
 from fwstudy.params import load_params
 
 

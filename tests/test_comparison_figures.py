@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fwstudy import comparison_figures
+from fwstudy.reporting import comparison_plots
 
 
 @pytest.fixture
@@ -18,23 +18,23 @@ def table():
 def test_pareto_front_golden():
     """Left out: (2, 1), worse in both than (3, 3), and (1, 5), as high as (2, 5) but to its left."""
     x, y = [3, 2, 1, 2, 0, 4], [3, 1, 5, 5, 4, 0]
-    assert comparison_figures.pareto_front(x, y) == [3, 0, 5]
-    assert comparison_figures.pareto_front([1, 1], [2, 2]) == [0, 1]
+    assert comparison_plots.pareto_front(x, y) == [3, 0, 5]
+    assert comparison_plots.pareto_front([1, 1], [2, 2]) == [0, 1]
 
 
 def test_error_bars_are_never_negative(table):
-    found = comparison_figures.error_bars(table, "x")
+    found = comparison_plots.error_bars(table, "x")
     np.testing.assert_allclose(found, [[0.1, 0.1], [0, 0]], atol=1e-12)
     table["x_high"] = 0.0  # an interval that misses its value
-    assert (comparison_figures.error_bars(table, "x") >= 0).all()
+    assert (comparison_plots.error_bars(table, "x") >= 0).all()
 
 
 def test_figures_show_every_row(table):
-    plane = comparison_figures.plane(table, "x", "y", "purity", "AUC")
+    plane = comparison_plots.plane(table, "x", "y", "purity", "AUC")
     labels = [text.get_text() for text in plane.axes[0].get_legend().get_texts()]
     assert set(labels) == {"Pareto front", "a b", "c"}
-    curves = comparison_figures.curves(table, "binding", "y", {"x": "purity"}, "binding", "AUC")
-    wide = comparison_figures.curves(table * 100, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    curves = comparison_plots.curves(table, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    wide = comparison_plots.curves(table * 100, "binding", "y", {"x": "purity"}, "binding", "AUC")
     assert [figure.axes[1].get_yscale() for figure in (curves, wide)] == ["linear", "log"]
     assert curves.axes[1].lines[0].get_xydata().tolist() == [[0, 0.6], [1, 0.4]]
     for figure in (plane, curves):
@@ -43,6 +43,6 @@ def test_figures_show_every_row(table):
 
 def test_heat_maps_leave_out_what_was_not_run():
     table = pd.DataFrame({1: [0.5, 0.25], 4: [0.125, np.nan]}, index=["last", "bn1"])
-    first, second = comparison_figures.heat_maps({"a": table, "b": table[:0]}).axes[:2]
+    first, second = comparison_plots.heat_maps({"a": table, "b": table[:0]}).axes[:2]
     assert [text.get_text() for text in first.texts] == ["0.500", "0.125", "0.250"]
     assert [text.get_text() for text in second.texts] == ["none was run"]

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.tree import DecisionTreeClassifier
 
-from fwstudy import concept_metrics
-from fwstudy.faces.clips import FORGED_PART_OF, FORGED_PARTS, PARTS
+from fwstudy.interpretability import concept_metrics
+from fwstudy.labels import FORGED_PART_OF, FORGED_PARTS, PARTS
 
 NUM_CONCEPTS = 3
 EVERY_COMBINATION = np.array(list(itertools.product([0, 1], repeat=NUM_CONCEPTS)))

@@ -6,15 +6,16 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.testing import assert_close
 
-from fwstudy import constraint
-from fwstudy.alignment import random_rotation
-from fwstudy.batches import Batch
-from fwstudy.concepts import CONCEPT_SETS, Concept
-from fwstudy.constraint import Alignment, whitened_means
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
-from fwstudy.models import find_classifier, pooled_and_logits
-from fwstudy.variants import set_activation
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.labels import FORGED_PARTS, PARTS
+from fwstudy.training import losses
+from fwstudy.training.batches import Batch
+from fwstudy.training.concept_sets import CONCEPT_SETS
+from fwstudy.training.variants import set_activation
+from fwstudy.whitening.concepts import Alignment, Concept, whitened_means
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.rotation import random_rotation
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.surgery import activation_of, find_classifier, pooled_and_logits
 
 CHANNELS = 12
 
@@ -152,12 +153,12 @@ def test_concept_loss_golden():
     axes = torch.tensor([[[[0.0, 2.0]]]], dtype=torch.float64, requires_grad=True)
     present = torch.tensor([[[[True, False]]]])
     expected = (4 * torch.tensor(2.0).log() + torch.tensor(2.0).exp().log1p()) / 2
-    loss = constraint.concept_loss(axes, present)
+    loss = losses.concept_loss(axes, present)
     assert loss.item() == pytest.approx(expected.item())
-    assert torch.autograd.gradcheck(lambda a: constraint.concept_loss(a, present), axes)
+    assert torch.autograd.gradcheck(lambda a: losses.concept_loss(a, present), axes)
     for extreme in (-80.0, 80.0):
         far = torch.full((1, 1, 1, 2), extreme, requires_grad=True)
-        constraint.concept_loss(far, present).backward()
+        losses.concept_loss(far, present).backward()
         assert far.grad.isfinite().all()
 
 
@@ -169,12 +170,12 @@ def test_concept_loss_is_the_mean_over_every_cell():
     axes = torch.tensor([3.0, 3.0, 1.0, 1.0]).log().reshape(2, 2, 1, 1)
     present = torch.tensor([True, False, True, False]).reshape(2, 2, 1, 1)
     cells = torch.tensor([4.0, 1.0, 4.0, 1.0]) * torch.tensor([4 / 3, 4.0, 2.0, 2.0]).log()
-    assert_close(constraint.concept_loss(axes, present), cells.mean())
+    assert_close(losses.concept_loss(axes, present), cells.mean())
 
 
 def loss_of(model, concept_weight, binding, num_named=4):
     masks = lambda changed, parts: CONCEPT_SETS["forged_parts"].masks(changed, parts, 2)
-    return constraint.ConstrainedLoss(model.norm, num_named, masks, concept_weight, binding)
+    return losses.ConstrainedLoss(model.norm, num_named, masks, concept_weight, binding)
 
 
 def test_constrained_loss_without_constraint_is_classification(model, batch):
@@ -198,11 +199,11 @@ def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm)
     if norm == "whitening":
         inner.activation = kept
     masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
-    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > constraint.PRESENT
-    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * constraint.concept_loss(axes, present)
+    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
+    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
     assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
     assert present[:4].sum() == 0 and present[4:].any()
-    assert not constraint.activation_of(model.norm)._forward_pre_hooks
+    assert not activation_of(model.norm)._forward_pre_hooks
 
 
 def test_concept_loss_reads_timms_fused_norm(model, batch):
@@ -213,8 +214,8 @@ def test_concept_loss_reads_timms_fused_norm(model, batch):
     plain = nn.BatchNorm2d(CHANNELS).eval()  # both start with the same statistics
     axes = plain(model.conv(batch.images))[:, :4]
     masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
-    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > constraint.PRESENT
-    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * constraint.concept_loss(axes, present)
+    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
+    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
     assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
     assert not model.norm.act._forward_pre_hooks
 
@@ -230,9 +231,9 @@ def test_a_concept_counts_from_four_hundredths_of_a_cell(model, batch):
     handle = model.norm.activation.register_forward_pre_hook(lambda _, x: found.append(x[0]))
     model(batch.images)
     handle.remove()
-    loss = constraint.ConstrainedLoss(model.norm, 4, lambda changed, parts: masks, 1.0, 0.0)
+    loss = losses.ConstrainedLoss(model.norm, 4, lambda changed, parts: masks, 1.0, 0.0)
     expected = loss_of(model, 0.0, 0.0)(model, batch)
-    expected = expected + constraint.concept_loss(found[0][:, :4], present)
+    expected = expected + losses.concept_loss(found[0][:, :4], present)
     assert_close(loss(model, batch), expected)
 
 
@@ -249,12 +250,12 @@ def test_concept_loss_teaches_the_layers_below(model, batch):
 
 def test_set_activation_of_either_norm():
     whitening, fused = FeatureWhitening(4, activation=nn.SiLU()), BatchNormAct2d(4)
-    before = constraint.activation_of(whitening), constraint.activation_of(fused)
+    before = activation_of(whitening), activation_of(fused)
     for layer, kept in zip((whitening, fused), before, strict=True):
         set_activation(layer, "backbone")
-        assert constraint.activation_of(layer) is kept
+        assert activation_of(layer) is kept
         set_activation(layer, "softplus")
-        assert isinstance(constraint.activation_of(layer), nn.Softplus)
+        assert isinstance(activation_of(layer), nn.Softplus)
 
 
 def test_binding_prices_the_variance_of_unnamed_evidence(model, batch):
@@ -262,7 +263,7 @@ def test_binding_prices_the_variance_of_unnamed_evidence(model, batch):
     pooled, _ = pooled_and_logits(model, batch.images)
     unnamed = pooled[:, 4:] @ find_classifier(model).weight[0, 4:]
     assert_close(loss_of(model, 0.0, 0.75)(model, batch), plain + 3 * unnamed.var())
-    constraint.cut_unnamed(model, 4)
+    losses.cut_unnamed(model, 4)
     assert not find_classifier(model).weight[:, 4:].any()
     assert find_classifier(model).weight[:, :4].any()
     assert_close(loss_of(model, 0.0, 0.75)(model, batch), loss_of(model, 0.0, 0.0)(model, batch))
@@ -273,15 +274,15 @@ def test_named_axes_speak_for_a_forgery_only(model):
     with torch.no_grad():
         weight.copy_(torch.arange(CHANNELS) - 1.5)
     before = weight.clone()
-    constraint.keep_positive(model, 4)
+    losses.keep_positive(model, 4)
     after = find_classifier(model).weight
     assert_close(after[:, :4], before[:, :4].clamp(min=0))
     assert torch.equal(after[:, 4:], before[:, 4:]) and (before[:, :4] < 0).any()
 
 
 def test_named_axes_start_as_rare(model):
-    constraint.start_log_odds(model.norm, 4)
-    assert_close(model.norm.bias[:4].sigmoid(), torch.full((4,), constraint.RARE))
+    losses.start_log_odds(model.norm, 4)
+    assert_close(model.norm.bias[:4].sigmoid(), torch.full((4,), losses.RARE))
     assert model.norm.weight[:4].tolist() == [1] * 4
 
 

@@ -9,11 +9,11 @@ import torch.distributed
 import torch.multiprocessing
 from torch import nn
 
-from fwstudy.concepts import Concept
-from fwstudy.constraint import whitened_means
-from fwstudy.distributed import num_processes, total
-from fwstudy.published import PublishedWhitening
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.whitening.concepts import Concept, whitened_means
+from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.sync import num_processes, total
 
 SHARES = (5, 3)  # images of each process: unequal on purpose
 LAYERS = {

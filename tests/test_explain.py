@@ -20,14 +20,17 @@ from scipy.special import expit
 from skimage import data
 from torch import nn
 
-from fwstudy import evidence, explain, explain_figures, params
-from fwstudy.alignment import random_rotation
-from fwstudy.crops import to_tensor
+from fwstudy import explain, params
+from fwstudy.crops.cropset import to_tensor
 from fwstudy.explain import Reference, Trained, explain_crops, reference_statistics
-from fwstudy.faces.clips import FORGED_PARTS
-from fwstudy.models import create_model, find_classifier, replace_norm
-from fwstudy.trust import Calibration, calibrate
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.interpretability import decomposition
+from fwstudy.interpretability.calibration import Calibration, calibrate
+from fwstudy.labels import FORGED_PARTS
+from fwstudy.reporting import panels
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.rotation import random_rotation
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
 
 from .test_inputs import write_clip
 from .test_params import ROOT
@@ -161,10 +164,10 @@ def test_detector_decomposes_and_its_maps_are_those_of_the_study(detector, crops
     np.testing.assert_allclose(found.evidence.sum(axis=1) + found.rest, logits, atol=1e-4)
     images = to_tensor(faces)
     for axis in (0, 3):
-        expected = evidence.evidence_maps(detector.model, detector.layer, images, [axis])
+        expected = decomposition.evidence_maps(detector.model, detector.layer, images, [axis])
         shown = found.maps[:, axis] + detector.typical_maps[axis]  # told relative to it
         np.testing.assert_allclose(shown, expected, atol=1e-6)
-    others = evidence.evidence_maps(detector.model, detector.layer, images, slice(4, None))
+    others = decomposition.evidence_maps(detector.model, detector.layer, images, slice(4, None))
     np.testing.assert_allclose(found.rest_maps + detector.typical_maps[-1], others, atol=1e-5)
 
 
@@ -280,7 +283,7 @@ def test_description_names_what_speaks_for_and_against(trained, explained):
 def test_panels_are_of_frames_with_a_face(explained):
     panels = explain.panels(explained[1][1])
     assert panels["labels"] == ["0.08 s", "0.40 s"] and len(panels["boxes"]) == 2
-    figure = explain_figures.face_sheet(**panels)
+    figure = panels.face_sheet(**panels)
     assert len(figure.axes) == 2 * (4 + 4)
     assert [axis.get_title() for axis in figure.axes[:6]] == [
         *("picture", "face", "all axes", "named axes", "left eye", "right eye")
@@ -289,11 +292,11 @@ def test_panels_are_of_frames_with_a_face(explained):
 
 
 def test_strongest_axes_keep_their_order():
-    assert explain_figures.strongest(np.array([[1, -9, 0, 4], [1, 9, 0, 4]]), 2).tolist() == [1, 3]
+    assert panels.strongest(np.array([[1, -9, 0, 4], [1, 9, 0, 4]]), 2).tolist() == [1, 3]
 
 
 def test_marked_picture_is_square_and_shows_the_box():
-    picture = explain_figures.marked(np.zeros((50, 100, 3), np.uint8), [20, 10, 60, 50], 200)
+    picture = panels.marked(np.zeros((50, 100, 3), np.uint8), [20, 10, 60, 50], 200)
     assert picture.shape == (200, 200, 3)
     assert (picture[:47] == 235).all() and (picture[153:] == 235).all()
     assert (picture[70, 40:120] == 255).all() and (picture[80, 50] == 0).all()
@@ -302,7 +305,7 @@ def test_marked_picture_is_square_and_shows_the_box():
 def test_bars_add_up_to_the_verdict():
     values = pd.DataFrame(np.arange(40).reshape(2, 20) - 18.0, columns=[f"a{i}" for i in range(20)])
     rest = np.array([1.0, 3.0])
-    axis = explain_figures.evidence_bars(values, rest, "title").axes[0]
+    axis = panels.evidence_bars(values, rest, "title").axes[0]
     widths = [bar.get_width() for bar in axis.patches]
     labels = [label.get_text() for label in axis.get_yticklabels()]
     assert labels[-3:] == ["4 other named axes", "unnamed axes, bias", "verdict (logit)"]
@@ -313,7 +316,7 @@ def test_bars_add_up_to_the_verdict():
 
 def test_lines_over_time_break_where_there_is_no_face(explained, detector):
     table = explained[1][1].table
-    figure = explain_figures.evidence_over_time(table, detector.names, explain.UNNAMED)
+    figure = panels.evidence_over_time(table, detector.names, explain.UNNAMED)
     above, below = figure.axes
     lines = {line.get_label(): line for line in (*above.lines, *below.lines)}
     assert {*detector.names, "verdict (logit)", "named axes", "no face"} <= set(lines)
@@ -328,13 +331,13 @@ def test_lines_over_time_break_where_there_is_no_face(explained, detector):
 def test_lines_over_time_fill_the_figure(explained, detector, gap):
     table = explained[1][1].table
     table = table if gap else table[table["has_face"]]
-    figure = explain_figures.evidence_over_time(table, detector.names, explain.UNNAMED)
+    figure = panels.evidence_over_time(table, detector.names, explain.UNNAMED)
     figure._repr_png_()
     assert all(axis.get_position().height > 0.3 for axis in figure.axes)
 
 
 def test_unlikeness_strip_marks_every_input():
-    axis = explain_figures.unlikeness_strip(np.linspace(0.3, 1.1, 50), {"a": 0.5, "b": 30}).axes[0]
+    axis = panels.unlikeness_strip(np.linspace(0.3, 1.1, 50), {"a": 0.5, "b": 30}).axes[0]
     assert [line.get_xdata()[0] for line in axis.lines] == [1, 0.5, 30]
     assert axis.get_xscale() == "log"
 

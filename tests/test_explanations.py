@@ -9,18 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from fwstudy import concepts, constraint, evidence, exhibits, measures, records, subject, variants
-from fwstudy.alignment import random_rotation
-from fwstudy.comparison import image_difference
-from fwstudy.concepts import CONCEPT_SETS
-from fwstudy.crops import CropSet, to_tensor
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
-from fwstudy.localisation import relevance_mass
-from fwstudy.models import create_model, find_classifier
+from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.evaluation.comparison import image_difference
+from fwstudy.interpretability import decomposition, exhibits, measures, model, records
+from fwstudy.interpretability.localization import relevance_mass
+from fwstudy.labels import FORGED_PARTS, PARTS
 from fwstudy.params import load_params
-from fwstudy.published import PublishedWhitening
-from fwstudy.study import Detector
-from fwstudy.whitening import FeatureWhitening, update_statistics, whiteness
+from fwstudy.training import concept_sets, variants
+from fwstudy.training.concept_sets import CONCEPT_SETS
+from fwstudy.training.runs import Detector
+from fwstudy.whitening.concepts import whitened_means
+from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.rotation import random_rotation
+from fwstudy.whitening.statistics import update_statistics, whiteness
+from fwstudy.whitening.surgery import create_model, find_classifier
 
 from .test_params import ROOT
 
@@ -64,34 +67,36 @@ def test_concept_sets(training, name, number):
 
 
 def test_grid_cells_tile_the_image(training):
-    cells = concepts.grid_concepts(training, 2, 0, 3)
-    whole = to_tensor(training.images[concepts.sample_rows(training.select(kind="whole"), 2, 0)])
+    cells = concept_sets.grid_concepts(training, 2, 0, 3)
+    whole = to_tensor(
+        training.images[concept_sets.sample_rows(training.select(kind="whole"), 2, 0)]
+    )
     torch.testing.assert_close(sum(cell.shown for cell in cells), whole)
 
 
 def test_part_concept_shows_the_part_alone(training):
-    rows = concepts.sample_rows(training.select(kind="whole"), 2, 0)
-    for concept in concepts.part_concepts(training, 2, 0, 3):
+    rows = concept_sets.sample_rows(training.select(kind="whole"), 2, 0)
+    for concept in concept_sets.part_concepts(training, 2, 0, 3):
         outside = torch.from_numpy(training.parts[rows] != PARTS.index(concept.name))
         assert (concept.shown.movedim(1, -1)[outside] == 0).all()
         assert (concept.shown != 0).any()
 
 
 def test_forged_part_differs_from_its_original_at_the_part(training):
-    for concept in concepts.forged_part_concepts(training, None, 0, 3):
+    for concept in concept_sets.forged_part_concepts(training, None, 0, 3):
         assert len(concept.shown) == 2 * training.manifest["identity"].nunique()
         assert ((concept.shown - concept.absent).abs() > 0.2).any()
 
 
 def test_missing_part_is_named(training):
     with pytest.raises(ValueError, match="no crop has a forged left_eye"):
-        concepts.forged_part_concepts(training.select(label=0), 2, 0, 3)
+        concept_sets.forged_part_concepts(training.select(label=0), 2, 0, 3)
 
 
 def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
     """In the blobs each family forges one square, in which all parts lie."""
     whole = training.select(kind="whole")
-    images, originals = concepts.transplants(whole, "left_eye", 3, 0)
+    images, originals = concept_sets.transplants(whole, "left_eye", 3, 0)
     assert images.shape == (3, 64, 64, 3) and len(originals) == 3
     part = training.parts[originals] == PARTS.index("left_eye")
     differs = (images != training.images[originals]).any(axis=-1)
@@ -100,8 +105,8 @@ def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
 
 
 def test_whitened_means_equal_means_of_whitened_maps(aligned, training):
-    concept = concepts.forged_part_concepts(training, None, 0, 3)[0]
-    means = constraint.whitened_means(aligned.layer, aligned.model, [concept])
+    concept = concept_sets.forged_part_concepts(training, None, 0, 3)[0]
+    means = whitened_means(aligned.layer, aligned.model, [concept])
     found = []
     hook = aligned.layer.register_forward_pre_hook(
         lambda layer, inputs: found.append(layer.normalize(inputs[0]).mean(dim=(0, 2, 3)))
@@ -119,8 +124,8 @@ def test_aligned_axes_answer_to_their_concepts_more_than_random_ones(baseline, s
         wanted = settings.model_copy(update={"rotation": rotation})
         variant = variants.make_variant(baseline, wanted, training, seed=0)
         model, layer = variant.model, variant.model.get_submodule(variant.layer_name)
-        concept = concepts.forged_part_concepts(training, variants.CONCEPT_IMAGES, 0, 3)
-        answer = layer.rotation[: len(concept)] @ constraint.whitened_means(layer, model, concept)
+        concept = concept_sets.forged_part_concepts(training, variants.CONCEPT_IMAGES, 0, 3)
+        answer = layer.rotation[: len(concept)] @ whitened_means(layer, model, concept)
         means[rotation] = answer.diagonal().sum().item()
     assert means["aligned"] > 3 * abs(means["random"])
 
@@ -179,47 +184,47 @@ def test_unknown_layer_lists_the_known(baseline, settings, training):
 
 def test_decomposition_is_exact(aligned, crops):
     test = crops.select(split="test", quality="c23")
-    parts = evidence.decompose(aligned.model, aligned.layer, test)
+    parts = decomposition.decompose(aligned.model, aligned.layer, test)
     np.testing.assert_allclose(parts.bias + parts.evidence.sum(axis=1), parts.logits, atol=1e-4)
     assert parts.evidence.shape == (len(test), 256)
-    share, rest = (evidence.named_share(parts, number) for number in (4, 256))
+    share, rest = (decomposition.named_share(parts, number) for number in (4, 256))
     assert rest == pytest.approx(1) and share < 1
 
 
 def test_earlier_layer_does_not_decompose(aligned, crops):
     layer = aligned.model.get_submodule("blocks.1.0.bn2")
     with pytest.raises(ValueError, match="not before the pooling"):
-        evidence.decompose(aligned.model, layer, crops.select(split="test"))
+        decomposition.decompose(aligned.model, layer, crops.select(split="test"))
 
 
 def test_evidence_map_sums_to_the_logit_and_matches_grad_cam(aligned, crops):
     images = to_tensor(crops.images[:4])
-    maps = evidence.evidence_maps(aligned.model, aligned.layer, images)
+    maps = decomposition.evidence_maps(aligned.model, aligned.layer, images)
     assert maps.shape == (4, 64, 64)
     with torch.no_grad():
-        activations, logits = evidence.capture(aligned.model, aligned.layer, images)
+        activations, logits = decomposition.capture(aligned.model, aligned.layer, images)
     bias = find_classifier(aligned.model).bias.item()
     weight = find_classifier(aligned.model).weight.reshape(-1)
     coarse = (activations * weight[:, None, None]).sum(dim=1) / activations[0, 0].numel()
     torch.testing.assert_close(coarse.sum(dim=(1, 2)) + bias, logits, rtol=1e-4, atol=1e-4)
     # For a linear head after the pooling, Grad-CAM is this map less its negative part.
-    cam = evidence.grad_cam(aligned.model, aligned.layer, images)
-    expected = evidence.resize(coarse.detach(), 64).clip(min=0)
+    cam = decomposition.grad_cam(aligned.model, aligned.layer, images)
+    expected = decomposition.resize(coarse.detach(), 64).clip(min=0)
     np.testing.assert_allclose(cam, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_no_hook_survives(aligned, crops):
     images = to_tensor(crops.images[:2])
-    evidence.grad_cam(aligned.model, aligned.layer, images)
+    decomposition.grad_cam(aligned.model, aligned.layer, images)
     with pytest.raises(RuntimeError):
-        evidence.capture(aligned.model, aligned.layer, images[:, :1])
+        decomposition.capture(aligned.model, aligned.layer, images[:, :1])
     assert not aligned.layer._forward_hooks and not aligned.layer._forward_pre_hooks
 
 
 def test_priors(training):
-    center = evidence.centre_prior(9)
+    center = decomposition.centre_prior(9)
     assert center.argmax() == 40 and center[0, 0] == pytest.approx(center[8, 8])
-    prior = evidence.mean_mask_prior(training.select(kind="whole"))
+    prior = decomposition.mean_mask_prior(training.select(kind="whole"))
     assert prior.shape == (64, 64) and 0 < prior.max() <= 1
 
 
@@ -227,11 +232,11 @@ def test_normalized_features_are_white_or_standardised(aligned, baseline, traini
     plain = Detector(baseline, aligned.layer_name, pd.DataFrame())
     whole = training.select(kind="whole")
     before, after = (
-        whiteness(subject.normalized_features(detector, whole))["mean_correlation"]
+        whiteness(model.normalized_features(detector, whole))["mean_correlation"]
         for detector in (plain, aligned)
     )
     assert after < before / 2
-    features = subject.normalized_features(plain, training, count=4)
+    features = model.normalized_features(plain, training, count=4)
     norm = baseline.get_submodule(aligned.layer_name)
     found = []
     hook = norm.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
@@ -254,7 +259,7 @@ def pair(aligned, baseline, settings, crops):
     manifest = chosen.manifest.assign(split=chosen.manifest["split"].replace(splits))
     held_out = chosen.manifest[chosen.manifest["split"] == "validation"]
     both = CropSet(pd.concat([manifest, held_out]), chosen.images, chosen.changed, chosen.parts)
-    return subject.Subject(plain, aligned, settings, both, seed=0, num_images=8)
+    return model.Subject(plain, aligned, settings, both, seed=0, num_images=8)
 
 
 @pytest.mark.parametrize("topic", measures.TOPICS)
@@ -282,30 +287,30 @@ def test_codec_topic_pairs_the_same_frames(pair, crops):
 def test_evidence_is_told_relative_to_a_typical_original(pair):
     originals = pair.faces("validation", kind="whole", variant="original")
     np.testing.assert_allclose(pair.named_evidence(originals).mean(axis=0), 0, atol=1e-5)
-    maps = subject.maps_of(pair, ("whitened", "named axes"), originals)
+    maps = model.maps_of(pair, ("whitened", "named axes"), originals)
     np.testing.assert_allclose(maps.mean(axis=0), 0, atol=1e-5)
 
 
 def test_images_are_chosen_evenly(training):
     rows = training.manifest["row"].to_numpy()
-    chosen = subject.evenly(training, 3).manifest["row"].to_numpy()
+    chosen = model.evenly(training, 3).manifest["row"].to_numpy()
     assert chosen.tolist() == rows[[0, (len(rows) - 1) // 2, -1]].tolist()
-    assert subject.evenly(training, None) is subject.evenly(training, len(rows)) is training
+    assert model.evenly(training, None) is model.evenly(training, len(rows)) is training
 
 
 def test_every_method_explains_every_image(pair):
     crops = pair.faces("test", 3, kind="whole", label=1)
     assert len(crops) == 3
     for key in pair.methods:
-        maps = subject.maps_of(pair, key, crops)
+        maps = model.maps_of(pair, key, crops)
         assert maps.shape == (3, 64, 64) and np.isfinite(maps).all(), key
-        given = subject.part_evidence(pair, key, maps, crops)
+        given = model.part_evidence(pair, key, maps, crops)
         assert given.shape == (3, len(FORGED_PARTS)), key
 
 
 def test_whiteness_interval_holds_the_whiteness(pair):
     whole = pair.faces("test", kind="whole")
-    features = subject.normalized_features(pair.whitened, whole)
+    features = model.normalized_features(pair.whitened, whole)
     expected = whiteness(features)
     found = measures.whiteness_interval(features, whole.manifest["group"].to_numpy())
     for key in ("mean_variance", "effective_rank"):
@@ -365,12 +370,12 @@ def test_exhibits(pair):
     assert sharper.loc["named axes", "part"] == pytest.approx(
         np.nanmean(
             relevance_mass(
-                subject.maps_of(
+                model.maps_of(
                     pair,
                     ("whitened", "named axes"),
                     pair.faces("test", pair.num_images, kind="part"),
                 ),
-                subject.truth_of(pair.faces("test", pair.num_images, kind="part"))[0],
+                model.truth_of(pair.faces("test", pair.num_images, kind="part"))[0],
             )
         )
     )
@@ -381,8 +386,8 @@ def test_exhibits(pair):
 def test_random_map_depends_on_the_seed(pair):
     """Two calls give one map; another seed another."""
     crops = pair.faces("test", 2, kind="whole", label=1)
-    one, same = (subject.maps_of(pair, ("no model", "random map"), crops) for _ in range(2))
-    other = subject.maps_of(dataclasses.replace(pair, seed=1), ("no model", "random map"), crops)
+    one, same = (model.maps_of(pair, ("no model", "random map"), crops) for _ in range(2))
+    other = model.maps_of(dataclasses.replace(pair, seed=1), ("no model", "random map"), crops)
     assert (one == same).all() and (one != other).any()
 
 

@@ -7,9 +7,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fwstudy import faithfulness
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
-from fwstudy.metrics import group_interval, summarize
+from fwstudy.evaluation.metrics import group_interval, summarize
+from fwstudy.interpretability import faithfulness
+from fwstudy.labels import FORGED_PARTS, PARTS
 
 SIDE = 16
 

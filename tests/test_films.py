@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fwstudy.faces import films
-from fwstudy.faces.clips import ORIGINAL, load_clip
-from fwstudy.faces.films import cut_take, film_dataset
-from fwstudy.faces.layouts import Forgery, Take
-from fwstudy.faces.tracking import follow, forged_face, is_cut, thumbnail
-from fwstudy.parallel import workers
+from fwstudy.clips import load_clip
+from fwstudy.faces.videos import assemble
+from fwstudy.faces.videos.assemble import cut_take, film_dataset
+from fwstudy.faces.videos.layouts import Forgery, Take
+from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
+from fwstudy.labels import ORIGINAL
+from fwstudy.runtime import workers
 
 from .test_inputs import MATRICES, ORIENTATIONS, write_clip
 
@@ -452,9 +453,11 @@ def build(takes: list[Take], folder: Path, num_workers: int = 1):
 
 def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     cut_again = []
-    true = films.cut_take
+    true = assemble.cut_take
     monkeypatch.setattr(
-        films, "cut_take", lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k)
+        assemble,
+        "cut_take",
+        lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k),
     )
     paths, report = build(dataset, tmp_path / "clips")
     assert cut_again == ["film0", "film1"] and len(paths) == 2

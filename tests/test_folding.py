@@ -4,17 +4,18 @@ import copy
 import doctest
 from functools import partial
 
+import fwstudy.whitening.folding
 import onnxruntime
 import pytest
 import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
-import fwstudy.folding
-from fwstudy.folding import fold
-from fwstudy.models import create_model, last_norm, list_norms, replace_norm
-from fwstudy.published import PublishedWhitening
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.whitening.folding import fold
+from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.surgery import create_model, last_norm, list_norms, replace_norm
 
 TINY_DENSENET = {"growth_rate": 4, "block_config": (1, 1, 1, 1)}
 TINY_RESNET = {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32), "stem_chs": 8}
@@ -116,7 +117,7 @@ def check(model, images, num_added):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fwstudy.folding).failed == 0
+    assert doctest.testmod(fwstudy.whitening.folding).failed == 0
 
 
 @pytest.mark.parametrize("num_groups", [1, 4])

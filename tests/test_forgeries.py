@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from fwstudy.faces import blending, forgeries, warp
-from fwstudy.faces.clips import FAMILIES, FORGED_PARTS, PARTS, Portrait
+from fwstudy.clips import Portrait
 from fwstudy.faces.detection import (
     TEMPLATE,
     five_points,
     landmarks_from_points,
     parts_from_landmarks,
 )
+from fwstudy.faces.forging import blending, families, warp
+from fwstudy.labels import FAMILIES, FORGED_PARTS, PARTS
 
 SIZE = 128
 
@@ -38,9 +39,9 @@ def portrait(seed: int, smile: float = 0.0, fringe: bool = False) -> Portrait:
 def all_forgeries(target, other, smiling, seed=0):
     donors = dict(zip(FAMILIES, (other, smiling, other, smiling), strict=True))
     for family, donor in donors.items():
-        yield family, forgeries.forge(family, target, donor, np.random.default_rng(seed))
+        yield family, families.forge(family, target, donor, np.random.default_rng(seed))
     for part in FORGED_PARTS:
-        yield part, forgeries.forge_part(target, other, part, np.random.default_rng(seed))
+        yield part, families.forge_part(target, other, part, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(4))  # both ways of blending FaceSwap occur
@@ -71,7 +72,7 @@ def test_inputs_are_not_modified_and_results_repeat():
 @pytest.mark.parametrize("part", FORGED_PARTS)
 def test_forged_part_stays_at_its_part(part):
     target, other = portrait(3), portrait(4)
-    region = forgeries.forge_part(target, other, part, np.random.default_rng(0))[1]
+    region = families.forge_part(target, other, part, np.random.default_rng(0))[1]
     own = np.isin(target.parts, [PARTS.index(label) for label in FORGED_PARTS[part]])
     assert region[own].mean() > 0.6
     for other, labels in FORGED_PARTS.items():
@@ -100,16 +101,16 @@ def test_hair_is_neither_forged_nor_lent(family, fringe_on_target):
     plain, fringed = portrait(5), portrait(6, fringe=True)
     target, donor = (fringed, plain) if fringe_on_target else (plain, fringed)
     forehead = slice(0, 48), slice(0, SIZE // 2 - 6)
-    region = forgeries.forge(family, target, donor, np.random.default_rng(1))[1]
+    region = families.forge(family, target, donor, np.random.default_rng(1))[1]
     assert region.any()
     assert not region[forehead].any()
-    bare = forgeries.forge(family, plain, plain, np.random.default_rng(1))[1]
+    bare = families.forge(family, plain, plain, np.random.default_rng(1))[1]
     assert bare[forehead].any() or family == "NeuralTextures"
 
 
 def test_neural_textures_changes_the_mouth_only():
     target, smiling = portrait(1), portrait(1, smile=1)
-    region = forgeries.neural_textures(target, smiling, np.random.default_rng(0))[1]
+    region = families.neural_textures(target, smiling, np.random.default_rng(0))[1]
     assert region[target.parts == PARTS.index("mouth")].mean() > 0.9
     for part in ("left_eye", "right_eye", "left_brow", "right_brow"):
         assert not region[target.parts == PARTS.index(part)].any()
@@ -118,12 +119,12 @@ def test_neural_textures_changes_the_mouth_only():
 @pytest.mark.parametrize(("competence", "lowest"), [((1, 1), 0.6), ((0, 0), 0.2)])
 def test_forged_skin_keeps_the_cameras_noise(competence, lowest, monkeypatch):
     """A competent forger restores the noise; a careless one leaves less of it, the trace."""
-    monkeypatch.setattr(forgeries, "COMPETENCE", competence)
+    monkeypatch.setattr(families, "COMPETENCE", competence)
     target, other, smiling = portrait(1), portrait(2), portrait(1, smile=1)
     donors = dict(zip(FAMILIES, (other, smiling, other, smiling), strict=True))
     skin = target.parts == PARTS.index("skin")
     for family, donor in donors.items():
-        image, region = forgeries.forge(family, target, donor, np.random.default_rng(2))
+        image, region = families.forge(family, target, donor, np.random.default_rng(2))
         where = skin & (region == 1)
         levels = [
             blending._robust_std((i - blending._blur(i, 1.0))[where]) for i in (target.image, image)
@@ -134,9 +135,9 @@ def test_forged_skin_keeps_the_cameras_noise(competence, lowest, monkeypatch):
 def test_unknown_names_are_errors_that_list_the_known():
     face, rng = portrait(0), np.random.default_rng(0)
     with pytest.raises(ValueError, match="'Faceswap'; known: FaceSwap, Face2Face, Deepfakes"):
-        forgeries.forge("Faceswap", face, face, rng)
+        families.forge("Faceswap", face, face, rng)
     with pytest.raises(ValueError, match="'ear'; known: left_eye"):
-        forgeries.forge_part(face, face, "ear", rng)
+        families.forge_part(face, face, "ear", rng)
     with pytest.raises(ValueError, match="'ear'; known: left_eye"):
         warp.part_mask(face, "ear")
 

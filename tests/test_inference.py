@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fwstudy import inference
+from fwstudy.evaluation import paired_tests
 
 
 def people(num_groups=8, clips=2, frames=4):
@@ -31,30 +31,30 @@ def scored(strength, seed, seeds=(0,), **shape):
 
 def test_pair_lays_images_side_by_side_in_any_order():
     model, reference = scored(1, 0, (0, 1)), scored(1, 1, (0, 1, 2))
-    found = inference.pair(model, reference.sample(frac=1, random_state=0))
+    found = paired_tests.pair(model, reference.sample(frac=1, random_state=0))
     assert found.scores.shape == found.reference.shape == (128, 2)
     expected = [roc_auc_score(t["label"], t["score"]) for _, t in model.groupby("seed")]
-    np.testing.assert_allclose(inference.auc_by_seed(found)[0], expected)
+    np.testing.assert_allclose(paired_tests.auc_by_seed(found)[0], expected)
 
 
 def test_pair_refuses_other_images():
     with pytest.raises(ValueError, match="not scored on the same images"):
-        inference.pair(scored(1, 0), scored(1, 0).iloc[1:])
+        paired_tests.pair(scored(1, 0), scored(1, 0).iloc[1:])
     holes = pd.concat([scored(1, 0), scored(1, 0, (1,)).iloc[1:]])
     with pytest.raises(ValueError, match="not scored on the same images"):
-        inference.pair(holes, scored(1, 0, (0, 1)))
+        paired_tests.pair(holes, scored(1, 0, (0, 1)))
 
 
 def test_auc_is_taken_seed_by_seed():
     """Two seeds on different scales: together the ranks would mix, each alone is perfect."""
     table = scored(50, 0, (0, 1))
     table.loc[table["seed"] == 1, "score"] += 1000
-    np.testing.assert_array_equal(inference.auc_by_seed(inference.pair(table, table)), 1)
+    np.testing.assert_array_equal(paired_tests.auc_by_seed(paired_tests.pair(table, table)), 1)
 
 
 def test_bootstrap_of_a_model_with_itself_differs_nowhere():
     table = scored(1, 0, (0, 1))
-    draws = inference.hierarchical_bootstrap(inference.pair(table, table), repeats=50)
+    draws = paired_tests.hierarchical_bootstrap(paired_tests.pair(table, table), repeats=50)
     np.testing.assert_array_equal(draws[:, 0], draws[:, 1])
     assert np.ptp(draws[:, 0]) > 0
 
@@ -66,7 +66,7 @@ def test_bootstrap_spread_grows_where_people_differ():
     gain = np.random.default_rng(1).normal(size=6)[person] * 3
     clustered = table.assign(score=table["score"] + gain * table["label"])
     plain, wide = (
-        inference.hierarchical_bootstrap(inference.pair(t, t), repeats=300)[:, 0].std()
+        paired_tests.hierarchical_bootstrap(paired_tests.pair(t, t), repeats=300)[:, 0].std()
         for t in (table, clustered)
     )
     assert wide > 2 * plain
@@ -78,8 +78,10 @@ def test_bootstrap_covers_the_truth():
     hits = []
     for seed in range(40):
         table = scored(1, seed, num_groups=12, clips=1, frames=1)
-        draws = inference.hierarchical_bootstrap(inference.pair(table, table), seed, repeats=200)
-        low, high = inference.percentiles(draws[:, 0])
+        draws = paired_tests.hierarchical_bootstrap(
+            paired_tests.pair(table, table), seed, repeats=200
+        )
+        low, high = paired_tests.percentiles(draws[:, 0])
         hits.append(low <= truth <= high)
     assert 0.8 <= np.mean(hits) <= 1
 
@@ -88,29 +90,29 @@ def test_seeds_are_drawn_too():
     """One seed good, one blind: without images to vary, only the seeds make the spread."""
     good, blind = scored(100, 0), scored(100, 0, (1,))
     blind["score"] = -blind["score"]
-    found = inference.pair(pd.concat([good, blind]), pd.concat([good, blind]))
-    draws = inference.hierarchical_bootstrap(found, repeats=400)[:, 0]
+    found = paired_tests.pair(pd.concat([good, blind]), pd.concat([good, blind]))
+    draws = paired_tests.hierarchical_bootstrap(found, repeats=400)[:, 0]
     assert set(draws.round(6)) == {0.0, 0.5, 1.0}
     assert 0.4 < np.mean(draws == 0.5) < 0.6
 
 
 def test_exchange_p_value_exact():
     good, blind = scored(9, 0), scored(0, 1)
-    assert inference.exchange_p_value(inference.pair(good, blind)) == 2 / 2**8
-    assert inference.exchange_p_value(inference.pair(good, good)) == 1
+    assert paired_tests.exchange_p_value(paired_tests.pair(good, blind)) == 2 / 2**8
+    assert paired_tests.exchange_p_value(paired_tests.pair(good, good)) == 1
 
 
 def test_exchange_p_value_ignores_scale():
     one, other = scored(2, 0), scored(1, 1)
-    found = inference.exchange_p_value(inference.pair(one, other))
+    found = paired_tests.exchange_p_value(paired_tests.pair(one, other))
     scaled = other.assign(score=1000 + 50 * other["score"])
-    assert inference.exchange_p_value(inference.pair(one, scaled)) == found
+    assert paired_tests.exchange_p_value(paired_tests.pair(one, scaled)) == found
 
 
 def test_exchange_p_value_is_uniform_where_nothing_differs():
     found = [
-        inference.exchange_p_value(
-            inference.pair(scored(1, 2 * s, clips=1), scored(1, 2 * s + 1, clips=1)), repeats=256
+        paired_tests.exchange_p_value(
+            paired_tests.pair(scored(1, 2 * s, clips=1), scored(1, 2 * s + 1, clips=1)), repeats=256
         )
         for s in range(30)
     ]
@@ -120,10 +122,10 @@ def test_exchange_p_value_is_uniform_where_nothing_differs():
 
 def test_minimum_detectable_golden():
     draws = np.random.default_rng(0).normal(0.3, 0.01, 100_000)
-    assert inference.minimum_detectable(draws) == pytest.approx(0.028016, rel=0.01)  # 2.8016 SE
+    assert paired_tests.minimum_detectable(draws) == pytest.approx(0.028016, rel=0.01)  # 2.8016 SE
 
 
 def test_holm_golden():
-    np.testing.assert_allclose(inference.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    np.testing.assert_allclose(inference.holm([0.04, np.nan, 0.6]), [0.08, np.nan, 0.6])
-    np.testing.assert_allclose(inference.holm([0.5, 0.9]), [1, 1])
+    np.testing.assert_allclose(paired_tests.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(paired_tests.holm([0.04, np.nan, 0.6]), [0.08, np.nan, 0.6])
+    np.testing.assert_allclose(paired_tests.holm([0.5, 0.9]), [1, 1])

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fwstudy.faces.footage import InputError, read_frames, spread
-from fwstudy.inputs import find_face, find_faces, list_inputs
+from fwstudy.faces.inputs import find_face, find_faces, list_inputs
+from fwstudy.faces.videos.footage import InputError, read_frames, spread
 
 SIZE, SCALE = 64, 1.3
 ORIENTATIONS = {  # EXIF: how a photograph was turned before it was stored

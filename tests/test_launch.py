@@ -13,15 +13,15 @@ import timm
 import torch
 from torch import nn
 
-from fwstudy import launch, study
-from fwstudy.batches import PairedBatches
-from fwstudy.constraint import ConstrainedLoss, variance
-from fwstudy.crops import CropSet
-from fwstudy.distributed import num_processes, own, process_number, share_of
-from fwstudy.launch import launched
+from fwstudy.crops.cropset import CropSet
 from fwstudy.params import Launch, Schedule, load_params
-from fwstudy.training import fit
-from fwstudy.whitening import FeatureWhitening
+from fwstudy.training import launch, runs
+from fwstudy.training.batches import PairedBatches
+from fwstudy.training.launch import launched
+from fwstudy.training.losses import ConstrainedLoss, variance
+from fwstudy.training.trainer import fit
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.sync import num_processes, own, process_number, share_of
 
 ROOT = Path(__file__).parents[1]
 ONE = Launch(num_processes=1, max_restarts=0)
@@ -148,10 +148,10 @@ def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
     for processes in (ONE, TWO):
         train = params.train.model_copy(update={"launch": processes})
         used, found = params.model_copy(update={"train": train}), CropSet.open("data/crops")
-        baseline = study.train_baseline(used, 0, found)
-        whitened = study.train_variant(used, used.whitening, "whitened", 0, found)
+        baseline = runs.train_baseline(used, 0, found)
+        whitened = runs.train_variant(used, used.whitening, "whitened", 0, found)
         assert whitened.cost["minutes"] > 0 and isinstance(whitened.layer, FeatureWhitening)
-        predictions, _ = study.evaluate(whitened, used, found)
+        predictions, _ = runs.evaluate(whitened, used, found)
         assert predictions["score"].notna().all()
         histories.append(pd.concat([baseline.history, whitened.history]))
     torch.use_deterministic_algorithms(False)
@@ -193,7 +193,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
     path.write_text(text.replace("num_processes: 1", "num_processes: 3"))
     with pytest.raises(ValueError, match=r"train\.launch\.num_processes: 3 .* 16 .*batch_size"):
         load_params(path)
-    monkeypatch.setattr("fwstudy.distributed.num_processes", lambda: 3)
+    monkeypatch.setattr("fwstudy.whitening.sync.num_processes", lambda: 3)
     with pytest.raises(ValueError, match=r"train\.batch_size: 16 pairs .* 3 processes"):
         share_of(16)
 

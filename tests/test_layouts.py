@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fwstudy.faces import layouts
-from fwstudy.faces.deepfakebench import deepfakebench, people_of
-from fwstudy.faces.layouts import TEST, TRAIN, VALIDATION
+from fwstudy.faces.videos import layouts
+from fwstudy.faces.videos.deepfakebench import deepfakebench, people_of
+from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION
 
 METHODS = ["Deepfakes", "FaceShifter"]
 

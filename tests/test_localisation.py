@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fwstudy import localisation
-from fwstudy.faces.clips import FORGED_PARTS, PARTS
-from fwstudy.localisation import MEASURES, SCORES, localisation_scores
-from fwstudy.metrics import summarize
+from fwstudy.evaluation.metrics import summarize
+from fwstudy.interpretability import localization
+from fwstudy.interpretability.localization import MEASURES, SCORES, localisation_scores
+from fwstudy.labels import FORGED_PARTS, PARTS
 
 ORDER_ONLY = ["relevance_rank", "pixel_auc", "intersection_over_union"]
 
@@ -81,17 +81,17 @@ def test_golden_values_with_ties():
 def test_two_maxima_share_the_point():
     relevance = np.array([[[3.0, 3, 3], [0, 1, 2]]])
     mask = np.array([[[True, False, False], [True, True, True]]])
-    assert localisation.pointing_game(relevance, mask) == pytest.approx(1 / 3)
+    assert localization.pointing_game(relevance, mask) == pytest.approx(1 / 3)
 
 
 def test_rank_is_the_expectation_over_orders_of_ties(masks):
     rng = np.random.default_rng(0)
     relevance = rng.integers(0, 3, masks.shape).astype(float)
     drawn = [
-        localisation.relevance_rank(relevance + 0.1 * rng.random(masks.shape), masks)
+        localization.relevance_rank(relevance + 0.1 * rng.random(masks.shape), masks)
         for _ in range(4000)
     ]
-    expected = localisation.relevance_rank(relevance, masks)
+    expected = localization.relevance_rank(relevance, masks)
     assert 0 < expected.min() and expected.max() < 1
     np.testing.assert_allclose(np.mean(drawn, axis=0), expected, atol=0.02)
 
@@ -101,7 +101,7 @@ def test_pixel_auc_against_scikit_learn(masks, levels):
     rng = np.random.default_rng(levels)
     relevance = rng.integers(-levels, levels, masks.shape)
     expected = [roc_auc_score(m.ravel(), r.ravel()) for m, r in zip(masks, relevance, strict=True)]
-    np.testing.assert_allclose(localisation.pixel_auc(relevance, masks), expected)
+    np.testing.assert_allclose(localization.pixel_auc(relevance, masks), expected)
 
 
 def test_invariances(masks):
@@ -149,7 +149,7 @@ def test_prior_may_be_broadcast_and_no_image_give_no_row(masks):
     table = localisation_scores(np.broadcast_to(prior, masks.shape), masks)
     pd.testing.assert_frame_equal(table, localisation_scores(np.stack([prior] * 3), masks))
     assert len(localisation_scores(np.zeros((0, 8, 8)), masks[:0])) == 0
-    none = localisation.part_relevance(np.zeros((0, 8, 8)), np.zeros((0, 8, 8), np.uint8))
+    none = localization.part_relevance(np.zeros((0, 8, 8)), np.zeros((0, 8, 8), np.uint8))
     assert none.shape == (0, len(FORGED_PARTS))
 
 
@@ -166,10 +166,10 @@ def test_bad_input_is_named(masks, name):
 
 
 def test_region_is_the_part_and_its_rim(part_map):
-    exact = localisation.part_regions(part_map, margin=0)
+    exact = localization.part_regions(part_map, margin=0)
     for j, name in enumerate(FORGED_PARTS):
         np.testing.assert_array_equal(exact[0, j], part_map[0] == PARTS.index(name))
-    wide = localisation.part_regions(part_map, margin=2 / 64)
+    wide = localization.part_regions(part_map, margin=2 / 64)
     rows, columns = np.nonzero(wide[0, 0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 13, 10, 21)
     assert not wide[0, 0, 6, 10]  # a disc, not a square
@@ -178,7 +178,7 @@ def test_region_is_the_part_and_its_rim(part_map):
 
 def test_rim_spares_other_named_parts(part_map):
     part_map[0, 12:16, 12:20] = PARTS.index("nose")  # touches the eye above it
-    regions = localisation.part_regions(part_map, margin=0.05)[0]
+    regions = localization.part_regions(part_map, margin=0.05)[0]
     numbers = [PARTS.index(name) for name in FORGED_PARTS]
     for j, number in enumerate(numbers):
         others = np.isin(part_map[0], numbers) & (part_map[0] != number)
@@ -194,41 +194,41 @@ def test_part_relevance_golden(part_map):
     relevance[0, 0, 0] = 5  # background
     expected = np.zeros((1, 4))
     expected[0, 0] = 3
-    np.testing.assert_array_equal(localisation.part_relevance(relevance, part_map), expected)
+    np.testing.assert_array_equal(localization.part_relevance(relevance, part_map), expected)
     expected[0, 0] = 2
-    np.testing.assert_array_equal(localisation.part_relevance(relevance, part_map, 0), expected)
+    np.testing.assert_array_equal(localization.part_relevance(relevance, part_map, 0), expected)
 
 
 def test_planted_part_is_found(part_map):
     number = len(FORGED_PARTS)
     parts = np.repeat(part_map, number, axis=0)
     forged = np.arange(number)
-    regions = localisation.part_regions(part_map, margin=0.02)[0]
-    evidence = localisation.part_relevance(regions + 0.1, parts)
-    np.testing.assert_array_equal(localisation.part_top1(evidence, forged), 1)
-    np.testing.assert_array_equal(localisation.part_top1(evidence, (forged + 1) % number), 0)
+    regions = localization.part_regions(part_map, margin=0.02)[0]
+    evidence = localization.part_relevance(regions + 0.1, parts)
+    np.testing.assert_array_equal(localization.part_top1(evidence, forged), 1)
+    np.testing.assert_array_equal(localization.part_top1(evidence, (forged + 1) % number), 0)
     noise = np.random.default_rng(0).random((600, 64, 64), dtype=np.float32)
-    evidence = localisation.part_relevance(noise, np.repeat(part_map, 600, axis=0))
-    hits = localisation.part_top1(evidence, np.tile(forged, 600 // number))
+    evidence = localization.part_relevance(noise, np.repeat(part_map, 600, axis=0))
+    hits = localization.part_top1(evidence, np.tile(forged, 600 // number))
     assert hits.mean() == pytest.approx(MEASURES["part_top1"].chance, abs=0.06)
 
 
 def test_top1_of_ties_is_an_expectation():
     evidence = np.array([[1.0, 3, 3], [0, 0, 0], [-1, -2, -3], [1, 3, 3]])
-    hits = localisation.part_top1(evidence, np.array([1, 2, 0, 0]))
+    hits = localization.part_top1(evidence, np.array([1, 2, 0, 0]))
     np.testing.assert_allclose(hits, [1 / 2, 1 / 3, 1, 0])
 
 
 def test_bad_parts_are_named(part_map):
     with pytest.raises(ValueError, match=r"not \(64, 64\) and 0.1"):
-        localisation.part_regions(part_map[0], 0.1)
+        localization.part_regions(part_map[0], 0.1)
     with pytest.raises(ValueError, match="margin 0 or more"):
-        localisation.part_regions(part_map, -0.1)
+        localization.part_regions(part_map, -0.1)
     with pytest.raises(ValueError, match=r"must both be \(N, H, W\)"):
-        localisation.part_relevance(np.zeros((1, 8, 8)), part_map)
+        localization.part_relevance(np.zeros((1, 8, 8)), part_map)
     with pytest.raises(ValueError, match=r"0 ... 2, not -1 ... 3"):
-        localisation.part_top1(np.zeros((2, 3)), np.array([-1, 3]))
+        localization.part_top1(np.zeros((2, 3)), np.array([-1, 3]))
     with pytest.raises(ValueError, match=r"not \(2, 3\) and \(3,\)"):
-        localisation.part_top1(np.zeros((2, 3)), np.zeros(3, int))
+        localization.part_top1(np.zeros((2, 3)), np.zeros(3, int))
     with pytest.raises(ValueError, match="part_evidence must be finite"):
-        localisation.part_top1(np.array([[0, np.nan]]), np.array([0]))
+        localization.part_top1(np.array([[0, np.nan]]), np.array([0]))

@@ -4,7 +4,7 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fwstudy import metrics
+from fwstudy.evaluation import metrics
 
 
 def table(scores, labels, identities):

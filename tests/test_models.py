@@ -3,15 +3,21 @@
 import doctest
 from functools import partial
 
+import fwstudy.whitening.surgery
 import pytest
 import timm
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-import fwstudy.models
-from fwstudy.models import create_model, find_classifier, last_norm, list_norms, replace_norm
-from fwstudy.whitening import FeatureWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.surgery import (
+    create_model,
+    find_classifier,
+    last_norm,
+    list_norms,
+    replace_norm,
+)
 
 SIZE = 64
 FAMILIES = {  # name -> options, and the norm that is averaged into the classifier input, if any
@@ -37,7 +43,7 @@ def fixed_seed():
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fwstudy.models).failed == 0
+    assert doctest.testmod(fwstudy.whitening.surgery).failed == 0
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from fwstudy.parallel import run
+from fwstudy.runtime import run
 
 
 def square(number, folder=None):

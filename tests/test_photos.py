@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fwstudy.faces import detection, photos, warp
-from fwstudy.faces.clips import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS, load_clip
+from fwstudy.clips import load_clip
+from fwstudy.faces import detection, photos
+from fwstudy.faces.forging import warp
+from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS
 
 SIZE = 96
 EVERYTHING = {ORIGINAL, *FAMILIES, *(f"part:{part}" for part in FORGED_PARTS)}

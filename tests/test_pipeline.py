@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from fwstudy.faces.clips import load_clip
+from fwstudy.clips import load_clip
 
 ROOT = Path(__file__).parents[1]
 COPIED = ["dvc.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets", "data/left_out/.gitkeep"]

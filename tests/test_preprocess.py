@@ -8,18 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fwstudy import preprocess
-from fwstudy.crops import ARRAYS, WRITERS, CropSet, to_tensor
-from fwstudy.faces.clips import (
-    FAMILIES,
-    FORGED_PART_OF,
-    FORGED_PARTS,
-    ORIGINAL,
-    FilmOrigin,
-    load_clip,
-    load_header,
-    save_clip,
-)
+from fwstudy.clips import FilmOrigin, load_clip, load_header, save_clip
+from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
+from fwstudy.crops.writers import WRITERS
+from fwstudy.labels import FAMILIES, FORGED_PART_OF, FORGED_PARTS, ORIGINAL
+from fwstudy.preprocess import build
+from fwstudy.preprocess.splits import assign_splits, clusters, lending_groups, split_identities
 
 from .conftest import NUM_PEOPLE, SIZE, make_clip
 
@@ -29,7 +23,7 @@ SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 def crop_rows(clip):
     with tempfile.TemporaryDirectory() as folder:
         path = save_clip(Path(folder), clip)
-        return preprocess.crop_clip(path, ["c23"], {"crop_scale": 1.3, "crop_size": 64})
+        return build.crop_clip(path, ["c23"], {"crop_scale": 1.3, "crop_size": 64})
 
 
 def test_clip_round_trip(tmp_path):
@@ -57,12 +51,12 @@ def test_truncated_clip_is_named(tmp_path):
 def test_face_box_golden():
     landmarks = np.array([[10, 20], [50, 40]])
     # longer side 40, times 1.5 = 60, about (30, 30)
-    assert preprocess.face_box(landmarks, 1.5).tolist() == [0, 0, 60, 60]
+    assert build.face_box(landmarks, 1.5).tolist() == [0, 0, 60, 60]
 
 
 def test_crop_reaches_outside_by_mirroring():
     image = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    cut = preprocess.crop(image, np.array([-1, -1, 3, 3]), 4, cv2.INTER_NEAREST)
+    cut = build.crop(image, np.array([-1, -1, 3, 3]), 4, cv2.INTER_NEAREST)
     np.testing.assert_array_equal(cut, np.pad(image, 1, mode="reflect")[:4, :4])
 
 
@@ -73,37 +67,35 @@ def test_image_and_mask_are_cut_alike():
     y, x = rng.integers(10, 40, 2)
     image[y : y + 5, x : x + 5] = mask[y : y + 5, x : x + 5] = 255
     box = np.array([-7, 3, 61, 71])
-    a = preprocess.crop(image, box, 32, cv2.INTER_AREA)
-    b = preprocess.crop(mask, box, 32, cv2.INTER_AREA)
+    a = build.crop(image, box, 32, cv2.INTER_AREA)
+    b = build.crop(mask, box, 32, cv2.INTER_AREA)
     np.testing.assert_array_equal(a[..., 0], b)
     assert b.any()
 
 
 def test_lending_groups_follow_chains():
     pairs = pd.DataFrame({"identity": ["b", "c", "d", "e"], "source": ["a", "b", "d", "d"]})
-    groups = preprocess.lending_groups(pairs)
+    groups = lending_groups(pairs)
     assert groups == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "d"}
 
 
 def test_split_keeps_lenders_together_and_shares():
     people = [f"{i:03d}" for i in range(40)]
     pairs = pd.DataFrame({"identity": people, "source": [f"{i ^ 1:03d}" for i in range(40)]})
-    groups = preprocess.lending_groups(pairs)
-    split = preprocess.split_identities(groups, SHARES, seed=3)
+    groups = lending_groups(pairs)
+    split = split_identities(groups, SHARES, seed=3)
     assert all(split[a] == split[b] for a, b in pairs.to_numpy())
     counts = pd.Series(split).value_counts()
     assert counts.to_dict() == {"train": 24, "validation": 8, "test": 8}
-    shuffled = preprocess.lending_groups(pairs.sample(frac=1, random_state=0))
-    assert split == preprocess.split_identities(shuffled, SHARES, seed=3)
-    assert split != preprocess.split_identities(groups, SHARES, seed=4)
+    shuffled = lending_groups(pairs.sample(frac=1, random_state=0))
+    assert split == split_identities(shuffled, SHARES, seed=3)
+    assert split != split_identities(groups, SHARES, seed=4)
 
 
 def test_split_of_one_group_is_refused():
-    groups = preprocess.lending_groups(
-        pd.DataFrame({"identity": ["a", "b", "c"], "source": ["b", "c", "a"]})
-    )
+    groups = lending_groups(pd.DataFrame({"identity": ["a", "b", "c"], "source": ["b", "c", "a"]}))
     with pytest.raises(ValueError, match="3 identities form 1 group"):
-        preprocess.split_identities(groups, SHARES, seed=0)
+        split_identities(groups, SHARES, seed=0)
 
 
 def test_short_variants_meet_the_same_codec():
@@ -157,21 +149,21 @@ def test_select(crops):
 def test_workers_do_not_change_a_pixel(clip_paths, crops, tmp_path):
     settings = {"crop_scale": 1.3, "crop_size": 64}
     shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
-    again, _ = preprocess.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
+    again, _ = build.build_crops(clip_paths, tmp_path, ["c23", "c40"], shares, 0, settings, 2)
     np.testing.assert_array_equal(again.images, crops.images)
     pd.testing.assert_frame_equal(again.manifest, crops.manifest)
 
 
 def test_no_clips(tmp_path):
     with pytest.raises(ValueError, match="no clips to crop"):
-        preprocess.build_crops([], tmp_path, ["c23"], SHARES, 0, {}, 1)
+        build.build_crops([], tmp_path, ["c23"], SHARES, 0, {}, 1)
 
 
 @pytest.mark.parametrize("storage", WRITERS)
 def test_missing_and_mismatched_files_are_named(clip_paths, tmp_path, storage):
     settings = {"crop_scale": 1.3, "crop_size": 32}
     shares = {"train": 0.5, "test": 0.5}
-    preprocess.build_crops(clip_paths[:4], tmp_path, ["raw"], shares, 0, settings, 1, storage)
+    build.build_crops(clip_paths[:4], tmp_path, ["raw"], shares, 0, settings, 1, storage)
     manifest = pd.read_csv(tmp_path / "manifest.csv", dtype=str)
     manifest[:3].to_csv(tmp_path / "manifest.csv", index=False)
     with pytest.raises(ValueError, match=rf"images has {len(manifest)} rows, the manifest 3"):
@@ -183,11 +175,11 @@ def test_missing_and_mismatched_files_are_named(clip_paths, tmp_path, storage):
 
 
 def test_both_ways_to_store_hold_the_same(clip_paths, tmp_path, monkeypatch):
-    monkeypatch.setattr("fwstudy.crops.SHARD", 7)  # many shards, the last one not full
+    monkeypatch.setattr("fwstudy.crops.writers.SHARD", 7)  # many shards, the last one not full
     settings = {"crop_scale": 1.3, "crop_size": 32}
     arguments = ["raw", "c40"], {"train": 0.5, "test": 0.5}, 0, settings, 1
     plain, sharded = (
-        preprocess.build_crops(clip_paths[:4], tmp_path, *arguments, storage)[0]
+        build.build_crops(clip_paths[:4], tmp_path, *arguments, storage)[0]
         for storage in ("npy", "zarr")
     )
     assert not list(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.zarr"))) == 3
@@ -212,12 +204,12 @@ def film_crops(num_frames=6, without_original=False):
     origin = FilmOrigin("c23", list(range(10, 10 + num_frames)), None, None, [], [])
     names = [ORIGINAL, *FAMILIES][1 if without_original else 0 :]
     variants = {name: clip.variants[name] for name in names}
-    return preprocess.crop_film(dataclasses.replace(clip, variants=variants, film=origin), SIZE)
+    return build.crop_film(dataclasses.replace(clip, variants=variants, film=origin), SIZE)
 
 
 def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
     crops = film_crops()
-    found = preprocess.parts_one_by_one(crops)
+    found = build.parts_one_by_one(crops)
     # Frames 10 and 14 of 10 to 15; the square of the forgeries covers the eye, nose and mouth in part.
     assert {row["frame"] for row, *_ in found} == {10, 14}
     assert {row["kind"] for row, *_ in found} == {"part"}
@@ -235,7 +227,7 @@ def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
 
 
 def test_no_parts_without_an_original():
-    assert preprocess.parts_one_by_one(film_crops(without_original=True)) == []
+    assert build.parts_one_by_one(film_crops(without_original=True)) == []
 
 
 def test_forgeries_without_originals_are_told_before_anything_is_measured(crops):
@@ -251,10 +243,10 @@ def test_forgeries_without_originals_are_told_before_anything_is_measured(crops)
 def test_where_all_lend_to_all_people_are_resampled_one_by_one():
     groups = {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e", "f": "e"}
     splits = dict.fromkeys("abcd", "test") | dict.fromkeys("ef", "train")
-    found = preprocess.clusters(groups, splits)
+    found = clusters(groups, splits)
     assert found == {"a": "a", "b": "b", "c": "c", "d": "d", "e": "e", "f": "f"}
     pairs = {"a": "a", "b": "a", "c": "c", "d": "c"}
-    assert preprocess.clusters(pairs, dict.fromkeys("abcd", "test")) == pairs
+    assert clusters(pairs, dict.fromkeys("abcd", "test")) == pairs
 
 
 def film_header(identity, source, split=None, group=None):
@@ -265,22 +257,22 @@ def film_header(identity, source, split=None, group=None):
 def test_people_of_one_folder_stay_together_or_are_too_few():
     """DFDC: nobody knows who is who within a folder."""
     headers = [film_header(f"{g}{n}", f"{g}{n}", group=g) for g in "abc" for n in range(4)]
-    _, splits = preprocess.assign_splits(headers, SHARES, 0)
+    _, splits = assign_splits(headers, SHARES, 0)
     assert all(len({splits[f"{g}{n}"] for n in range(4)}) == 1 for g in "abc")
     with pytest.raises(ValueError, match=r"8 identities form 2 group\(s\).*too few for the splits"):
-        preprocess.assign_splits(headers[:8], SHARES, 0)
+        assign_splits(headers[:8], SHARES, 0)
 
 
 def test_where_all_lend_to_all_people_are_drawn_one_by_one():
     names = [f"p{n}" for n in range(10)]
     headers = [film_header(a, b) for a in names for b in names if a != b]
-    groups, splits = preprocess.assign_splits(headers, SHARES, 0)
+    groups, splits = assign_splits(headers, SHARES, 0)
     assert len(set(groups.values())) == 1 and set(splits.values()) == set(SHARES)
 
 
 def test_people_without_official_split_are_drawn_where_all_splits_are_official():
     headers = [film_header(name, name, split) for name, split in zip("abc", SHARES, strict=True)]
     headers += [film_header(f"d{n}", f"d{n}") for n in range(6)]
-    _, splits = preprocess.assign_splits(headers, SHARES, 0)
+    _, splits = assign_splits(headers, SHARES, 0)
     assert [splits[name] for name in "abc"] == list(SHARES)
     assert {splits[f"d{n}"] for n in range(6)} == set(SHARES)

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fwstudy.published import PublishedWhitening
-from fwstudy.whitening import FeatureWhitening, whiteness
+from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.statistics import whiteness
 
 
 def reference_newton(covariance, eps, steps):

@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy.crops import CropSet
-from fwstudy.faces import films
-from fwstudy.faces.clips import FORGED_PARTS, ORIGINAL
-from fwstudy.measures import TOPICS
-from fwstudy.metrics import detection_table
+from fwstudy.crops.cropset import CropSet
+from fwstudy.evaluation.metrics import detection_table
+from fwstudy.evaluation.transfer import transfer_table
+from fwstudy.faces.sources import build_faces
+from fwstudy.faces.videos import assemble
+from fwstudy.interpretability.measures import TOPICS
+from fwstudy.interpretability.model import load_subject
+from fwstudy.interpretability.records import variant_records
+from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import load_params
-from fwstudy.preprocess import build_crops
-from fwstudy.records import variant_records
-from fwstudy.sources import build_faces
-from fwstudy.study import control, evaluate, train_baseline, train_variant
-from fwstudy.subject import load_subject
-from fwstudy.transfer import transfer_table
+from fwstudy.preprocess.build import build_crops
+from fwstudy.training.runs import control, evaluate, train_baseline, train_variant
 
 from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
 from .trees import TREES, dfdc_with_test, split_of
@@ -145,8 +145,8 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
         rows = detection_table(predictions, threshold).set_index(["quality", "family", "level"])
         test = whole[(whole["split"] == "test") & (whole["quality"] == "c23")]
         assert rows.loc[("c23", "all", "frame"), "num_images"] == len(test)
-        films = test.groupby(["film", "variant"]).ngroups
-        assert rows.loc[("c23", "all", "video"), "num_images"] == films
+        num_videos = test.groupby(["film", "variant"]).ngroups
+        assert rows.loc[("c23", "all", "video"), "num_images"] == num_videos
     subject = load_subject(params, 0, crops)
     found = TOPICS["localisation"](subject)
     assert {"relevance_mass", "part_top1"} <= set(found["measure"])
@@ -178,9 +178,11 @@ def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, mo
     root = TREES["celeb_df"](project / "films", people[:6])
     change(project, settings("celeb_df", root))
     settings_of_faces, cut_again = load_params().faces, []
-    true = films.cut_take
+    true = assemble.cut_take
     monkeypatch.setattr(
-        films, "cut_take", lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k)
+        assemble,
+        "cut_take",
+        lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k),
     )
     paths, report = build_faces(settings_of_faces)
     assert len(cut_again) == len(paths) == 7

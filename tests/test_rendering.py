@@ -7,18 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
-from fwstudy.faces.clips import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS, load_clip
-from fwstudy.faces.head import ASSETS, load_head
-from fwstudy.faces.identity import SKIN_TONES, sample_identity
-from fwstudy.faces.motion import (
+from fwstudy.clips import load_clip
+from fwstudy.faces.rendering.dataset import build_clip, cast, partner_of, render_dataset
+from fwstudy.faces.rendering.head import ASSETS, load_head
+from fwstudy.faces.rendering.identity import sample_identity
+from fwstudy.faces.rendering.motion import (
     State,
     mouth_change,
     sample_clip_states,
     sample_driven_clip,
 )
-from fwstudy.faces.render import Person, develop, render
-from fwstudy.faces.rendered import build_clip, cast, partner_of, render_dataset
-from fwstudy.faces.scene import background, even_directions, harmonics_of, sample_scene
+from fwstudy.faces.rendering.render import Person, develop, render
+from fwstudy.faces.rendering.scene import background, even_directions, harmonics_of, sample_scene
+from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS, SKIN_TONES
 
 SEED, FRAMES, SIZE = 7, 2, 96
 FRONTAL = State(0.0, 0.0, 0.0, (0.0, 0.0), {})

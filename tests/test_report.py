@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fwstudy import figures, pages, report
+from fwstudy.reporting import pages, plots, report
 
 
 def picture() -> str:
-    return base64.b64encode(figures.contact_sheet([[np.eye(4)]], ["a"])._repr_png_()).decode()
+    return base64.b64encode(plots.contact_sheet([[np.eye(4)]], ["a"])._repr_png_()).decode()
 
 
 def write_notebook(path, title):
@@ -37,7 +37,7 @@ def root(tmp_path):
         "# x\n<!-- headline -->\n| a | b |\n|---|---|\n| 1 | 0.874 |\n<!-- /headline -->\nrest"
     )
     (tmp_path / "data" / "results" / "figures").mkdir(parents=True)
-    sheet = figures.contact_sheet([[np.eye(4)]], ["a"])
+    sheet = plots.contact_sheet([[np.eye(4)]], ["a"])
     sheet.savefig(tmp_path / "data" / "results" / "figures" / "curve.png")
     return tmp_path
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from fwstudy.headline import BLOCK, headline_table
+from fwstudy.reporting.headline import BLOCK, headline_table
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -11,12 +11,13 @@ from PIL import Image
 from scipy import stats
 from torch import nn
 
-from fwstudy import sanity
-from fwstudy.alignment import random_rotation
-from fwstudy.crops import to_tensor
-from fwstudy.evidence import evidence_maps, grad_cam
-from fwstudy.models import create_model, replace_norm
-from fwstudy.whitening import FeatureWhitening, update_statistics
+from fwstudy.crops.cropset import to_tensor
+from fwstudy.interpretability import sanity
+from fwstudy.interpretability.decomposition import evidence_maps, grad_cam
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.rotation import random_rotation
+from fwstudy.whitening.statistics import update_statistics
+from fwstudy.whitening.surgery import create_model, replace_norm
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import doctest
 
+import fwstudy.whitening.solvers
 import pytest
 import scipy.linalg
 import torch
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import OAS
 
-import fwstudy.solvers
-from fwstudy.solvers import MATRIX_FUNCTIONS, SOLVERS, covariance, oas, shrink, whiten_few
+from fwstudy.whitening.covariance import covariance, oas, shrink
+from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
 
 CONVERGED = ["eigh", "cholesky", "newton_schulz"]
 
@@ -43,8 +44,8 @@ def residual(whitening, matrix):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fwstudy.solvers).failed == 0
-    assert doctest.testmod(fwstudy.whitening).failed == 0
+    assert doctest.testmod(fwstudy.whitening.solvers).failed == 0
+    assert doctest.testmod(fwstudy.whitening.layer).failed == 0
 
 
 # --- covariance and shrinkage
@@ -156,7 +157,9 @@ def test_published_newton_does_not_whiten_many_channels():
 
 def test_published_newton_diverges_with_more_steps():
     matrix = spd(64, 1e3, dtype=torch.float32)
-    assert not residual(fwstudy.solvers.published_newton(matrix, 1e-5, steps=40), matrix) < 1
+    assert (
+        not residual(fwstudy.whitening.solvers.published_newton(matrix, 1e-5, steps=40), matrix) < 1
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy import figures, runtime, shortcuts, study
-from fwstudy.metrics import detection_table
-from fwstudy.models import create_model
+from fwstudy import runtime
+from fwstudy.evaluation import shortcuts
+from fwstudy.evaluation.metrics import detection_table
+from fwstudy.evaluation.transfer import transfer_table
+from fwstudy.faces.sources import SOURCES
 from fwstudy.params import load_params
-from fwstudy.sources import SOURCES
-from fwstudy.study import (
+from fwstudy.reporting import plots
+from fwstudy.training import runs
+from fwstudy.training.runs import (
     BASELINE,
     PREDICTION_COLUMNS,
     control,
@@ -26,8 +29,8 @@ from fwstudy.study import (
     weights_path,
     without,
 )
-from fwstudy.training import save_weights
-from fwstudy.transfer import transfer_table
+from fwstudy.training.trainer import save_weights
+from fwstudy.whitening.surgery import create_model
 
 from .test_params import ROOT
 
@@ -244,13 +247,13 @@ def test_figures_draw():
     image = np.zeros((8, 8, 3), np.uint8)
     row = {"label": "f", "image": image, "truth": image, "map": image, "evidence": [1, -1]}
     drawn = [
-        figures.contact_sheet([[image, None]], ["a", "b"], ["row"]),
-        figures.intervals(table, "v", "g", "h", 0.5, "AUC"),
-        figures.histories(history),
-        figures.whiteness_history(whiteness),
-        figures.correlations({"a": np.eye(3)}),
-        figures.heat_table(pd.DataFrame(np.eye(2)), "value"),
-        figures.evidence_panel([row], ["one", "two"], ["map"]),
+        plots.contact_sheet([[image, None]], ["a", "b"], ["row"]),
+        plots.intervals(table, "v", "g", "h", 0.5, "AUC"),
+        plots.histories(history),
+        plots.whiteness_history(whiteness),
+        plots.correlations({"a": np.eye(3)}),
+        plots.heat_table(pd.DataFrame(np.eye(2)), "value"),
+        plots.evidence_panel([row], ["one", "two"], ["map"]),
     ]
     for figure in drawn:
         assert figure._repr_png_().startswith(b"\x89PNG")
@@ -258,7 +261,7 @@ def test_figures_draw():
 
 def test_overlay_colours_say_the_sign():
     image = np.full((1, 2, 3), 128, np.uint8)
-    red, blue = figures.overlay(image, np.array([[1.0, -1.0]]), 1.0)[0, :, ::2].astype(int).T
+    red, blue = plots.overlay(image, np.array([[1.0, -1.0]]), 1.0)[0, :, ::2].astype(int).T
     assert red[0] > blue[0] and blue[1] > red[1]
 
 
@@ -272,17 +275,17 @@ def test_backbone_weights_come_from_a_file_without_its_classifier(tmp_path):
     torch.nn.init.normal_(source.conv_stem.weight)
     path = tmp_path / "imagenet.safetensors"
     save_weights(source, path)
-    model = study.new_model(backbone(weights=str(path)))
+    model = runs.new_model(backbone(weights=str(path)))
     assert torch.equal(model.conv_stem.weight, source.conv_stem.weight)
     assert model.classifier.weight.shape[0] == 1 and not model.classifier.weight.any()
     save_weights(create_model("resnet10t"), path)
     with pytest.raises(ValueError, match=r"imagenet\.safetensors does not fit this model: "):
-        study.new_model(backbone(weights=str(path)))
+        runs.new_model(backbone(weights=str(path)))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"imagenet\.safetensors is truncated"):
-        study.new_model(backbone(weights=str(path)))
+        runs.new_model(backbone(weights=str(path)))
     with pytest.raises(ValueError, match=r"gone\.pth is not a \.safetensors file that exists"):
-        study.new_model(backbone(weights="gone.pth"))
+        runs.new_model(backbone(weights="gone.pth"))
 
 
 def test_without_a_network_both_ways_to_get_weights_are_named(monkeypatch):
@@ -290,4 +293,4 @@ def test_without_a_network_both_ways_to_get_weights_are_named(monkeypatch):
     with pytest.raises(
         OSError, match=r"HF_HUB_OFFLINE=0.*set train\.backbone\.weights to its path"
     ):
-        study.new_model(backbone(weights="hub"))
+        runs.new_model(backbone(weights="hub"))

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fwstudy import tables
-from fwstudy.measures import GLOSSARY
-from fwstudy.metrics import Measure
+from fwstudy.evaluation.metrics import Measure
+from fwstudy.interpretability.measures import GLOSSARY
+from fwstudy.reporting import tables
 
 METHODS = [
     ("no model", "centre prior"), ("no model", "mean-mask prior"), ("BatchNorm", "Grad-CAM"),

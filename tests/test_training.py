@@ -4,10 +4,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from fwstudy import training
-from fwstudy.batches import Batch, PairedBatches
-from fwstudy.crops import CropSet
+from fwstudy.crops.cropset import CropSet
 from fwstudy.params import Schedule
+from fwstudy.training import trainer
+from fwstudy.training.batches import Batch, PairedBatches
 
 SCHEDULE = Schedule(
     steps=6,
@@ -37,11 +37,11 @@ def splits(crops):
 
 def fit(model, splits, schedule, batch_size, path, **options):
     batches = PairedBatches(splits[0], batch_size, 0, 0.0)
-    return training.fit(model, batches, splits[1], schedule, path, **options)
+    return trainer.fit(model, batches, splits[1], schedule, path, **options)
 
 
 def test_learning_rate_warms_up_and_ends_near_zero():
-    factors = [training.learning_rate_factor(step, 100, "cosine") for step in range(100)]
+    factors = [trainer.learning_rate_factor(step, 100, "cosine") for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and max(factors) == 1
     assert factors[-1] < 1e-3
     assert (np.diff(factors[10:]) <= 0).all()
@@ -49,15 +49,15 @@ def test_learning_rate_warms_up_and_ends_near_zero():
 
 def test_learning_rate_stays_or_falls_at_shares_of_the_run():
     """As the authors': milestones after 5, 10 and 15 of 40 epochs."""
-    assert {training.learning_rate_factor(step, 40, "none") for step in range(40)} == {1.0}
-    factors = [training.learning_rate_factor(step, 40, [0.125, 0.25, 0.375]) for step in range(40)]
+    assert {trainer.learning_rate_factor(step, 40, "none") for step in range(40)} == {1.0}
+    factors = [trainer.learning_rate_factor(step, 40, [0.125, 0.25, 0.375]) for step in range(40)]
     np.testing.assert_allclose(factors, [1.0] * 5 + [0.1] * 5 + [0.01] * 5 + [0.001] * 25)
 
 
 def one_step(optimizer, weight_decay):
     """The weight of a model after one step from 1 with the gradient 0.5."""
     weight = nn.Parameter(torch.ones(()))
-    made = training.OPTIMIZERS[optimizer]([weight], lr=0.1, weight_decay=weight_decay)
+    made = trainer.OPTIMIZERS[optimizer]([weight], lr=0.1, weight_decay=weight_decay)
     weight.grad = torch.tensor(0.5)
     made.step()
     return weight.item()
@@ -79,14 +79,14 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
     history = fit(model, splits, schedule, 8, tmp_path / "state")
     assert history["step"].tolist() == [20, 40, 60]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    scores = training.predict(model, splits[1])
+    scores = trainer.predict(model, splits[1])
     best = roc_auc_score(splits[1].manifest["label"], scores)
     assert best == pytest.approx(history["validation_auc"].max())
     assert best > 0.9  # the checkerboard is easy to see
     assert not (tmp_path / "state").exists() and not model.training
 
 
-@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", trainer.OPTIMIZERS)
 def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path, optimizer):
     schedule = SCHEDULE.model_copy(update={"optimizer": optimizer})
     whole = tiny_model()
@@ -121,7 +121,7 @@ def test_another_loss_is_minimised(splits, tmp_path):
 def test_classification_loss_golden():
     """Logits 0 and 2, both of forgeries: the mean of log 2 and log(1 + exp(-2))."""
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.ones(2), torch.empty(0), torch.empty(0))
-    loss = training.classification_loss(lambda images: torch.tensor([[0.0], [2.0]]), batch)
+    loss = trainer.classification_loss(lambda images: torch.tensor([[0.0], [2.0]]), batch)
     assert loss.item() == pytest.approx((np.log(2) + np.log1p(np.exp(-2))) / 2)
 
 
@@ -158,21 +158,21 @@ def test_truncated_checkpoint_is_named(splits, tmp_path):
 
 def test_weights_round_trip_and_errors(tmp_path):
     model, path = tiny_model(), tmp_path / "weights" / "model.safetensors"
-    training.save_weights(model, path)
-    other = training.load_weights(tiny_model(seed=3), path)
+    trainer.save_weights(model, path)
+    other = trainer.load_weights(tiny_model(seed=3), path)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(ValueError, match="model.safetensors does not fit"):
-        training.load_weights(nn.Linear(2, 2), path)
+        trainer.load_weights(nn.Linear(2, 2), path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ValueError, match="model.safetensors is truncated"):
-        training.load_weights(tiny_model(), path)
+        trainer.load_weights(tiny_model(), path)
 
 
 def test_predict_keeps_the_order(splits):
     train, _ = splits
     model = tiny_model()
-    scores = training.predict(model, train, batch_size=5)
+    scores = trainer.predict(model, train, batch_size=5)
     assert len(scores) == len(train)
     backwards = CropSet(train.manifest[::-1], train.images, train.changed, train.parts)
-    np.testing.assert_allclose(training.predict(model, backwards)[::-1], scores, atol=1e-6)
+    np.testing.assert_allclose(trainer.predict(model, backwards)[::-1], scores, atol=1e-6)

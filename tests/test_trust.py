@@ -10,10 +10,26 @@ import pytest
 from scipy.special import logit
 from sklearn.calibration import calibration_curve
 
-from fwstudy import trust
-from fwstudy.figures import Figure, intervals, reliability_diagram
-from fwstudy.metrics import group_interval
-from fwstudy.trust import Calibration
+from fwstudy.evaluation import metrics
+from fwstudy.evaluation.metrics import group_interval
+from fwstudy.interpretability import calibration, leakage, slices
+from fwstudy.interpretability.calibration import (
+    BINS,
+    Calibration,
+    balanced_weights,
+    calibrate,
+    calibration_table,
+    expected_calibration_error,
+    reliability_curve,
+)
+from fwstudy.interpretability.leakage import identity_leakage, identity_probe
+from fwstudy.interpretability.slices import (
+    attribute_slices,
+    gap_table,
+    permutation_p_value,
+    slice_table,
+)
+from fwstudy.reporting.plots import Figure, intervals, reliability_diagram
 
 TONES = ("dark", "medium", "light")
 
@@ -43,7 +59,7 @@ def people_table(num_people=24, num_clips=2, num_frames=2):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(trust, "group_interval", partial(group_interval, repeats=60))
+    monkeypatch.setattr(metrics, "group_interval", partial(group_interval, repeats=60))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,7 @@ def gaussian_scores(num_pristine, num_forged):
 
 def test_calibration_recovers_the_likelihood_ratio_whatever_the_share_of_forgeries():
     for counts in ((5000, 20000), (20000, 5000)):
-        found = trust.calibrate(*gaussian_scores(*counts))
+        found = calibrate(*gaussian_scores(*counts))
         assert found.slope == pytest.approx(2, abs=0.06)
         assert found.intercept == pytest.approx(0, abs=0.06)
 
@@ -67,7 +83,7 @@ def test_calibration_recovers_the_likelihood_ratio_whatever_the_share_of_forgeri
 @pytest.mark.parametrize("scale", [1e-4, 1, 1e4])
 def test_calibration_does_not_depend_on_the_unit_of_the_logit(scale):
     labels, scores = gaussian_scores(50, 200)
-    found, plain = trust.calibrate(labels, scale * (scores + 5)), trust.calibrate(labels, scores)
+    found, plain = calibrate(labels, scale * (scores + 5)), calibrate(labels, scores)
     np.testing.assert_allclose(
         found.probability(scale * (scores + 5)), plain.probability(scores), atol=1e-3
     )
@@ -75,30 +91,30 @@ def test_calibration_does_not_depend_on_the_unit_of_the_logit(scale):
 
 def test_calibration_of_separated_classes_is_finite_golden():
     # Two values, two parameters: the fit meets the targets 1 / (1 + 2) and (2 + 1) / (2 + 2).
-    found = trust.calibrate([0, 1, 1], [-1.0, 1, 1])
+    found = calibrate([0, 1, 1], [-1.0, 1, 1])
     np.testing.assert_allclose(found.probability([-1, 1]), [1 / 3, 3 / 4], atol=1e-3)
 
 
 def test_calibration_of_a_constant_says_nothing():
-    found = trust.calibrate([0, 1, 1], np.full(3, 7.0))
+    found = calibrate([0, 1, 1], np.full(3, 7.0))
     assert found.probability([7.0])[0] == pytest.approx(0.5, abs=0.06)  # softened
 
 
 def test_calibration_weights_and_errors():
-    np.testing.assert_allclose(trust.balanced_weights([0, 1, 1], [1, 1, 3]), [0.5, 0.125, 0.375])
+    np.testing.assert_allclose(balanced_weights([0, 1, 1], [1, 1, 3]), [0.5, 0.125, 0.375])
     labels, scores = gaussian_scores(500, 500)
     wrong, weights = np.append(scores, -50.0), np.append(np.ones(1000), 0)
-    ignored = trust.calibrate(np.append(labels, 1), wrong, weights)
-    assert ignored.slope == pytest.approx(trust.calibrate(labels, scores).slope, rel=0.01)
-    assert trust.calibrate(np.append(labels, 1), wrong).slope < 0.9 * ignored.slope
+    ignored = calibrate(np.append(labels, 1), wrong, weights)
+    assert ignored.slope == pytest.approx(calibrate(labels, scores).slope, rel=0.01)
+    assert calibrate(np.append(labels, 1), wrong).slope < 0.9 * ignored.slope
     with pytest.raises(ValueError, match="needs originals and forgeries"):
-        trust.calibrate([1, 1], [0.0, 1.0])
+        calibrate([1, 1], [0.0, 1.0])
     with pytest.raises(ValueError, match="NaN"):
-        trust.calibrate([0, 1], [0.0, np.nan])
+        calibrate([0, 1], [0.0, np.nan])
 
 
 def test_calibration_survives_json():
-    found = trust.calibrate([0, 1, 1], [-1.0, 0.5, 1])
+    found = calibrate([0, 1, 1], [-1.0, 0.5, 1])
     assert Calibration(**json.loads(json.dumps(dataclasses.asdict(found)))) == found
     np.testing.assert_allclose(Calibration().probability(logit([0.2, 0.9])), [0.2, 0.9])
 
@@ -106,17 +122,17 @@ def test_calibration_survives_json():
 def test_expected_calibration_error_golden():
     labels, probability = [0, 0, 1, 1], [0.1, 0.3, 0.7, 1.0]
     # Lower half: mean 0.2, share 0; upper half: mean 0.85, share 1; half of the images each.
-    error = trust.expected_calibration_error(labels, probability, bins=2)
+    error = expected_calibration_error(labels, probability, bins=2)
     assert error == pytest.approx(0.5 * 0.2 + 0.5 * 0.15)
-    assert trust.expected_calibration_error(labels, np.full(4, 0.5)) == 0
-    assert trust.expected_calibration_error(labels, labels) == 0
-    assert trust.expected_calibration_error(labels, 1 - np.array(labels)) == 1
+    assert expected_calibration_error(labels, np.full(4, 0.5)) == 0
+    assert expected_calibration_error(labels, labels) == 0
+    assert expected_calibration_error(labels, 1 - np.array(labels)) == 1
 
 
 def test_expected_calibration_error_planted():
     labels, scores = gaussian_scores(4000, 16000)
     errors = {
-        slope: trust.expected_calibration_error(labels, Calibration(slope).probability(scores))
+        slope: expected_calibration_error(labels, Calibration(slope).probability(scores))
         for slope in (0.5, 2, 8)
     }
     assert errors[2] < 0.02 and errors[0.5] > 0.1 and errors[8] > 0.05
@@ -126,44 +142,44 @@ def test_expected_calibration_error_of_one_class_error_is_not_hidden():
     """Confidence is right on average where each class is wrong: the probability is not."""
     labels = np.repeat([0, 1], 100)
     always_sure_of_forgery = np.full(200, 0.9)
-    assert trust.expected_calibration_error(labels, always_sure_of_forgery) == pytest.approx(0.4)
+    assert expected_calibration_error(labels, always_sure_of_forgery) == pytest.approx(0.4)
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
-        trust.expected_calibration_error(labels, np.full(200, np.nan))
+        expected_calibration_error(labels, np.full(200, np.nan))
     with pytest.raises(ValueError, match="one class is missing"):
-        trust.expected_calibration_error(np.ones(2, int), [0.5, 0.5])
+        expected_calibration_error(np.ones(2, int), [0.5, 0.5])
 
 
 def test_reliability_curve_against_scikit_learn():
     labels, scores = gaussian_scores(300, 300)
     probability = Calibration(2).probability(scores)
-    curve = trust.reliability_curve(labels, probability)
-    forged, mean = calibration_curve(labels, probability, n_bins=trust.BINS)
+    curve = reliability_curve(labels, probability)
+    forged, mean = calibration_curve(labels, probability, n_bins=BINS)
     np.testing.assert_allclose(curve["forged"], forged)
     np.testing.assert_allclose(curve["probability"], mean)
     assert curve["forged_low"].isna().all()  # nobody said who is who
     gaps = curve["share"] * (curve["forged"] - curve["probability"]).abs()
-    assert gaps.sum() == pytest.approx(trust.expected_calibration_error(labels, probability))
+    assert gaps.sum() == pytest.approx(expected_calibration_error(labels, probability))
 
 
 def test_reliability_curve_weighs_classes_alike():
-    curve = trust.reliability_curve([0, 1, 1, 1, 1], np.full(5, 0.55), list("abcde"))
+    curve = reliability_curve([0, 1, 1, 1, 1], np.full(5, 0.55), list("abcde"))
     assert curve["forged"].tolist() == [0.5] and curve["share"].tolist() == [1]
     assert (curve["forged_low"] < 0.5).all() and (curve["forged_high"] > 0.5).all()
 
 
 def test_calibration_table(people):
     labels, scores = people["label"].to_numpy(), people["score"].to_numpy()
-    fitted = trust.calibrate(labels, scores)
-    table = trust.calibration_table(people, {"as trained": Calibration(), "fitted": fitted})
+    fitted = calibrate(labels, scores)
+    table = calibration_table(people, {"as trained": Calibration(), "fitted": fitted})
     table = table.set_index("calibration")
     for value in ("ece", "brier"):
-        assert value in trust.MEASURES
+        assert value in calibration.MEASURES
         assert table.loc["fitted", value] < table.loc["as trained", value]
         assert (table[f"{value}_low"] < table[f"{value}_high"]).all()
     plain = np.mean((fitted.probability(scores) - labels) ** 2)  # here classes are balanced
     assert table.loc["fitted", "brier"] == pytest.approx(plain)
-    constant = trust.calibration_table(people, {"constant": Calibration(0, 0)})
-    assert constant["brier"].item() == trust.MEASURES["brier"].chance
+    constant = calibration_table(people, {"constant": Calibration(0, 0)})
+    assert constant["brier"].item() == calibration.MEASURES["brier"].chance
 
 
 def test_attribute_slices_keep_the_unknown():
@@ -175,25 +191,25 @@ def test_attribute_slices_keep_the_unknown():
         },
         index=[7, 3, 5, 9],
     )
-    slices = trust.attribute_slices(manifest)
+    slices = attribute_slices(manifest)
     assert slices.index.tolist() == [7, 3, 5, 9]
     assert slices["skin_tone"].tolist() == ["light", "unknown", "dark", "medium"]
     assert slices["age_band"].tolist() == ["under 30", "unknown", "30 to 49", "50 and over"]
     assert slices["ethnicity"].tolist() == ["white", "east_asian/white", "unknown", "black"]
     assert slices["skin_tone"].sort_values().tolist() == ["dark", "medium", "light", "unknown"]
     assert "sex" not in slices  # there is no such column
-    nothing = trust.attribute_slices(manifest[[]])
+    nothing = attribute_slices(manifest[[]])
     assert nothing["people"].tolist() == ["unknown"] * 4
 
 
 def test_attribute_slices_of_a_crop_set(crops):
-    slices = trust.attribute_slices(crops.manifest)
+    slices = attribute_slices(crops.manifest)
     assert set(slices) == {"sex", "age_band"} and not slices.isna().any(axis=None)
 
 
 def test_slice_table(people):
     people = people.assign(skin_tone=people["skin_tone"].where(people["group"] != "0"))
-    table = trust.slice_table(people, people, 1.5, ["mass"])
+    table = slice_table(people, people, 1.5, ["mass"])
     assert set(table.groupby("attribute")["num_images"].sum()) == {len(people)}
     assert table["value"].tolist()[:4] == ["dark", "medium", "light", "unknown"]
     unknown = table.set_index("value").loc["unknown"]
@@ -206,28 +222,28 @@ def test_slice_table(people):
     assert row["mass"] == pytest.approx(men["mass"].mean())
     assert row["mass_low"] < row["mass"] < row["mass_high"]
     assert row["auc_low"] <= row["auc"] <= row["auc_high"]
-    assert {"auc", "false_positive_rate"} <= set(trust.MEASURES)
+    assert {"auc", "false_positive_rate"} <= set(slices.MEASURES)
 
 
 def test_slices_of_a_person_who_is_not_in_the_manifest(people):
     with pytest.raises(KeyError, match="23"):
-        trust.slice_table(people, people[people["identity"] != "23"], 1.5)
+        slice_table(people, people[people["identity"] != "23"], 1.5)
 
 
 def test_planted_gap_is_found_and_others_are_not(people):
     """The score of dark people's forgeries is lowered: skin tone matters for AUC alone."""
     worse = (people["skin_tone"] == "dark") & (people["label"] == 1)
     biased = people.assign(score=people["score"] - 2.5 * worse)
-    table = trust.gap_table(biased, biased, 1.5, ["mass"], repeats=199)
+    table = gap_table(biased, biased, 1.5, ["mass"], repeats=199)
     assert len(table) == 9 and (table["p_holm"] >= table["p_value"]).all()
     gap = table.set_index(["attribute", "measure"])
     found = gap.loc[("skin_tone", "auc")]
     assert found["p_value"] <= 0.01 and found["p_holm"] <= 0.03 and found["gap_low"] > 0.1
-    slices = trust.slice_table(biased, biased, 1.5).set_index("value")["auc"]
+    slices = slice_table(biased, biased, 1.5).set_index("value")["auc"]
     assert found["gap"] == pytest.approx(slices[[*TONES]].max() - slices["dark"])
     for other in (("sex", "auc"), ("skin_tone", "false_positive_rate"), ("skin_tone", "mass")):
         assert gap.loc[other, "p_value"] > 0.05
-    assert {"gap", "p_value", "p_holm"} <= set(trust.MEASURES)
+    assert {"gap", "p_value", "p_holm"} <= set(slices.MEASURES)
 
 
 def test_gap_leaves_out_and_counts_the_unknown(people):
@@ -236,7 +252,7 @@ def test_gap_leaves_out_and_counts_the_unknown(people):
     people = people.assign(
         sex=people["sex"].mask(odd), score=people["score"].mask(odd, -9.0), skin_tone="dark"
     )
-    table = trust.gap_table(people, people, 1.5, repeats=9).set_index(["attribute", "measure"])
+    table = gap_table(people, people, 1.5, repeats=9).set_index(["attribute", "measure"])
     sex, tone = table.loc[("sex", "auc")], table.loc[("skin_tone", "auc")]
     assert sex["gap"] < 0.05 and sex["num_unknown"] == 1 and sex["num_slices"] == 2
     assert tone["num_slices"] == 1 and np.isnan([tone["gap"], tone["p_value"]]).all()
@@ -245,9 +261,9 @@ def test_gap_leaves_out_and_counts_the_unknown(people):
 
 def test_a_slice_without_originals_has_no_auc_and_no_part_in_a_gap(people):
     people = people[(people["sex"] == "male") | (people["label"] == 1)]
-    table = trust.slice_table(people, people, 1.5).set_index("value")
+    table = slice_table(people, people, 1.5).set_index("value")
     assert np.isnan(table.loc["female", ["auc", "false_positive_rate"]].astype(float)).all()
-    gap = trust.gap_table(people, people, 1.5, repeats=9).set_index(["attribute", "measure"])
+    gap = gap_table(people, people, 1.5, repeats=9).set_index(["attribute", "measure"])
     assert np.isnan(gap.loc[("sex", "auc"), "gap"])
 
 
@@ -261,7 +277,7 @@ def test_p_value_keeps_its_level_where_pairs_are_alike():
         luck = np.repeat(rng.normal(size=12), 2) + 0.1 * rng.normal(size=24)
         table = pd.DataFrame({"identity": person, "kind": kind, "value": luck})
         for name, group in (("by group", person // 2), ("by person", person)):
-            p_value = trust.permutation_p_value(
+            p_value = permutation_p_value(
                 table.assign(group=group), lambda part: part["value"].mean(), trial, repeats=99
             )
             rejected[name] += p_value <= 0.05
@@ -274,7 +290,7 @@ def test_p_value_where_nothing_can_be_exchanged():
     table = pd.DataFrame(
         {"group": list("abbccc"), "identity": range(6), "kind": [0, 1, 1, 0, 0, 0], "value": range(6)}
     )  # fmt: skip
-    p_value = trust.permutation_p_value(table, lambda part: part["value"].mean(), 0, repeats=9)
+    p_value = permutation_p_value(table, lambda part: part["value"].mean(), 0, repeats=9)
     assert p_value == 1
 
 
@@ -283,7 +299,7 @@ def test_identity_leakage_planted(people):
     rng = np.random.default_rng(0)
     person, clip = (pd.factorize(originals[name])[0] for name in ("identity", "clip"))
     noise = rng.normal(size=(len(originals), 8))
-    table = trust.identity_leakage(
+    table = identity_leakage(
         {"person": np.eye(24)[person], "noise": noise, "clip": np.eye(48)[clip]}, originals
     ).set_index("features")
     assert table.loc["person", "identity_accuracy"] == 1
@@ -292,7 +308,7 @@ def test_identity_leakage_planted(people):
     assert noise["identity_accuracy_low"] <= 1 / 24 + 0.02 and noise["identity_accuracy"] < 0.12
     # What names the clip names the person only if a clip is on both sides.
     assert table.loc["clip", "identity_accuracy"] < 2 / 24
-    assert "identity_accuracy" in trust.MEASURES
+    assert "identity_accuracy" in leakage.MEASURES
 
 
 def test_identity_probe_of_photographs():
@@ -301,18 +317,18 @@ def test_identity_probe_of_photographs():
     manifest = pd.DataFrame({"clip": names, "identity": [name[0] for name in names]})
     manifest = manifest.assign(row=range(8), group=manifest["identity"])
     activations = np.eye(4)[pd.factorize(manifest["identity"])[0]]
-    table = trust.identity_probe(activations, manifest)
+    table = identity_probe(activations, manifest)
     assert table["correct"][:7].tolist() == [1] * 7 and np.isnan(table["correct"][7])
-    summary = trust.identity_leakage({"all": activations}, manifest).iloc[0]
+    summary = identity_leakage({"all": activations}, manifest).iloc[0]
     assert (summary["num_identities"], summary["num_undefined"]) == (3, 1)
-    single = trust.identity_leakage({"all": activations[[0, 2]]}, manifest.iloc[[0, 2]]).iloc[0]
+    single = identity_leakage({"all": activations[[0, 2]]}, manifest.iloc[[0, 2]]).iloc[0]
     assert np.isnan([single["identity_accuracy"], single["chance"]]).all()
     assert (single["num_images"], single["num_undefined"]) == (0, 2)
 
 
 def test_figures(people):
     curves = pd.concat(
-        trust.reliability_curve(
+        reliability_curve(
             people["label"], calibration.probability(people["score"]), people["group"]
         ).assign(calibration=name)
         for name, calibration in {"as trained": Calibration(), "other": Calibration(2, -3)}.items()
@@ -325,7 +341,7 @@ def test_figures(people):
     drawn = curve.containers[0].lines[0].get_xydata()
     np.testing.assert_allclose(drawn, first[["probability", "forged"]])
     lonely = people.assign(sex=people["sex"].where(people["group"] != "0"))
-    table = trust.slice_table(lonely, lonely, 1.5).assign(model="one")
+    table = slice_table(lonely, lonely, 1.5).assign(model="one")
     assert table["auc_low"].isna().any()  # drawn as a point without an interval
     table["slice"] = table["attribute"] + ": " + table["value"]
     assert intervals(table, "auc", "slice", "model", 0.5, "AUC")._repr_png_()
@@ -340,8 +356,8 @@ def test_people_of_whom_nothing_is_known_are_one_slice():
             "score": np.tile([-1.0, 1.0], 12),
         }
     )
-    slices = trust.slice_table(rows, rows, 0.0)
+    slices = slice_table(rows, rows, 0.0)
     assert slices[["attribute", "value"]].to_numpy().tolist() == [["people", "unknown"]]
     assert slices["auc"].item() == 1 and slices["num_identities"].item() == 6
-    gaps = trust.gap_table(rows, rows, 0.0)
+    gaps = gap_table(rows, rows, 0.0)
     assert gaps["gap"].isna().all() and set(gaps["num_unknown"]) == {6}

@@ -5,6 +5,7 @@ import doctest
 import pickle
 from itertools import pairwise
 
+import fwstudy.whitening.solvers
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-import fwstudy.solvers
 import fwstudy.whitening
-from fwstudy.solvers import SOLVERS, covariance, shrink
-from fwstudy.whitening import (
-    FeatureWhitening,
+from fwstudy.whitening.covariance import covariance, shrink
+from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.solvers import SOLVERS
+from fwstudy.whitening.statistics import (
     evaluation_mode,
     update_statistics,
     whiteness,
@@ -54,8 +55,8 @@ def residual(whitening, matrix):
 
 
 def test_docstring_examples():
-    assert doctest.testmod(fwstudy.solvers).failed == 0
-    assert doctest.testmod(fwstudy.whitening).failed == 0
+    assert doctest.testmod(fwstudy.whitening.solvers).failed == 0
+    assert doctest.testmod(fwstudy.whitening.layer).failed == 0
 
 
 # --- the layer

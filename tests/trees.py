@@ -9,7 +9,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from fwstudy.faces.clips import ORIGINAL, Clip
+from fwstudy.clips import Clip
+from fwstudy.labels import ORIGINAL
 
 CANVAS = (150, 214)  # height and width of the films; the faces are smaller
 CORNER = (12, 50)

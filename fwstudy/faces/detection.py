@@ -16,8 +16,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import binary_fill_holes
 
-from .clips import PARTS
-from .warp import (
+from fwstudy.faces.forging.warp import (
     PART_LANDMARKS,
     face_outline,
     feather_inside,
@@ -27,6 +26,7 @@ from .warp import (
     similarity,
     transform,
 )
+from fwstudy.labels import PARTS
 
 DETECTION_SIDE = 640  # px; larger photographs are searched at this length of their longer side
 MIN_FACE = 20  # px at that size

@@ -17,19 +17,11 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from . import detection, forgeries, warp
-from .clips import (
-    FAMILIES,
-    FORGED_PARTS,
-    ORIGINAL,
-    Clip,
-    Portrait,
-    Variant,
-    is_finished,
-    pristine,
-    save_clip,
-)
-from .people import IDENTITY_PATTERN, pair_identities, read_attributes, split_name
+from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
+from fwstudy.faces import detection
+from fwstudy.faces.forging import families, warp
+from fwstudy.faces.people import IDENTITY_PATTERN, pair_identities, read_attributes, split_name
+from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
 INTEROCULAR = 0.245  # distance between the eyes, share of the frame's width
@@ -143,10 +135,10 @@ def make_clip(
         donor, source = donors[variant]
         rng = np.random.default_rng([seed, *f"{name}/{variant}".encode()])
         if variant in FAMILIES:
-            image, region = forgeries.forge(variant, target, donor, rng)
+            image, region = families.forge(variant, target, donor, rng)
         else:
             part = variant.removeprefix("part:")
-            image, region = forgeries.forge_part(target, donor, part, rng)
+            image, region = families.forge_part(target, donor, part, rng)
         variants[variant] = Variant(
             frames=image[None],
             changed=(image != target.image).any(-1)[None],

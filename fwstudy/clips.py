@@ -1,0 +1,205 @@
+"""A clip: a few frames of one face, its forged variants, and the exact truth about both.
+
+One ``.npz`` file holds one clip. Forged frames are stored as the difference (modulo 256) to the
+original, which is zero wherever nothing was forged, so that a file with ten variants is little
+larger than one with the original alone.
+"""
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fwstudy.labels import ORIGINAL
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One image of one face.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        landmarks: (68, 2) float32, pixel coordinates (x, y) in the iBUG-68 order.
+        parts: (H, W) uint8, indices into `PARTS`.
+    """
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    parts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The frames of a clip after (or, for the original, without) one forgery.
+
+    A forged variant may hold the first frames of the clip only; F is then smaller than the clip's.
+
+    Args:
+        frames: (F, H, W, 3) uint8, RGB.
+        changed: (F, H, W) bool, the pixels that differ from the original: exact, before any codec.
+        region: (F, H, W) uint8, the blending weight of the forgery, 0 (outside) to 255.
+        source: identity that lent the forged face; the clip's own identity where none did.
+        film: name of the film that the frames were taken from; empty where they were made here.
+        truth: how the changed pixels are known, see `TRUTHS`.
+    """
+
+    frames: np.ndarray
+    changed: np.ndarray
+    region: np.ndarray
+    source: str
+    film: str = ""
+    truth: str = "exact"
+
+
+@dataclass(frozen=True)
+class FilmOrigin:
+    """Where a clip was cut out of a film: faces, already compressed, already cropped.
+
+    Args:
+        quality: H.264 quality of the film, as in `fwstudy.preprocess.codec.QUALITIES`.
+        numbers: of the frames in the film, counted from 0.
+        split: the official one, or None.
+        group: people known to be mixed with each other, or None.
+        remarks: what there is to report of the films (dicts with ``file``, ``reason``, ``left_out``).
+        fingerprint: name, size in bytes and time of change of each file that was read.
+    """
+
+    quality: str
+    numbers: list[int]
+    split: str | None
+    group: str | None
+    remarks: list[dict]
+    fingerprint: list
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A few frames of one face and its variants.
+
+    Args:
+        name: unique, a legal file stem.
+        identity: the person seen; forged variants keep the identity of the original.
+        landmarks: (F, 68, 2) float32, as in `Portrait`, of the original.
+        parts: (F, H, W) uint8, indices into `PARTS`, of the original.
+        variants: `ORIGINAL` (if there is one), then the forgeries: their family and, where several of
+            one family were made of one original, ``~`` and the film; ``part:<name>`` for forged parts.
+        attributes: what is known of the person (JSON values), e.g. age in years, sex, skin tone.
+        film: of a clip that was cut out of a film; None if it was made here.
+    """
+
+    name: str
+    identity: str
+    landmarks: np.ndarray
+    parts: np.ndarray
+    variants: dict[str, Variant]
+    attributes: dict = field(default_factory=dict)
+    film: FilmOrigin | None = None
+
+
+def pristine(frames: np.ndarray, identity: str, film: str = "") -> Variant:
+    """The variant in which nothing was forged."""
+    empty = np.zeros(frames.shape[:3], np.uint8)
+    return Variant(frames, empty.astype(bool), empty, identity, film)
+
+
+def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
+    """Where a clip lies; one film may be there at several qualities."""
+    return Path(folder) / (f"{name}.npz" if quality is None else f"{name}@{quality}.npz")
+
+
+def save_clip(folder: Path, clip: Clip) -> Path:
+    """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file."""
+    original = clip.variants[ORIGINAL].frames if ORIGINAL in clip.variants else None
+    arrays = {"landmarks": clip.landmarks.astype(np.float32), "parts": clip.parts}
+    for name, variant in clip.variants.items():
+        frames = variant.frames
+        if name != ORIGINAL and original is not None:
+            frames = frames - original[: len(frames)]  # uint8 arithmetic: modulo 256
+        arrays[f"{name}/frames"] = frames
+        if name != ORIGINAL:
+            arrays[f"{name}/region"] = variant.region
+    header = {
+        "name": clip.name,
+        "identity": clip.identity,
+        "attributes": clip.attributes,
+        "sources": {name: variant.source for name, variant in clip.variants.items()},
+    }
+    if clip.film is not None:
+        header["film"] = asdict(clip.film)
+        header["films"] = {name: variant.film for name, variant in clip.variants.items()}
+        header["truths"] = {name: variant.truth for name, variant in clip.variants.items()}
+    path = clip_file(folder, clip.name, clip.film.quality if clip.film else None)
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+    os.replace(partial, path)
+    return path
+
+
+def load_header(path: Path) -> dict:
+    """The name, identity, attributes and ``sources`` (variant to identity) of a clip: no pixels.
+
+    Raises:
+        ValueError: the file is truncated or is not a clip; the message names it.
+    """
+    try:
+        with np.load(path) as file:
+            return json.loads(str(file["header"]))
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable clip ({error}); delete it and run again"
+        ) from error
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a clip was written and can be read in full."""
+    try:
+        return path.exists() and bool(load_clip(path))
+    except ValueError:
+        return False
+
+
+def load_clip(path: Path) -> Clip:
+    """Read what `save_clip` wrote.
+
+    Raises:
+        ValueError: the file is truncated or is not a clip; the message names it.
+    """
+    header = load_header(path)
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+        origin = FilmOrigin(**header["film"]) if "film" in header else None
+        films, truths = header.get("films", {}), header.get("truths", {})
+        original = arrays.get(f"{ORIGINAL}/frames")
+        variants = {}
+        for name, source in header["sources"].items():
+            film = films.get(name, "")
+            if name == ORIGINAL:
+                variants[name] = pristine(original, source, film)
+                continue
+            frames, region = arrays[f"{name}/frames"], arrays[f"{name}/region"]
+            # Compressed frames differ everywhere: there the region says what was changed.
+            changed = frames.any(axis=-1) if origin is None else region > 127
+            if original is not None:
+                frames = original[: len(frames)] + frames
+            variants[name] = Variant(
+                frames, changed, region, source, film, truths.get(name, "exact")
+            )
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a readable clip ({error}); delete it and run again"
+        ) from error
+    return Clip(
+        name=header["name"],
+        identity=header["identity"],
+        landmarks=arrays["landmarks"],
+        parts=arrays["parts"],
+        variants=variants,
+        attributes=header["attributes"],
+        film=origin,
+    )

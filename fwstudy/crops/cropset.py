@@ -1,0 +1,132 @@
+"""The crop set: face crops with their truth, one row of the manifest each."""
+
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fwstudy.labels import ORIGINAL
+
+ARRAYS = ("images", "changed", "parts")
+FRAME_KEYS = ["clip", "frame", "quality"]
+
+
+def open_array(folder: Path, name: str):
+    """An array of a crop set, on disk until rows of it are asked for.
+
+    Raises:
+        FileNotFoundError: it is neither there as ``.npy`` nor as ``.zarr``; the message names it.
+    """
+    path = folder / f"{name}.npy"
+    if path.is_file():
+        return np.load(path, mmap_mode="r")
+    if not path.with_suffix(".zarr").is_dir():
+        raise FileNotFoundError(f"{path}: no such file; run the stage `preprocess`")
+    import zarr  # slow to import, and seldom needed
+
+    return zarr.open_array(path.with_suffix(".zarr"), mode="r")
+
+
+@dataclass(frozen=True)
+class CropSet:
+    """Face crops in arrays on disk and a table that says what each row is.
+
+    Args:
+        manifest: one row a crop. ``clip, frame, quality`` name the frame; ``kind`` is ``whole`` or
+            ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
+            forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
+            ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
+            points to the pristine crop of the same frame (missing where there is none). Of films, ``frame``
+            counts the film's own, ``film`` names it, and ``truth`` says how the changed pixels are known
+            (`fwstudy.labels.TRUTHS`).
+        images: (N, S, S, 3) uint8, RGB.
+        changed: (N, S, S) bool, pixels that the forgery changed, before the codec.
+        parts: (N, S, S) uint8, indices into `fwstudy.labels.PARTS`, of the original.
+    """
+
+    manifest: pd.DataFrame
+    images: np.ndarray
+    changed: np.ndarray
+    parts: np.ndarray
+
+    @staticmethod
+    def open(folder: Path) -> "CropSet":
+        """Open a crop set; the arrays stay on disk until they are used.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of the files.
+            ValueError: the manifest and an array differ in length (named).
+        """
+        folder = Path(folder)
+        names = dict.fromkeys(("identity", "source", "clip", "group", "film"), str)
+        manifest = pd.read_csv(folder / "manifest.csv", dtype=names)
+        arrays = {name: open_array(folder, name) for name in ARRAYS}
+        for name, array in arrays.items():
+            if array.shape[0] != len(manifest):
+                raise ValueError(
+                    f"{folder / name} has {array.shape[0]} rows, the manifest {len(manifest)}; "
+                    "run the stage `preprocess` again"
+                )
+        manifest["row"] = np.arange(len(manifest))
+        originals = manifest[manifest["variant"] == ORIGINAL].set_index(FRAME_KEYS)["row"]
+        frames = pd.MultiIndex.from_frame(manifest[FRAME_KEYS])
+        manifest["original_row"] = originals.reindex(frames).to_numpy()
+        return CropSet(manifest, **arrays)
+
+    def select(self, **values) -> "CropSet":
+        """The rows whose columns have the given values (a value or a list of values)."""
+        keep = np.ones(len(self.manifest), bool)
+        for column, value in values.items():
+            wanted = value if isinstance(value, (list, tuple)) else [value]
+            keep &= self.manifest[column].isin(wanted).to_numpy()
+        return CropSet(self.manifest[keep], self.images, self.changed, self.parts)
+
+    def paired(self) -> "CropSet":
+        """The rows that have their original beside them.
+
+        Raises:
+            ValueError: no forgery of some split has (named).
+        """
+        kept = self.manifest[self.manifest["original_row"].notna()]
+        forged = kept.loc[kept["label"] == 1, "split"]
+        without = sorted(set(self.manifest["split"]) - set(forged))
+        if without:
+            raise ValueError(
+                f"no forgery of the split {', '.join(without)} has its original beside it: what the axes "
+                "mean cannot be measured on this data set, only detection can (`dvc repro train`)"
+            )
+        return CropSet(kept.astype({"original_row": int}), self.images, self.changed, self.parts)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __reduce__(self):
+        """To another process goes where the arrays lie, not what is in them."""
+        arrays = [getattr(self, name) for name in ARRAYS]
+        places = [Path(a.filename) if _is_whole_file(a) else a for a in arrays]
+        return _reopened, (self.manifest, *places)
+
+
+def _is_whole_file(array) -> bool:
+    return isinstance(array, np.memmap) and isinstance(array.base, mmap)
+
+
+def _reopened(manifest: pd.DataFrame, *places) -> CropSet:
+    arrays = [np.load(a, mmap_mode="r") if isinstance(a, Path) else a for a in places]
+    return CropSet(manifest, *arrays)
+
+
+def to_tensor(images: np.ndarray, device: torch.device | None = None) -> torch.Tensor:
+    """Images as a network takes them.
+
+    Args:
+        images: (B, S, S, 3) uint8, RGB.
+
+    Returns:
+        (B, 3, S, S) float32 in [-1, 1], channels last in memory.
+    """
+    tensor = torch.from_numpy(np.array(images)).to(device)
+    return tensor.permute(0, 3, 1, 2).float().div(127.5).sub(1)

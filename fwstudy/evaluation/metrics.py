@@ -1,0 +1,235 @@
+"""Detection and interpretability metrics, with intervals that respect who is in the picture.
+
+Frames of one person are not independent, nor are two people who lend each other their faces, so every
+interval resamples whole groups of such people.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    roc_auc_score,
+    roc_curve,
+)
+
+REPEATS = 400
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a number means, told beside every table of it.
+
+    Args:
+        definition: one sentence.
+        source: paper, or "ours".
+        better: ``higher``, ``lower``, or ``-`` where neither is better in itself.
+        chance: the value that says nothing, where there is one.
+    """
+
+    definition: str
+    source: str
+    better: str
+    chance: float | None = None
+
+
+def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The error where false positive and false negative rate meet, between ROC points linearly."""
+    false_positive, true_positive, _ = roc_curve(labels, scores)
+    gap = false_positive - (1 - true_positive)
+    return float(np.interp(0, gap, false_positive))
+
+
+def balanced_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The score above which to say *forged*: best balanced accuracy on the given (validation) set."""
+    false_positive, true_positive, thresholds = roc_curve(labels, scores)
+    return float(thresholds[1:][np.argmax((true_positive - false_positive)[1:])])
+
+
+def detection_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """AUC, average precision, equal error rate and balanced accuracy of one set of images.
+
+    Args:
+        labels: (N,) 0 for pristine, 1 for forged; both must occur.
+        scores: (N,) the higher, the more likely forged.
+        threshold: for the accuracy; choose it on validation.
+    """
+    return {
+        "auc": float(roc_auc_score(labels, scores)),
+        "ap": float(average_precision_score(labels, scores)),
+        "eer": equal_error_rate(labels, scores),
+        "accuracy": float(balanced_accuracy_score(labels, scores >= threshold)),
+    }
+
+
+def group_interval(
+    table: pd.DataFrame,
+    statistic: Callable[[pd.DataFrame], float],
+    seed: int = 0,
+    repeats: int = REPEATS,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic over groups of people.
+
+    Args:
+        table: rows with a column ``group``; all rows of a drawn group come along.
+        statistic: of a table of the same columns.
+
+    Returns:
+        low and high end of the 95 % interval, over the draws of which the statistic is not NaN; NaN
+        with fewer than two groups.
+    """
+    groups = list(table.groupby("group", sort=True).indices.values())
+    if len(groups) < 2:
+        return float("nan"), float("nan")
+
+    def resampled(chosen: np.ndarray) -> float:
+        return statistic(table.iloc[np.concatenate([groups[index] for index in chosen])])
+
+    with warnings.catch_warnings():  # SciPy's own interval is NaN if the statistic of one draw is
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (np.arange(len(groups)),),
+            resampled,
+            vectorized=False,
+            n_resamples=repeats,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(result.bootstrap_distribution, [tail * 100, (1 - tail) * 100])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: np.ndarray, groups: np.ndarray, seed: int = 0, repeats: int = REPEATS
+) -> tuple[float, float]:
+    """`group_interval` of a mean, from the sums of each group: a hundred times faster.
+
+    Args:
+        values: (N,); NaN is undefined and takes no part.
+        groups: (N,) of people.
+
+    Returns:
+        low and high end of the 95 % interval; NaN with fewer than two groups of defined values.
+    """
+    defined = ~np.isnan(values)
+    _, index = np.unique(np.asarray(groups)[defined], return_inverse=True)
+    if not len(index) or index.max() < 1:
+        return float("nan"), float("nan")
+    sums, counts = np.bincount(index, values[defined]), np.bincount(index)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(repeats, len(counts)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def summarize(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
+    """Mean of a column with its interval over groups of people, for each key.
+
+    Args:
+        table: columns ``group``, ``value`` and those of ``by``; undefined values are NaN.
+
+    Returns:
+        the columns of ``by``, then value, value_low, value_high, num_images, num_undefined.
+    """
+    rows = []
+    for key, part in table.groupby(by, sort=False):
+        values = part[value].to_numpy(np.float64)
+        low, high = mean_interval(values, part["group"].to_numpy())
+        rows.append(
+            {
+                **dict(zip(by, key, strict=True)),
+                value: part[value].mean(),
+                f"{value}_low": low,
+                f"{value}_high": high,
+                "num_images": len(part),
+                "num_undefined": int(part[value].isna().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def rank_auc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """AUC of each column of scores, by the Mann-Whitney statistic.
+
+    Equal to scikit-learn's (tested), which takes one column at a time and is ten times slower; that
+    counts in a bootstrap and over a thousand channels.
+
+    Args:
+        positive: (N,) bool.
+        scores: (N,) or (N, C).
+
+    Returns:
+        () or (C,) float64; NaN if one class is missing.
+    """
+    count, others = positive.sum(), (~positive).sum()
+    if not count or not others:
+        return np.full(scores.shape[1:], np.nan)
+    ranks = stats.rankdata(scores, axis=0)
+    return (ranks[positive].sum(axis=0) - count * (count + 1) / 2) / (count * others)
+
+
+def score_auc(table: pd.DataFrame) -> float:
+    """AUC of a table with columns ``label`` and ``score``."""
+    return float(rank_auc(table["label"].to_numpy() == 1, table["score"].to_numpy()))
+
+
+def by_video(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a clip variant, or a film where the table tells films: the mean score of its frames."""
+    keys = ["group", "identity", "clip", "variant", "quality", "label", *({"film"} & set(table))]
+    return table.groupby(keys, as_index=False)["score"].mean()
+
+
+def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Metrics at frame and video level, for each quality, overall and for each forgery family.
+
+    Args:
+        predictions: columns group, identity, clip, variant, quality, label, score; one split.
+        threshold: chosen on validation.
+
+    Returns:
+        columns level, quality, family (``all`` or one), auc, auc_low, auc_high, ap, eer, accuracy,
+        num_images, num_identities.
+    """
+    rows = []
+    levels = {"frame": predictions, "video": by_video(predictions)}
+    for level, everything in levels.items():
+        for quality, table in everything.groupby("quality", sort=False):
+            families = [name for name in table["variant"].unique() if name != "original"]
+            for family in ["all", *families]:
+                wanted = table["variant"].isin(["original", family]) | (family == "all")
+                part = table[wanted]
+                low, high = group_interval(part, score_auc)
+                values = detection_metrics(part["label"], part["score"], threshold)
+                rows.append(
+                    {
+                        "level": level,
+                        "quality": quality,
+                        "family": family,
+                        "auc": values.pop("auc"),
+                        "auc_low": low,
+                        "auc_high": high,
+                        **values,
+                        "num_images": len(part),
+                        "num_identities": part["identity"].nunique(),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+Statistic = Callable[[Mapping], float]
+"""Of a table, or of a dict of its columns: arrays, which are ten times faster in permutations."""
+
+
+def with_interval(name: str, table: pd.DataFrame, statistic: Statistic) -> dict[str, float]:
+    """A statistic of a table as ``name``, ``name_low`` and ``name_high``."""
+    value = statistic(table)
+    low, high = group_interval(table, statistic) if np.isfinite(value) else (np.nan, np.nan)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}

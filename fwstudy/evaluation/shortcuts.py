@@ -1,0 +1,107 @@
+"""Could a detector cheat? Linear probes on what no forgery changes, and on cheap cues."""
+
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fwstudy.crops.cropset import CropSet
+from fwstudy.evaluation.metrics import group_interval, score_auc
+from fwstudy.labels import PARTS
+
+BORDER = 4  # pixels
+THUMBNAIL = 8  # pixels; side of what the background probe sees
+MAX_IMAGES = 20_000  # that are held in memory at once
+FOLDS = 5
+
+
+def background(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """A thumbnail of the background alone: (N, 3 · THUMBNAIL²)."""
+    outside = (parts == PARTS.index("background"))[..., None]
+    size = (THUMBNAIL, THUMBNAIL)
+    return np.stack(
+        [
+            cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel()
+            for image in images * outside
+        ]
+    )
+
+
+def border(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Mean and spread of each colour in the four outermost strips: (N, 24)."""
+    strips = [
+        images[:, :BORDER],
+        images[:, -BORDER:],
+        images[:, :, :BORDER],
+        images[:, :, -BORDER:],
+    ]
+    return np.concatenate(
+        [
+            moment(strip.astype(float), axis=(1, 2))
+            for strip in strips
+            for moment in (np.mean, np.std)
+        ],
+        axis=1,
+    )
+
+
+def mean_color(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Mean colour of the crop: (N, 3)."""
+    return images.mean(axis=(1, 2))
+
+
+PIXEL_PROBES = {"background pixels": background, "border pixels": border, "mean colour": mean_color}
+
+
+def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
+    """AUC of a logistic regression on features, each person scored by a model that never saw them.
+
+    Args:
+        features: (N, D).
+        table: N rows with ``label``, ``identity`` and ``group``.
+    """
+    probe = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+    )
+    scores = cross_val_predict(
+        probe,
+        features,
+        table["label"],
+        groups=table["group"],
+        cv=GroupKFold(min(FOLDS, table["group"].nunique())),
+        method="decision_function",
+    )
+    scored = table[["group", "label"]].assign(score=scores)
+    low, high = group_interval(scored, score_auc)
+    return {
+        "auc": score_auc(scored),
+        "auc_low": low,
+        "auc_high": high,
+        "num_images": len(table),
+        "num_identities": table["identity"].nunique(),
+    }
+
+
+def shortcut_table(crops: CropSet) -> pd.DataFrame:
+    """One probe a row: pixels that no forgery changes, mean colour, and size of the encoded clip.
+
+    Args:
+        crops: whole faces at one quality; all splits. Of more than `MAX_IMAGES`, that many at random.
+
+    Returns:
+        columns features, auc, auc_low, auc_high, num_images, num_identities.
+    """
+    table = crops.manifest
+    if len(table) > MAX_IMAGES:
+        table = table.sample(MAX_IMAGES, random_state=0).sort_index()
+    rows = table["row"].to_numpy()
+    images, parts = crops.images[rows], crops.parts[rows]
+    features = {name: describe(images, parts) for name, describe in PIXEL_PROBES.items()}
+    if "bytes" in table:  # not of films: those were encoded elsewhere
+        features["file size"] = table[["bytes"]].to_numpy()
+    return pd.DataFrame(
+        [{"features": name, **probe_auc(values, table)} for name, values in features.items()]
+    )

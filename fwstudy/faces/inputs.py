@@ -1,0 +1,122 @@
+"""What a user hands in: a photograph, a clip, or a folder of them, and the face in it.
+
+`fwstudy.faces.videos.footage` reads the files.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torchvision.ops import generalized_box_iou
+
+from fwstudy.crops.boxes import crop, face_box
+from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces, landmarks_from_points
+from fwstudy.faces.forging.warp import interocular
+from fwstudy.faces.photos import SUFFIXES as PHOTO_SUFFIXES
+from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Footage, InputError
+
+MAX_ENLARGEMENT = 2.0  # of a face to the size of a crop, above which it is called small
+GREY = 3.0  # mean difference of the colours below which a face counts as grey
+OUTSIDE = 0.1  # share of the landmarks beyond the picture above which a face counts as cut off
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """One face, cut out as in training.
+
+    Args:
+        crop: (S, S, 3) uint8, RGB.
+        box: (4,) int, the square that was cut: left, top, right, bottom; may leave the picture.
+        landmarks: (68, 2) float32, pixel coordinates; a mean face fitted to five detected points.
+        num_faces: faces found in the picture.
+        interocular: distance between the eyes in pixels of the picture.
+        notes: what makes this face doubtful, in plain language.
+    """
+
+    crop: np.ndarray
+    box: np.ndarray
+    landmarks: np.ndarray
+    num_faces: int
+    interocular: float
+    notes: list[str]
+
+
+def list_inputs(path: Path | str) -> list[Path]:
+    """The files to explain: the file itself, or all photographs and clips below a folder, sorted.
+
+    Args:
+        path: a file of any name, or a folder, searched by suffix; hidden files are passed over.
+
+    Raises:
+        InputError: there is no such file, or nothing of use in the folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    suffixes = PHOTO_SUFFIXES | VIDEO_SUFFIXES
+    found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise InputError(
+            f"{path}: no photograph or clip in this folder ({' '.join(sorted(suffixes))})"
+        )
+    return files
+
+
+def find_face(
+    image: np.ndarray, size: int, scale: float, near: np.ndarray | None = None
+) -> FaceCrop | None:
+    """The face to explain, cut out as in training; None if there is none.
+
+    Of several faces the largest is taken, or the one nearest to a box: by the generalised
+    intersection over union (Rezatofighi et al. 2019), which also ranks boxes that do not overlap.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        size: side of the crop in pixels.
+        scale: see `fwstudy.crops.boxes.face_box`.
+        near: (4,) the face's box in the frame before.
+    """
+    faces = detect_faces(image)
+    if not faces:
+        return None
+    landmarks = [landmarks_from_points(face.points) for face in faces]
+    boxes = np.stack([face_box(points, scale) for points in landmarks])
+    chosen, notes = 0, []
+    if near is not None:
+        overlap = generalized_box_iou(*(torch.from_numpy(b).float() for b in (boxes, near[None])))
+        chosen = int(overlap[:, 0].argmax())
+        if overlap[chosen, 0] < 0:
+            notes.append("the face has moved far since the frame before: perhaps another person")
+    elif len(faces) > 1:
+        notes.append(f"{len(faces)} faces found, the largest taken")
+    box, points = boxes[chosen], landmarks[chosen]
+    side = box[2] - box[0]
+    if size > MAX_ENLARGEMENT * side:
+        notes.append(f"small face: enlarged more than {MAX_ENLARGEMENT:.0f} times")
+    beyond = ((points < 0) | (points > image.shape[1::-1])).any(axis=1)
+    if beyond.mean() > OUTSIDE:
+        notes.append("the border of the picture cuts the face; what is missing is mirrored")
+    how = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+    cut = crop(image, box, size, how)
+    if np.ptp(cut.astype(int), axis=2).mean() < GREY:
+        notes.append("grey-scale: the model has learned from colour")
+    return FaceCrop(cut, box, points, len(faces), float(interocular(points)), notes)
+
+
+def find_faces(footage: Footage, size: int, scale: float) -> list[FaceCrop | None]:
+    """The same face through a clip: the largest of the first frame with one, then the nearest."""
+    faces, near = [], None
+    for image in footage.images:
+        faces.append(find_face(image, size, scale, near))
+        near = near if faces[-1] is None else faces[-1].box
+    return faces
+
+
+def smallest_face(image: np.ndarray) -> int:
+    """About the width in pixels below which the detector finds no face in a picture."""
+    return int(np.ceil(MIN_FACE * max(1.0, max(image.shape[:2]) / DETECTION_SIDE)))

@@ -1,0 +1,258 @@
+"""The rendered data set: people in pairs, clips of each, and every forgery of every clip.
+
+Identity 2k and 2k + 1 form a pair, alike in sex and skin tone as far as a few draws allow, and lend
+each other faces; so a split by pairs shares nobody. Every random choice is keyed by
+``[seed, purpose, identity, clip, ...]``: a clip is the same, pixel by pixel, in whatever order and
+by however many processes it is made.
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import joblib
+import numpy as np
+from tqdm import tqdm
+
+from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
+from fwstudy.faces.forging.families import forge, forge_part
+from fwstudy.faces.rendering.identity import Identity, sample_identity
+from fwstudy.faces.rendering.motion import State, sample_driven_clip
+from fwstudy.faces.rendering.render import Person, Rendering, develop, measure_exposure, render
+from fwstudy.faces.rendering.scene import Scene, sample_scene
+from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX
+
+_IDENTITY, _SCENE, _MOTION, _NOISE, _FORGERY = range(5)
+_DRAWS = 12
+"""From how many candidates the second of a pair is chosen."""
+
+
+def identity_name(index: int) -> str:
+    """Name of the identity with this index: 7 -> "007"."""
+    return f"{index:03d}"
+
+
+def clip_name(identity_index: int, clip_index: int) -> str:
+    """Name of a clip, as in "007_1"."""
+    return f"{identity_name(identity_index)}_{clip_index}"
+
+
+def partner_of(identity_index: int) -> int:
+    """The other one of the pair."""
+    return identity_index ^ 1
+
+
+def unlikeness(first: Identity, second: Identity) -> float:
+    """How unfit two people are to lend each other a face; 0 for the same sex, skin and age."""
+    tone = abs(np.log(first.skin_luminance / second.skin_luminance))
+    years = abs(first.age_years - second.age_years) / 30
+    return 3.0 * (first.sex != second.sex) + 2.0 * tone + years
+
+
+def cast(seed: int, identity_index: int) -> Identity:
+    """The person with this index in the data set with this seed."""
+    first = sample_identity((seed, _IDENTITY, identity_index & ~1))
+    if identity_index % 2 == 0:
+        return first
+    draws = (sample_identity((seed, _IDENTITY, identity_index, draw)) for draw in range(_DRAWS))
+    return min(draws, key=lambda candidate: unlikeness(first, candidate))
+
+
+class Studio:
+    """One clip's scene, motion and pristine pictures; persons are shared between clips.
+
+    Args:
+        seed: of the data set.
+        identity_index, clip_index: which clip.
+        num_frames, size: its length, and the side of its pictures in pixels.
+    """
+
+    def __init__(self, seed: int, identity_index: int, clip_index: int, num_frames: int, size: int):
+        self.key = (seed, identity_index, clip_index)
+        self.size = size
+        self.scene: Scene = sample_scene((seed, _SCENE, identity_index, clip_index))
+        states = sample_driven_clip((seed, _MOTION, identity_index, clip_index), num_frames)
+        self.states: list[State] = states[0]
+        self.driver: list[State] = states[1]
+        person = _person(seed, identity_index)
+        self.renderings = [render(person, self.scene, state, size) for state in self.states]
+        self.exposure = measure_exposure(self.renderings[0])
+        self.portraits = [self.develop(one, frame, 0) for frame, one in enumerate(self.renderings)]
+
+    def develop(self, rendering: Rendering, frame: int, take: int) -> Portrait:
+        """Take the picture with this clip's camera; each take has its own sensor noise."""
+        seed, identity_index, clip_index = self.key
+        noise = (seed, _NOISE, identity_index, clip_index, frame, take)
+        image = develop(rendering, self.scene, noise, self.exposure)
+        return Portrait(image, rendering.landmarks, rendering.parts)
+
+    def shoot(self, person: Person, states: list[State], take: int) -> list[Portrait]:
+        """Somebody in this scene, frame by frame."""
+        return [
+            self.develop(render(person, self.scene, state, self.size), frame, take)
+            for frame, state in enumerate(states)
+        ]
+
+
+@functools.lru_cache(maxsize=2)
+def _person(seed: int, identity_index: int) -> Person:
+    return Person(cast(seed, identity_index))
+
+
+@functools.lru_cache(maxsize=4)
+def _studio(seed: int, identity_index: int, clip_index: int, num_frames: int, size: int) -> Studio:
+    return Studio(seed, identity_index, clip_index, num_frames, size)
+
+
+def _nearest_in_pose(state: State, others: list[State]) -> int:
+    return int(np.argmin([abs(state.yaw - o.yaw) + abs(state.pitch - o.pitch) for o in others]))
+
+
+def _forged(
+    targets: list[Portrait], source: str, forgeries: Iterator[tuple[np.ndarray, np.ndarray]]
+) -> Variant:
+    """Collect forged frames with the exact truth about what changed."""
+    frames, changed, regions = [], [], []
+    for target, (image, region) in zip(targets, forgeries, strict=True):
+        frames.append(image)
+        changed.append((image != target.image).any(axis=-1))
+        regions.append(np.round(region * 255).astype(np.uint8))
+    return Variant(np.stack(frames), np.stack(changed), np.stack(regions), source)
+
+
+def build_clip(
+    seed: int,
+    identity_index: int,
+    clip_index: int,
+    num_frames: int,
+    size: int,
+    part_frames: int | None = None,
+) -> Clip:
+    """Render one clip and forge it in every way.
+
+    FaceSwap takes the partner's own frame nearest in pose; Face2Face the same person with the
+    driver's expression; Deepfakes the partner in the target's pose, expression and light;
+    NeuralTextures the same person with the mouth and jaw of the driver's expression. The forged
+    parts ``part:<name>`` come from the Deepfakes donor.
+
+    Args:
+        seed: of the data set.
+        identity_index: who; the partner is `partner_of` it.
+        clip_index: which of the person's clips.
+        num_frames: how many frames, 0.2 s apart.
+        size: side of the pictures in pixels.
+        part_frames: in how many of the first frames single parts are forged; None for all.
+    """
+    shape = (num_frames, size)
+    own = _studio(seed, identity_index, clip_index, *shape)
+    partner_index = partner_of(identity_index)
+    other = _studio(seed, partner_index, clip_index, *shape)
+    person, partner = _person(seed, identity_index), _person(seed, partner_index)
+    name, partner_name = identity_name(identity_index), identity_name(partner_index)
+    driven = list(zip(own.states, own.driver, strict=True))
+    expressions = [state.driven_by(driver.expression) for state, driver in driven]
+    mouths = [state.driven_by(driver.expression, mouth_only=True) for state, driver in driven]
+    donors = {
+        "FaceSwap": [other.portraits[_nearest_in_pose(s, other.states)] for s in own.states],
+        "Face2Face": own.shoot(person, expressions, 1),
+        "Deepfakes": own.shoot(partner, own.states, 2),
+        "NeuralTextures": own.shoot(person, mouths, 3),
+    }
+    targets = own.portraits
+    variants = {ORIGINAL: pristine(np.stack([target.image for target in targets]), name)}
+    for number, family in enumerate(FAMILIES):
+        # the same choices in every frame: the generator starts anew from one seed
+        key = [seed, _FORGERY, identity_index, clip_index, number]
+        source = name if family in ("Face2Face", "NeuralTextures") else partner_name
+        variants[family] = _forged(
+            targets,
+            source,
+            (
+                forge(family, target, donor, np.random.default_rng(key))
+                for target, donor in zip(targets, donors[family], strict=True)
+            ),
+        )
+    for number, part in enumerate(FORGED_PARTS):
+        key = [seed, _FORGERY, identity_index, clip_index, len(FAMILIES) + number]
+        variants[PART_PREFIX + part] = _forged(
+            targets[:part_frames],
+            partner_name,
+            (
+                forge_part(target, donor, part, np.random.default_rng(key))
+                for target, donor in zip(
+                    targets[:part_frames], donors["Deepfakes"][:part_frames], strict=True
+                )
+            ),
+        )
+    return Clip(
+        name=clip_name(identity_index, clip_index),
+        identity=name,
+        landmarks=np.stack([target.landmarks for target in targets]),
+        parts=np.stack([target.parts for target in targets]),
+        variants=variants,
+        attributes=person.identity.attributes() | {"partner": partner_name},
+    )
+
+
+def _build_pair(
+    folder: Path, seed: int, pair: int, clips_per_identity: int, *shape: int | None
+) -> list[Path]:
+    """Write the clips of two people; those already there and readable are kept."""
+    cv2.setNumThreads(1)
+    paths = []
+    for clip_index in range(clips_per_identity):
+        for identity_index in (2 * pair, 2 * pair + 1):
+            path = folder / f"{clip_name(identity_index, clip_index)}.npz"
+            if not is_finished(path):
+                clip = build_clip(seed, identity_index, clip_index, *shape)
+                path = save_clip(folder, clip)
+            paths.append(path)
+    return paths
+
+
+def render_dataset(
+    folder: Path,
+    num_identities: int,
+    clips_per_identity: int,
+    frames_per_clip: int,
+    size: int,
+    seed: int,
+    num_workers: int,
+    part_frames: int | None = None,
+) -> list[Path]:
+    """Write the whole data set; an interrupted run is taken up where it stopped.
+
+    Args:
+        folder: where the clips go, one ``.npz`` each.
+        num_identities: an even number of people.
+        clips_per_identity: clips of each.
+        frames_per_clip: frames of each clip, 0.2 s apart.
+        size: side of the pictures in pixels.
+        seed: of the data set.
+        num_workers: processes; the result does not depend on it.
+        part_frames: in how many of the first frames single parts are forged; None for all.
+
+    Returns:
+        the clips' files, sorted.
+
+    Raises:
+        ValueError: an odd number of people.
+    """
+    if num_identities < 2 or num_identities % 2:
+        raise ValueError(f"num_identities must be even and at least 2, got {num_identities}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = (
+        joblib.delayed(_build_pair)(
+            folder, seed, pair, clips_per_identity, frames_per_clip, size, part_frames
+        )
+        for pair in range(num_identities // 2)
+    )
+    found: list[Path] = []
+    parallel = joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")
+    with tqdm(total=num_identities * clips_per_identity, unit="clip", desc="render") as progress:
+        for paths in parallel(jobs):
+            found += paths
+            progress.update(len(paths))
+    return sorted(found)

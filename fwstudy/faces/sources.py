@@ -1,0 +1,116 @@
+"""Where faces come from: every source writes the same clip files."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fwstudy.faces.photos import photo_dataset
+from fwstudy.faces.rendering.dataset import render_dataset
+from fwstudy.faces.rendering.head import ASSETS
+from fwstudy.faces.videos import layouts
+from fwstudy.faces.videos.assemble import film_dataset
+from fwstudy.faces.videos.deepfakebench import deepfakebench
+from fwstudy.faces.videos.layouts import Reader
+from fwstudy.params import Faces
+from fwstudy.runtime import partial_folder, project_root, workers
+
+Report = list[dict]
+
+
+def rendered_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
+    """The embedded data set; nothing can be left out."""
+    paths = render_dataset(
+        folder,
+        **settings.rendered.model_dump(),
+        size=settings.size,
+        seed=settings.seed,
+        num_workers=settings.num_workers,
+    )
+    return paths, []
+
+
+def photo_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
+    """A folder of face photographs; the report lists each file that was left out, and why."""
+    return photo_dataset(
+        project_root() / settings.photos.root,
+        folder,
+        size=settings.size,
+        seed=settings.seed,
+        num_workers=settings.num_workers,
+        identity_pattern=settings.photos.identity_pattern,
+    )
+
+
+def film_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Path], Report]:
+    """A benchmark's films; the report lists what is missing, unreadable, short or without a face."""
+    films = settings.films
+    root = (project_root() / Path(films.root).expanduser()).resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"faces.films.root: {root}: no such folder")
+    takes, report = reader(root, films.methods, films.qualities)
+    with workers(settings.scheduler):
+        paths, rows = film_dataset(
+            takes,
+            root,
+            folder,
+            settings.size,
+            films.frames_per_film,
+            films.crop_scale,
+            films.qualities[0],
+            settings.num_workers,
+        )
+    return paths, report + rows
+
+
+READERS: dict[str, Reader] = {
+    "faceforensics": layouts.faceforensics,
+    "celeb_df": layouts.celeb_df,
+    "dfdc": layouts.dfdc,
+    "dfdc_preview": layouts.dfdc_preview,
+    "deepfakebench": deepfakebench,
+    "folder": layouts.folder,
+}
+SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
+    "rendered": rendered_faces,
+    "photos": photo_faces,
+    **{name: partial(film_faces, reader) for name, reader in READERS.items()},
+}
+
+
+INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
+    "rendered": lambda settings: [ASSETS],
+    "photos": lambda settings: [
+        path for path in (project_root() / settings.photos.root).rglob("*") if path.is_file()
+    ],
+}
+"""Files that the clips depend on, to resume unfinished work on these alone. Not of films: each of their
+clips remembers its own, so that one more film does not undo the others."""
+
+
+def build_faces(settings: Faces) -> tuple[list[Path], Report]:
+    """Write the clips of the chosen source to ``data/faces``.
+
+    Work in progress lies elsewhere, so that an interrupted run resumes and ``data/faces`` never holds clips
+    of two settings. It stays there (as links, which need no space) until the settings change: when films
+    are added or replaced, a forced run cuts those alone.
+
+    Returns:
+        the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
+    """
+    inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
+    what = settings.model_dump(exclude={"num_workers", "scheduler"})
+    work = partial_folder("faces", what, inputs)
+    paths, report = SOURCES[settings.source](settings, work)
+    folder = project_root() / "data" / "faces"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.npz"):
+        stale.unlink()
+    for other in set(work.parent.glob("faces-*")) - {work}:
+        shutil.rmtree(other)
+    for path in paths:
+        try:
+            (folder / path.name).hardlink_to(path)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, folder / path.name)
+    return sorted(folder / path.name for path in paths), report

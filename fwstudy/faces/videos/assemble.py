@@ -1,0 +1,550 @@
+"""From films to clips: the face is found in the original, followed, and cut out of all its forgeries.
+
+Original, forgeries and mask films of one `Take` run side by side, frame by frame, so that memory does
+not grow with their length. The face is looked for in the original alone, and what is cut out of a
+forgery and its mask is the same square of the same frame: the two halves of a pair differ by the
+forgery and by nothing else. Crops keep the compression of the film; they are encoded once, by whoever
+made the data set.
+"""
+
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fwstudy.clips import Clip, FilmOrigin, Variant, clip_file, load_header, pristine, save_clip
+from fwstudy.crops.boxes import crop, face_box
+from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
+from fwstudy.faces.videos.footage import Film, InputError, open_film
+from fwstudy.faces.videos.layouts import Take
+from fwstudy.faces.videos.tracking import (
+    Candidate,
+    follow,
+    is_cut,
+    is_forged,
+    share_inside,
+    thumbnail,
+    where_forged,
+)
+from fwstudy.labels import FILM_MARK, ORIGINAL
+from fwstudy.runtime import run
+
+MAX_FACES = 4  # of a frame, the largest, that are followed
+DIFFERENCE = 12.0  # grey levels, smoothed, by which a forged pixel differs from its original
+SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
+MASK_LEVEL = 32  # grey level of a mask film above which a pixel counts as forged: codecs blur black
+MIN_SHARED = 0.9  # of its original's frame numbers that a forgery must have to go with it
+SAME_RATE = 0.02  # relative difference up to which two films have the same frame rate
+ALIGNED = 1.0  # px, mean distance of landmarks up to which a crop lies on its original's
+COMPARED = 4  # frames, whose landmarks are compared
+SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
+
+
+def fingerprint(take: Take) -> list:
+    """What a clip depends on, to see that it is up to date: what is told of the take, and its files."""
+    films = [take.original, take.landmarks]
+    films += [path for forgery in take.forgeries for path in (forgery.path, forgery.mask)]
+    told = [take.identity, take.split, take.group]
+    told += [[forgery.family, forgery.source] for forgery in take.forgeries]
+    return [told, *(stamp(path) if path is not None and path.exists() else None for path in films)]
+
+
+def stamp(path: Path) -> list:
+    """Name, size and time of change of a file; of a folder how many files it holds, and the newest's time."""
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    size = len(files) if path.is_dir() else path.stat().st_size
+    return [path.name, size, max((file.stat().st_mtime_ns for file in files), default=0)]
+
+
+def variant_names(take: Take) -> list[str]:
+    """A name for each forgery: its family, and the film where a family has several."""
+    families = [forgery.family for forgery in take.forgeries]
+    return [
+        family if families.count(family) == 1 else f"{family}{FILM_MARK}{forgery.path.stem}"
+        for family, forgery in zip(families, take.forgeries, strict=True)
+    ]
+
+
+class Remarks:
+    """What there is to report of the films of one take."""
+
+    def __init__(self, root: Path):
+        self.root, self.rows = root, []
+
+    def add(self, path: Path, reason: str, left_out: bool = False) -> None:
+        """One row; a path below the root is given relative to it."""
+        inside = path.is_relative_to(self.root)
+        file = path.relative_to(self.root).as_posix() if inside else path.name
+        self.rows.append({"file": file, "reason": reason, "left_out": left_out})
+
+    def opened(self, path: Path, left_out: bool) -> Film | None:
+        """The film, or None and a row that says why not."""
+        try:
+            film = open_film(path)
+        except InputError as error:
+            self.add(path, str(error).removeprefix(f"{path}: "), left_out)
+            return None
+        for note in film.notes:
+            self.add(path, note)
+        return film
+
+
+def same_shape(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures have the same ratio of width to height."""
+    ratios = [image.shape[1] / image.shape[0] for image in (one, other)]
+    return abs(ratios[0] / ratios[1] - 1) < SAME_SHAPE
+
+
+def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.ndarray:
+    """The square of another film's frame, cut out of a frame that may be larger or smaller."""
+    if image.shape[:2] != like.shape[:2]:
+        scale = image.shape[1] / like.shape[1]
+        left, top = np.round(box[:2] * scale).astype(int)
+        side = max(2, round((box[2] - box[0]) * scale))
+        box = np.array([left, top, left + side, top + side])
+    how = cv2.INTER_AREA if box[2] - box[0] >= size else cv2.INTER_LINEAR
+    return crop(image, box, size, how)
+
+
+def find_boxes(reference: np.ndarray, scale: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The square and the 68 landmarks of the largest faces of a frame, in its pixels."""
+    found = [landmarks_from_points(face.points) for face in detect_faces(reference)[:MAX_FACES]]
+    return [(face_box(points, scale), points) for points in found]
+
+
+def read_landmarks(path: Path, frame: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same of a frame that is a crop already, with its landmarks in a ``.npy`` file beside it."""
+    return [(np.array([0, 0, *[max(frame.shape[:2])] * 2]), load_points(path))]
+
+
+def load_points(path: Path) -> np.ndarray:
+    """Landmarks in a ``.npy`` file: (68, 2) float32.
+
+    Raises:
+        InputError: the file holds no 68 points (more are cut off: DeepfakeBench has 81).
+    """
+    try:
+        points = np.load(path, allow_pickle=False).astype(np.float32).reshape(-1, 2)[:68]
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: no landmarks can be read: {error}") from error
+    if len(points) < 68:
+        raise InputError(f"{path}: {len(points)} landmarks, not 68")
+    return points
+
+
+def cut_candidates(
+    boxes: Sequence[tuple[np.ndarray, np.ndarray]],
+    reference: np.ndarray,
+    images: dict[str, np.ndarray],
+    masks: dict[str, np.ndarray],
+    size: int,
+) -> list[Candidate]:
+    """Each face of one frame, cut out of all films.
+
+    Args:
+        boxes: see `find_boxes`.
+        reference: (H, W, 3) uint8, the frame that the boxes are of.
+        images: variant, the original included, to its frame.
+        masks: variant to (H, W) uint8.
+        size: side of the crops in pixels.
+    """
+    forged = [image for name, image in images.items() if name != ORIGINAL]
+    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values()))
+    return [
+        Candidate(
+            box,
+            ((points - box[:2]) * (size / (box[2] - box[0]))).astype(np.float32),
+            {name: cut(image, box, reference, size) for name, image in images.items()},
+            {name: cut(mask, box, reference, size) for name, mask in masks.items()},
+            share_inside(guide, box, reference.shape[1]),
+        )
+        for box, points in boxes
+    ]
+
+
+def changed_region(
+    image: np.ndarray, original: np.ndarray | None, mask: np.ndarray | None, parts: np.ndarray
+) -> np.ndarray:
+    """Where a forged crop was changed: its mask, else its difference to the original, else the face.
+
+    Returns:
+        (S, S) uint8, 0 or more; above 127 counts as changed.
+    """
+    if mask is not None:
+        return mask
+    if original is None:
+        return np.uint8(255) * (parts > 0)
+    away = cv2.absdiff(image, original).max(axis=-1).astype(np.float32)
+    return np.uint8(255) * (cv2.GaussianBlur(away, (0, 0), SMOOTHING) > DIFFERENCE)
+
+
+@dataclass(frozen=True)
+class Reel:
+    """The films of one take that can be read, side by side.
+
+    Args:
+        take: what they were made from.
+        reference: the film in which the face is looked for.
+        films: variant to film, the original included.
+        masks: variant to mask film.
+    """
+
+    take: Take
+    reference: Film
+    films: dict[str, Film]
+    masks: dict[str, Film]
+
+
+def apart(film: Film, original: Film, landmarks: Path | None, own: Path) -> str:
+    """Why a forgery cannot be laid on its original frame by frame; empty if it can.
+
+    Args:
+        landmarks, own: folders with those of the original and of the forgery, of films that are crops
+            already; each was cut out by its own.
+    """
+    numbers = np.intersect1d(film.numbers, original.numbers)
+    shared = len(numbers) / len(original.numbers)
+    if film.path.is_dir() and shared < MIN_SHARED:
+        return f"{shared:.0%} of the original's frames"
+    if film.step and original.step and abs(film.step / original.step - 1) > SAME_RATE:
+        return f"{1 / film.step:.3g} frames a second, its original {1 / original.step:.3g}"
+    if landmarks is not None and own.is_dir():
+        places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
+        distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
+        if not distance <= ALIGNED:
+            return f"landmarks {distance:.1f} px from the original's"
+    return ""
+
+
+def landmark_distance(one: Path, other: Path, number: int) -> float:
+    """Mean distance of the landmarks of one frame in two folders, in pixels; NaN where they cannot be read."""
+    try:
+        points = [load_points(folder / f"{number:03d}.npy") for folder in (one, other)]
+    except InputError:
+        return float("nan")
+    return float(np.linalg.norm(points[0] - points[1], axis=1).mean())
+
+
+def thread_reel(take: Take, reference: Film, remarks: Remarks) -> tuple[Reel, list[Take]]:
+    """Open the forgeries and masks of a take.
+
+    Returns:
+        the reel, and takes of their own for forgeries that do not go with their original (`apart`).
+    """
+    if take.original is None:
+        films = {variant_names(take)[0]: reference}
+    else:
+        films = {ORIGINAL: reference}
+    masks, alone = {}, []
+    for name, forgery in zip(variant_names(take), take.forgeries, strict=True):
+        if name not in films:
+            film = remarks.opened(forgery.path, left_out=True)
+            if film is None:
+                continue
+            place = forgery.path.parent.parent / "landmarks" / forgery.path.name
+            why = apart(film, reference, take.landmarks, place)
+            if why:
+                remarks.add(forgery.path, f"{why}: used without its original")
+                alone.append(
+                    replace(
+                        take,
+                        name=f"{take.name}{FILM_MARK}{name}",
+                        original=None,
+                        forgeries=(forgery,),
+                        landmarks=take.landmarks and place,
+                    )
+                )
+                continue
+            if len(film.numbers) != len(reference.numbers):
+                remarks.add(
+                    forgery.path,
+                    f"{len(film.numbers)} frames, its original {len(reference.numbers)}",
+                )
+            films[name] = film
+        mask = forgery.mask and remarks.opened(forgery.mask, left_out=False)
+        if mask:
+            if len(mask.numbers) != len(films[name].numbers):
+                remarks.add(
+                    forgery.mask, f"{len(mask.numbers)} frames, its film {len(films[name].numbers)}"
+                )
+            masks[name] = mask
+    return Reel(take, reference, films, masks), alone
+
+
+class Strip:
+    """The frames of one film at given numbers, until it ends or cannot be read on."""
+
+    def __init__(self, film: Film, numbers: np.ndarray, remarks: Remarks):
+        self.film, self.remarks, self.last = film, remarks, film.numbers.max()
+        self.frames = film.frames(numbers[numbers <= self.last])
+
+    def next(self, number: int) -> np.ndarray | None | bool:
+        """The frame; None if this one cannot be decoded, False from the film's end on."""
+        if number > self.last:
+            return False
+        try:
+            return next(self.frames)
+        except InputError as error:
+            self.remarks.add(self.film.path, f"frame {number}: {error}")
+            self.last = -1
+            return False
+
+
+def side_by_side(
+    reel: Reel, numbers: np.ndarray, remarks: Remarks
+) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Number, images and masks of each frame; a variant is missing from the end of its film or mask on.
+
+    A frame that cannot be decoded in one film is passed over in all.
+    """
+    films = {name: Strip(film, numbers, remarks) for name, film in reel.films.items()}
+    masks = {name: Strip(film, numbers, remarks) for name, film in reel.masks.items()}
+    damaged = dict.fromkeys([*reel.films.values(), *reel.masks.values()], 0)
+    for number in numbers.tolist():
+        images = {name: strip.next(number) for name, strip in films.items()}
+        covers = {name: strip.next(number) for name, strip in masks.items()}
+        if images[next(iter(images))] is False:
+            break
+        for name in [name for name, image in [*images.items(), *covers.items()] if image is False]:
+            images.pop(name, None), covers.pop(name, None)
+            films.pop(name, None), masks.pop(name, None)
+        broken = [reel.films[name] for name, image in images.items() if image is None]
+        broken += [reel.masks[name] for name, image in covers.items() if image is None]
+        for film in broken:
+            damaged[film] += 1
+        if not broken:
+            yield number, images, {name: binary(mask) for name, mask in covers.items()}
+    for film, count in damaged.items():
+        if count:
+            remarks.add(film.path, f"{count} of {len(numbers)} frames missing or not decodable")
+
+
+def binary(mask: np.ndarray) -> np.ndarray:
+    """A mask film's frame, in colour as a rule, as (H, W) uint8 of 0 and 255."""
+    return np.uint8(255) * (mask.max(axis=-1) > MASK_LEVEL)
+
+
+def fitting(
+    images: dict[str, np.ndarray], masks: dict[str, np.ndarray], reel: Reel, remarks: Remarks
+) -> None:
+    """Drop variants and masks whose frames have another shape than their original's; report them."""
+    first = next(iter(images.values()))
+    for kind, found, films in (("film", images, reel.films), ("mask", masks, reel.masks)):
+        for name in [name for name in found if not same_shape(found[name], first)]:
+            height, width = found.pop(name).shape[:2]
+            masks.pop(name, None)
+            film = films.pop(name, None)
+            if film is not None:  # the first time
+                remarks.add(
+                    film.path,
+                    f"{kind} of {width}x{height}, the original has {first.shape[1]}x{first.shape[0]}",
+                    left_out=True,
+                )
+
+
+def cut_take(
+    take: Take, root: Path, size: int, num_frames: int, scale: float, quality: str
+) -> tuple[list[Clip], list[dict]]:
+    """Find, follow and cut out the face of one take.
+
+    Args:
+        take: its films.
+        root: of the data set, to name files relative to it.
+        size: side of the crops in pixels.
+        num_frames: of each film, evenly spaced in time (fewer if it is shorter; reported).
+        scale: see `face_box`.
+        quality: of films whose data set has no qualities of its own.
+
+    Returns:
+        the clip, and one for each forgery that does not go with its original; what there is to report.
+    """
+    remarks = Remarks(root)
+    path = take.original or take.forgeries[0].path
+    reference = remarks.opened(path, left_out=True)
+    if reference is None:
+        for forgery in take.forgeries if take.original else ():
+            remarks.add(forgery.path, f"its original {path.name} cannot be read", True)
+        return [], remarks.rows
+    reel, alone = thread_reel(take, reference, remarks)
+    numbers = reference.evenly(num_frames)
+    if len(numbers) < num_frames:
+        remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
+    kept, frames, shots = [], [], []
+    for number, images, masks in side_by_side(reel, numbers, remarks):
+        fitting(images, masks, reel, remarks)
+        shown = next(iter(images.values()))
+        try:
+            boxes = (
+                find_boxes(shown, scale)
+                if take.landmarks is None
+                else read_landmarks(take.landmarks / f"{number:03d}.npy", shown)
+            )
+        except InputError as error:
+            remarks.add(path, str(error))
+            boxes = []
+        frames.append(cut_candidates(boxes, shown, images, masks, size))
+        kept.append(number)
+        shots.append(thumbnail(shown))
+    # Crops that were made by others have their landmarks, and are of one face already.
+    cuts = [take.landmarks is None and is_cut(*two) for two in pairwise(shots)]
+    chosen = follow(frames, [False, *cuts][: len(frames)])
+    report_faces(frames, chosen, path, remarks)
+    faces = {number: face for number, face in zip(kept, chosen, strict=True) if face is not None}
+    clips = []
+    for other in alone:
+        more, rows = cut_take(other, root, size, num_frames, scale, quality)
+        clips += more
+        remarks.rows += rows
+    if faces:
+        clips.insert(0, assemble(take, faces, quality, remarks.rows))
+    return clips, remarks.rows
+
+
+def report_faces(
+    frames: Sequence[Sequence[Candidate]],
+    chosen: Sequence[Candidate | None],
+    path: Path,
+    remarks: Remarks,
+) -> None:
+    """Say in how many frames there was no face, another face, or a choice."""
+    count = len(frames)
+    empty = sum(not frame for frame in frames)
+    other = sum(face is None for face in chosen) - empty
+    several = sum(len(frame) > 1 for frame in frames)
+    if empty == count:
+        remarks.add(path, f"no face found in {count} frames", left_out=True)
+        return
+    if empty:
+        remarks.add(path, f"no face in {empty} of {count} frames")
+    if other:
+        remarks.add(
+            path, f"another face, or none that was forged, in {other} of {count} frames: left out"
+        )
+    if several:
+        told = any(is_forged(face) for frame in frames for face in frame)
+        which = "the forged one" if told else "the one shown most"
+        remarks.add(path, f"several faces in {several} of {count} frames: {which} was taken")
+
+
+def assemble(take: Take, faces: dict[int, Candidate], quality: str, rows: list[dict]) -> Clip:
+    """The clip of the chosen faces, by number of the frame."""
+    found = list(faces.values())
+    names = [ORIGINAL, *variant_names(take)]
+    images = {
+        name: np.stack([face.images[name] for face in found if name in face.images])
+        for name in names
+        if name in found[0].images
+    }
+    like = next(iter(images.values()))
+    parts = np.stack(
+        [
+            parts_from_landmarks(face.landmarks, image.shape[:2], image)
+            for face, image in zip(found, like, strict=True)
+        ]
+    )
+    variants = {}
+    if ORIGINAL in images:
+        variants[ORIGINAL] = pristine(images[ORIGINAL], take.identity, take.original.stem)
+    for name, forgery in zip(variant_names(take), take.forgeries, strict=True):
+        if name not in images:
+            continue
+        masked = name in found[0].masks
+        # A variant ends with its mask, so that the truth about it is of one kind.
+        last = sum(not masked or name in face.masks for face in found[: len(images[name])])
+        region = np.stack(
+            [
+                changed_region(
+                    images[name][number],
+                    images[ORIGINAL][number] if ORIGINAL in images else None,
+                    found[number].masks.get(name),
+                    parts[number],
+                )
+                for number in range(last)
+            ]
+        )
+        truth = "given" if masked else "difference" if ORIGINAL in images else "face"
+        variants[name] = Variant(
+            images[name][:last], region > 127, region, forgery.source, forgery.path.stem, truth
+        )
+    origin = FilmOrigin(
+        take.quality or quality,
+        [int(number) for number in faces],
+        take.split,
+        take.group,
+        rows,
+        fingerprint(take),
+    )
+    landmarks = np.stack([face.landmarks for face in found])
+    return Clip(take.name, take.identity, landmarks, parts, variants, film=origin)
+
+
+def finished(take: Take, folder: Path, quality: str) -> list[dict] | None:
+    """What there was to report of a take whose clip is there and up to date; None if it is not."""
+    path = clip_file(folder, take.name, take.quality or quality)
+    try:
+        film = load_header(path)["film"] if path.exists() else None
+    except ValueError:
+        return None
+    known = film is not None and film["fingerprint"] == json.loads(json.dumps(fingerprint(take)))
+    return film["remarks"] if known else None
+
+
+def work(take: Take, root: Path, folder: Path, options: dict) -> tuple[list[Path], list[dict]]:
+    """Cut one take and write its clips; one that is there already is kept.
+
+    Raises:
+        OSError: the clip cannot be written (disk full, read-only); the message names the folder.
+    """
+    done = finished(take, folder, options["quality"])
+    if done is not None:
+        stem = clip_file(folder, take.name, take.quality or options["quality"])
+        alone = folder.glob(f"{glob.escape(take.name)}{FILM_MARK}*.npz")
+        return [stem, *sorted(alone)], done
+    clips, rows = cut_take(take, root, **options)
+    try:
+        # The take's own clip last: it says that all are there.
+        return [save_clip(folder, clip) for clip in reversed(clips)], rows
+    except OSError as error:
+        raise OSError(f"{folder}: cannot write the clip of {take.name}: {error}") from error
+
+
+def film_dataset(
+    takes: Sequence[Take],
+    root: Path,
+    folder: Path,
+    size: int,
+    num_frames: int,
+    scale: float,
+    quality: str,
+    num_workers: int = 1,
+) -> tuple[list[Path], list[dict]]:
+    """Turn the takes of a data set into clips; clips already there are kept.
+
+    Args:
+        takes: see `fwstudy.faces.videos.layouts`.
+        root: of the data set.
+        folder: for the clips; created if need be.
+        size, num_frames, scale, quality: see `cut_take`.
+        num_workers: see `fwstudy.runtime.run`, and its `workers` for a cluster.
+
+    Returns:
+        The clips' files in sorted order, and a report: dicts with ``file``, ``reason``, ``left_out``.
+
+    Raises:
+        ValueError: not one face in all the films.
+        OSError: a clip cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"size": size, "num_frames": num_frames, "scale": scale, "quality": quality}
+    tasks = [(take, root, folder, options) for take in takes]
+    found = list(run(work, tasks, num_workers, "films", "take"))
+    paths = sorted({path for paths, _ in found for path in paths})
+    report = [row for _, rows in found for row in rows]
+    if not paths:
+        raise ValueError(f"no usable face in the {len(takes)} takes of {root}: {report[:5]}")
+    return paths, report

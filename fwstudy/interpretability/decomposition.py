@@ -1,0 +1,147 @@
+"""The verdict, decomposed over the axes of the last norm layer, and where in the face they speak.
+
+With the norm layer directly before the pooling, the logit is exactly
+
+    logit = bias + Σ_c weight_c · mean_{h,w} a_c(h, w)
+
+so ``weight_c · a_c(h, w) / (H W)`` is what position (h, w) of axis c contributes, and nothing is left
+over. Summed over all axes this is the class activation map (Zhou et al. 2016), and for such a head
+Grad-CAM (Selvaraju et al. 2017) at the same layer is the same map, less its negative part. What
+whitening adds is that *single* axes carry names.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from torch import nn
+
+from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.whitening.concepts import BATCH_SIZE
+from fwstudy.whitening.surgery import find_classifier
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The logits of N images as a sum over C axes.
+
+    Args:
+        bias: of the classifier.
+        evidence: (N, C) float32, weight times pooled activation.
+        activations: (N, C) float32, pooled.
+        logits: (N,) float32; ``bias + evidence.sum(axis=1)`` to 1e-4 relative to their size.
+    """
+
+    bias: float
+    evidence: np.ndarray
+    activations: np.ndarray
+    logits: np.ndarray
+
+
+def capture(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> tuple:
+    """The output of a layer, after its activation function, and the logits."""
+    found = []
+    handle = layer.register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        logits = model(images)
+    finally:
+        handle.remove()
+    return found[0], logits[:, 0]
+
+
+@torch.inference_mode()
+def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decomposition:
+    """Decompose the verdict on every crop over the axes of a layer.
+
+    Raises:
+        ValueError: the sum misses the logit by more than 1e-4: the layer is not the last one.
+    """
+    model.eval()
+    classifier = find_classifier(model)
+    weight, bias = classifier.weight.reshape(-1), classifier.bias.item()
+    pooled, logits = [], []
+    for batch in np.array_split(crops.manifest["row"].to_numpy(), max(1, len(crops) // BATCH_SIZE)):
+        maps, scores = capture(model, layer, to_tensor(crops.images[batch], weight.device))
+        pooled.append(maps.mean(dim=(2, 3)))
+        logits.append(scores)
+    pooled, logits = torch.cat(pooled), torch.cat(logits)
+    if pooled.shape[1] == len(weight):
+        evidence = pooled * weight
+        gap = (bias + evidence.sum(dim=1) - logits).abs().max().item()
+    if pooled.shape[1] != len(weight) or gap > TOLERANCE * max(1, logits.abs().max().item()):
+        raise ValueError(
+            "the verdict does not decompose over this layer: it is not before the pooling"
+        )
+    return Decomposition(
+        bias, evidence.numpy(force=True), pooled.numpy(force=True), logits.numpy(force=True)
+    )
+
+
+def resize(maps: torch.Tensor, size: int) -> np.ndarray:
+    """Maps (N, h, w) at input resolution, bilinear: (N, size, size) float32."""
+    return LayerAttribution.interpolate(maps[:, None], (size, size), "bilinear")[:, 0].numpy(
+        force=True
+    )
+
+
+@torch.inference_mode()
+def evidence_maps(
+    model: nn.Module, layer: nn.Module, images: torch.Tensor, axes: list[int] | slice = slice(None)
+) -> np.ndarray:
+    """What each position contributes to the logit through the given axes, at input resolution.
+
+    Args:
+        images: (N, 3, S, S) float32 in [-1, 1].
+        axes: which axes to sum over; all by default.
+
+    Returns:
+        (N, S, S) float32, signed: positive speaks for a forgery.
+    """
+    model.eval()
+    weight = find_classifier(model).weight.reshape(-1)
+    maps, _ = capture(model, layer, images)
+    contribution = maps[:, axes] * weight[axes][:, None, None] / maps[0, 0].numel()
+    return resize(contribution.sum(dim=1), images.shape[-1])
+
+
+def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.ndarray:
+    """Grad-CAM at input resolution, with its final ReLU, which Captum leaves out by default.
+
+    The ReLU comes after the interpolation, so that all maps of this module are cut alike.
+
+    Args:
+        images: (N, 3, S, S) float32 in [-1, 1].
+
+    Returns:
+        (N, S, S) float32, non-negative.
+    """
+    model.eval()
+    maps = LayerGradCam(model, layer).attribute(images, target=0)
+    return np.clip(resize(maps.detach()[:, 0], images.shape[-1]), 0, None)
+
+
+def centre_prior(size: int) -> np.ndarray:
+    """A Gaussian in the middle, a quarter of the width wide: what a map earns that sees nothing."""
+    offset = (np.arange(size) + 0.5) / size - 0.5
+    bell = np.exp(-(offset**2) / (2 * 0.25**2))
+    return np.outer(bell, bell).astype(np.float32)
+
+
+def mean_mask_prior(crops: CropSet) -> np.ndarray:
+    """How often each pixel is changed in the forgeries of (the training) crops: (S, S) float32."""
+    rows = crops.manifest.loc[crops.manifest["label"] == 1, "row"].to_numpy()
+    return crops.changed[rows].mean(axis=0, dtype=np.float32)
+
+
+def named_share(decomposition: Decomposition, num_named: int) -> float:
+    """Share of the logit's variance over images that flows through the first ``num_named`` axes.
+
+    cov(named evidence, logit) / var(logit); with the share of the other axes it sums to one, and it
+    can leave [0, 1] where the two oppose each other.
+    """
+    named = decomposition.evidence[:, :num_named].sum(axis=1).astype(np.float64)
+    total = decomposition.evidence.sum(axis=1).astype(np.float64)
+    return float(np.cov(named, total)[0, 1] / total.var(ddof=1))

@@ -1,0 +1,288 @@
+"""Does the verdict use what an explanation names? Pixels of the original are put back to see.
+
+Every forged image has its untouched original, so evidence can be taken away without leaving a
+hole: grey or blurred patches are themselves unlike any face, and blur wipes out traces of a forgery
+that the explanation did not name.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from scipy.special import expit
+from torch import nn
+from torchvision.transforms.functional import gaussian_blur
+
+from fwstudy.evaluation.metrics import Measure
+from fwstudy.interpretability.localization import MARGIN, part_regions
+from fwstudy.labels import FORGED_PARTS
+from fwstudy.whitening.concepts import BATCH_SIZE
+from fwstudy.whitening.statistics import evaluation_mode
+
+BLUR = 0.05  # of the image's side: standard deviation of `blurred`
+
+MEASURES: dict[str, Measure] = {
+    "deletion": Measure(
+        "area under the probability of a forgery while the most relevant pixels give way to "
+        "those of the reference; chance is that of a random map",
+        "Petsiuk et al. 2018 (RISE)",
+        "lower",
+    ),
+    "insertion": Measure(
+        "area under the probability of a forgery while the most relevant pixels enter the "
+        "reference; chance is that of a random map",
+        "Petsiuk et al. 2018 (RISE)",
+        "higher",
+    ),
+    "fall": Measure(
+        "by how much the logit falls when one part gets back the pixels of the original",
+        "ours",
+        "-",
+    ),
+    "repair_correlation": Measure(
+        "correlation, over images and parts, of the evidence for a part with the fall of the logit "
+        "when the part is repaired",
+        "ours",
+        "higher",
+        0.0,
+    ),
+    "repair_rank_correlation": Measure(
+        "as repair_correlation, of ranks (Spearman)", "ours", "higher", 0.0
+    ),
+    "repair_within_image": Measure(
+        "rank correlation of evidence and fall over the parts of one image", "ours", "higher", 0.0
+    ),
+}
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's correlation along the last axis, in float64.
+
+    Args:
+        one, other: (..., n).
+
+    Returns:
+        (...) in [-1, 1]; NaN where an input is constant or shorter than two; no warning.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if one.shape[-1] < 2:
+        return np.full(one.shape[:-1], np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return np.asarray(stats.pearsonr(one, other, axis=-1).statistic)
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman's correlation along the last axis; see `correlation`."""
+    return correlation(stats.rankdata(one, axis=-1), stats.rankdata(other, axis=-1))
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, images: torch.Tensor) -> np.ndarray:
+    """The logit of each image, in evaluation mode; the model's mode is restored.
+
+    Args:
+        images: (N, 3, S, S), on any device.
+
+    Returns:
+        (N,) float64.
+    """
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        logits = [model(batch.to(device))[:, 0] for batch in images.split(BATCH_SIZE)]
+    return torch.cat(logits).double().numpy(force=True)
+
+
+def blurred(images: torch.Tensor) -> torch.Tensor:
+    """Images (N, 3, S, S) under a Gaussian of 5 % of the side: where there is no original."""
+    sigma = BLUR * images.shape[-1]
+    return gaussian_blur(images, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
+
+
+def pixel_order(relevance: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The place of each pixel, the most relevant first; equals in random order.
+
+    Args:
+        relevance: (N, S, S).
+
+    Returns:
+        (N, S, S) int, each image a permutation of 0 … S² - 1.
+
+    Raises:
+        ValueError: relevance is not finite.
+    """
+    if not np.isfinite(relevance).all():
+        raise ValueError("relevance must be finite: NaN or infinity has no place in an order")
+    flat = relevance.reshape(len(relevance), -1)
+    by_lot = np.random.default_rng(seed).random(flat.shape)
+    return np.lexsort((by_lot, -flat), axis=-1).argsort(axis=-1).reshape(relevance.shape)
+
+
+def deletion_insertion_curves(
+    model: nn.Module,
+    images: torch.Tensor,
+    relevance: np.ndarray,
+    reference: torch.Tensor,
+    steps: int = 16,
+    seed: int = 0,
+    output: Callable[[np.ndarray], np.ndarray] = expit,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The verdict while the most relevant pixels are removed, and while they are entered.
+
+    Petsiuk, Das, Saenko, "RISE", BMVC 2018. Departures: pixels give way to those of a reference,
+    best the untouched original, in both curves (RISE: grey in one, blur in the other); portions
+    grow quadratically, since forged regions are small and a good map spends them at once.
+
+    Args:
+        images: (N, 3, S, S) float32, forged.
+        relevance: (N, S, S), the more, the sooner; equals in an order drawn by lot, so that a
+            constant map is a random one.
+        reference: images of the same shape, or one that expands to it: originals, `blurred`, grey.
+        steps: number of portions.
+        seed: of the lot.
+        output: what the curves are of, from the logits: the probability by default; `numpy.asarray`
+            for the logit, which does not saturate.
+
+    Returns:
+        the share of pixels exchanged (steps + 1,), from 0 to 1; the output while pixels are deleted
+        and while they are inserted, each (N, steps + 1).
+
+    Raises:
+        ValueError: relevance has another shape or is not finite.
+    """
+    if relevance.shape != (len(images), *images.shape[2:]):
+        raise ValueError(
+            f"relevance must be (N, S, S) like images {tuple(images.shape)}, not {relevance.shape}"
+        )
+    order = torch.from_numpy(pixel_order(relevance, seed)).to(images.device)[:, None]
+    reference = reference.to(images).expand_as(images)
+    shares = np.linspace(0, 1, steps + 1) ** 2
+    deleted, inserted = [], []
+    for count in np.round(shares * order[0].numel()):
+        chosen = order < count
+        deleted.append(predict_logits(model, torch.where(chosen, reference, images)))
+        inserted.append(predict_logits(model, torch.where(chosen, images, reference)))
+    return shares, output(np.stack(deleted, axis=1)), output(np.stack(inserted, axis=1))
+
+
+def deletion_insertion(
+    model: nn.Module,
+    images: torch.Tensor,
+    relevance: np.ndarray,
+    reference: torch.Tensor,
+    **options,
+) -> pd.DataFrame:
+    """Areas under `deletion_insertion_curves`, whose arguments and errors these are.
+
+    Returns:
+        deletion, insertion; at_images and at_reference, the output at the ends of the curves, of
+        which a random order on an additive model earns the mean. Indexed 0 … N - 1:
+        ``manifest.reset_index(drop=True).join(table)`` says whose they are.
+    """
+    curves = deletion_insertion_curves(model, images, relevance, reference, **options)
+    shares, deleted, inserted = curves
+    return pd.DataFrame(
+        {
+            "deletion": np.trapezoid(deleted, shares, axis=1),
+            "insertion": np.trapezoid(inserted, shares, axis=1),
+            "at_images": deleted[:, 0],
+            "at_reference": deleted[:, -1],
+        }
+    )
+
+
+def repair(
+    model: nn.Module,
+    forged: torch.Tensor,
+    originals: torch.Tensor,
+    parts: np.ndarray,
+    margin: float = MARGIN,
+) -> np.ndarray:
+    """By how much the logit falls when one part gets back the pixels of the original.
+
+    The region is that of `fwstudy.interpretability.localization.part_regions`, with a hard edge: a soft one would mix the
+    two images and make pixels that are in neither. The margin takes along the seam of the forgery
+    and what the codec spread around it.
+
+    Args:
+        forged, originals: (N, 3, S, S), of the same frames.
+        parts: (N, S, S) uint8, indices into `fwstudy.labels.PARTS`.
+        margin: width of the rim as a share of S.
+
+    Returns:
+        (N, k) float64, of each of FORGED_PARTS; positive where the part spoke for a forgery, NaN where
+        it is not visible.
+    """
+    before = predict_logits(model, forged)
+    falls = []
+    for region in part_regions(parts, margin).swapaxes(0, 1):
+        chosen = torch.from_numpy(region).to(forged.device)[:, None]
+        after = predict_logits(model, torch.where(chosen, originals, forged))
+        falls.append(np.where(region.any(axis=(1, 2)), before - after, np.nan))
+    return np.stack(falls, axis=1)
+
+
+def repair_table(
+    manifest: pd.DataFrame,
+    fall: np.ndarray,
+    evidence: np.ndarray,
+    names: Sequence[str] = tuple(FORGED_PARTS),
+) -> pd.DataFrame:
+    """What a repair of each part did beside what an explanation gave the part, one pair a row.
+
+    Args:
+        manifest: the N rows of the forged images, with row, group and variant.
+        fall: (N, k), from `repair`.
+        evidence: (N, k), of the same parts, in the explanation's unit.
+
+    Returns:
+        columns row, group, variant, part, fall, evidence; N k rows.
+
+    Raises:
+        ValueError: fall or evidence is not (N, k).
+    """
+    shape = (len(manifest), len(names))
+    if not fall.shape == evidence.shape == shape:
+        raise ValueError(
+            f"fall {fall.shape} and evidence {evidence.shape} must both be "
+            f"(images, parts) = {shape}"
+        )
+    about = manifest[["row", "group", "variant"]]
+    tables = [
+        about.assign(part=name, fall=fall[:, j], evidence=evidence[:, j])
+        for j, name in enumerate(names)
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _pairs(table: pd.DataFrame) -> np.ndarray:
+    return table[["fall", "evidence"]].dropna().to_numpy().T
+
+
+def repair_correlation(table: pd.DataFrame) -> float:
+    """Pearson's correlation of fall and evidence over the defined pairs of a `repair_table`."""
+    return float(correlation(*_pairs(table)))
+
+
+def repair_rank_correlation(table: pd.DataFrame) -> float:
+    """Spearman's correlation of fall and evidence over the defined pairs of a `repair_table`."""
+    return float(rank_correlation(*_pairs(table)))
+
+
+def repair_within_image(table: pd.DataFrame) -> pd.DataFrame:
+    """Does the explanation order the parts of one image rightly, whatever other images are like?
+
+    One row an image, and not their mean: a bootstrap draws images more than once, and must count
+    them so.
+
+    Args:
+        table: from `repair_table`.
+
+    Returns:
+        columns row, group, variant, repair_within_image; NaN with fewer than two visible parts.
+    """
+    by_image = table.groupby(["row", "group", "variant"], sort=False)[["fall", "evidence"]]
+    return by_image.apply(repair_rank_correlation).rename("repair_within_image").reset_index()

@@ -1,0 +1,275 @@
+"""Do maps depend on the model, and do they withstand what leaves the face as it is?
+
+A map that stays when the weights are randomised shows the image, not the model (Adebayo et al.
+2018). A map that changes under a little blur shows the wind.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from skimage.metrics import structural_similarity
+from timm.models import group_parameters
+from torch import nn
+
+from fwstudy.crops.cropset import to_tensor
+from fwstudy.evaluation.metrics import Measure
+from fwstudy.interpretability.faithfulness import predict_logits, rank_correlation
+from fwstudy.whitening.concepts import BATCH_SIZE
+from fwstudy.whitening.statistics import evaluation_mode
+
+Explain = Callable[[nn.Module, nn.Module, torch.Tensor], np.ndarray]
+"""(model, layer, images (N, 3, S, S)) -> maps (N, S, S), as `fwstudy.interpretability.decomposition.grad_cam`."""
+
+BLUR = 1.0  # pixels, standard deviation
+NOISE = 4.0  # of 255, standard deviation
+JPEG_QUALITY = 75
+SHIFT = 2  # pixels
+DIRECTIONS = np.array([step for step in product((-1, 0, 1), repeat=2) if any(step)])
+
+
+def rank_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman's correlation over the pixels of maps (N, S, S): (N,), NaN for constant maps."""
+    return rank_correlation(one.reshape(len(one), -1), other.reshape(len(other), -1))
+
+
+def absolute_rank_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`rank_similarity` of absolute values: a map of turned sign is still the same picture."""
+    return rank_similarity(np.abs(one), np.abs(other))
+
+
+def structure_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Structural similarity of maps (N, S, S), S >= 7: (N,), NaN for constant maps.
+
+    Wang et al., IEEE Transactions on Image Processing 2004. Maps have no common scale, so each is
+    stretched to [0, 1] first; the data range is 1.
+    """
+    one, other = (_stretch(np.asarray(maps, np.float64)) for maps in (one, other))
+    return np.array(
+        [structural_similarity(*pair, data_range=1.0) for pair in zip(one, other, strict=True)]
+    )
+
+
+def _stretch(maps: np.ndarray) -> np.ndarray:
+    low = maps.min(axis=(1, 2), keepdims=True)
+    extent = maps.max(axis=(1, 2), keepdims=True) - low
+    return (maps - low) / np.where(extent > 0, extent, np.nan)
+
+
+SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "rank": rank_similarity,
+    "absolute_rank": absolute_rank_similarity,
+    "ssim": structure_similarity,
+}
+
+
+def map_similarity(one: np.ndarray, other: np.ndarray, prefix: str = "") -> pd.DataFrame:
+    """All `SIMILARITIES` of maps (N, S, S), one row an image; the prefix precedes their names."""
+    return pd.DataFrame(
+        {prefix + name: similarity(one, other) for name, similarity in SIMILARITIES.items()}
+    )
+
+
+def explain_in_batches(
+    explain: Explain, model: nn.Module, layer: nn.Module, images: torch.Tensor
+) -> np.ndarray:
+    """Maps (N, S, S) of images (N, 3, S, S), in evaluation mode; the model's mode is restored."""
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        maps = [explain(model, layer, batch.to(device)) for batch in images.split(BATCH_SIZE)]
+    return np.concatenate(maps)
+
+
+def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the parameters, stage by stage from input to output.
+
+    Stages are those by which timm decays learning rates (`group_matcher(coarse=True)`); in other
+    models the children. A key names the modules: ``conv_stem, bn1``, ``blocks.0``, ``classifier``.
+    """
+    children = list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+    matcher = (
+        model.group_matcher(coarse=True)
+        if hasattr(model, "group_matcher")
+        else lambda name: children.index(name.split(".")[0])
+    )
+    groups = group_parameters(model, matcher).values()
+    child = re.compile(r"[^.]+(\.\d+(?=\.))?")  # with its number, if it is one of a row
+    return {
+        ", ".join(dict.fromkeys(child.match(name)[0] for name in names)): names for names in groups
+    }
+
+
+@torch.no_grad()
+def _randomise(values: torch.Tensor, generator: torch.Generator) -> None:
+    mean = values.mean() if values.ndim < 2 else 0.0
+    scale = (values - mean).square().mean().sqrt()
+    values.copy_(torch.randn(values.shape, generator=generator).to(values) * scale + mean)
+
+
+def randomise_cascading(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    """The model with its last stage randomised, then the last two, and so on down to the input.
+
+    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, cascading randomisation.
+    Departure: values are drawn from a normal distribution as wide as the trained ones, so that any
+    architecture does and signals keep their size: kernels and matrices about zero, vectors (biases,
+    the scales of norm layers) about their own mean. A parameter of one value, or of equal values,
+    stays. Buffers stay too: running statistics, and the mean, covariance, rotation and transform of
+    a `FeatureWhitening`, which depend on each other and on no parameter. So a layer whitens by what
+    the trained network before it would have shown.
+
+    Args:
+        model: is left as it is.
+        seed: of the values.
+
+    Yields:
+        the name of the stage randomised last, and a copy of the model, the caller's to keep.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = copy.deepcopy(model)
+    for stage, names in reversed(parameter_groups(model).items()):
+        for name in names:
+            _randomise(model.get_parameter(name), generator)
+        yield stage, copy.deepcopy(model)
+
+
+def randomisation_table(
+    explain: Explain, model: nn.Module, layer_name: str, images: torch.Tensor, seed: int = 0
+) -> pd.DataFrame:
+    """How alike maps are to those of the trained model while it is randomised from the output on.
+
+    Args:
+        layer_name: dotted name of the layer that `explain` looks at.
+        images: (N, 3, S, S).
+
+    Returns:
+        step (1 …), stage (randomised last), randomised_<similarity> for each of `SIMILARITIES`;
+        indexed by image, 0 … N - 1 in each step.
+    """
+    trained = explain_in_batches(explain, model, model.get_submodule(layer_name), images)
+    tables = []
+    for step, (stage, randomised) in enumerate(randomise_cascading(model, seed), start=1):
+        layer = randomised.get_submodule(layer_name)
+        maps = explain_in_batches(explain, randomised, layer, images)
+        table = map_similarity(trained, maps, "randomised_")
+        table.insert(0, "step", step)
+        table.insert(1, "stage", stage)
+        tables.append(table)
+    return pd.concat(tables)
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Something that leaves a face as it is, and how to lay a map of the result on the face again.
+
+    Args:
+        apply: images (N, S, S, 3) uint8 and a random generator -> the same.
+        undo: maps (N, S, S) and a generator of the same seed -> the same; nothing by default.
+    """
+
+    apply: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    undo: Callable[[np.ndarray, np.random.Generator], np.ndarray] = lambda maps, rng: maps
+
+
+def blur(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian of `BLUR` pixels."""
+    return np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in images])
+
+
+def noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise, independent in every pixel and channel."""
+    noisy = images + rng.normal(0, NOISE, images.shape)
+    return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
+
+
+def jpeg(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """JPEG at `JPEG_QUALITY`; OpenCV takes and gives BGR."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    files = [cv2.imencode(".jpg", image[..., ::-1], options)[1] for image in images]
+    return np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1] for file in files])
+
+
+def shift(arrays: np.ndarray, rng: np.random.Generator, sign: int = 1) -> np.ndarray:
+    """Move each of (N, S, S, ...) by `SHIFT` pixels in one of 8 directions; borders are reflected.
+
+    With the sign -1 and a generator of the same seed, it is moved back.
+    """
+    size = arrays.shape[1:3]
+    around = [(0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)] + [(0, 0)] * (arrays.ndim - 3)
+    corners = SHIFT - sign * SHIFT * DIRECTIONS[rng.integers(len(DIRECTIONS), size=len(arrays))]
+    padded = np.pad(arrays, around, mode="reflect")
+    return np.stack(
+        [
+            array[y : y + size[0], x : x + size[1]]
+            for array, (y, x) in zip(padded, corners, strict=True)
+        ]
+    )
+
+
+PERTURBATIONS: dict[str, Perturbation] = {
+    "blur": Perturbation(blur),
+    "noise": Perturbation(noise),
+    f"JPEG {JPEG_QUALITY}": Perturbation(jpeg),
+    f"shift {SHIFT} px": Perturbation(shift, partial(shift, sign=-1)),
+}
+
+
+def stability(
+    explain: Explain,
+    model: nn.Module,
+    layer: nn.Module,
+    images: np.ndarray,
+    perturbation: Perturbation,
+    seed: int = 0,
+    threshold: float = 0.0,
+) -> pd.DataFrame:
+    """How much maps and verdicts change when images are perturbed.
+
+    Maps are compared without their outermost `SHIFT` pixels, which a shift does not bring back.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        threshold: of the logit, from which on the verdict is *forged*.
+
+    Returns:
+        stability_<similarity> for each of `SIMILARITIES`; logit, logit_change (after less before)
+        and verdict_flips; indexed 0 … N - 1: ``manifest.reset_index(drop=True).join(table)`` says
+        whose they are.
+    """
+    perturbed = perturbation.apply(images, np.random.default_rng(seed))
+    before, after = to_tensor(images), to_tensor(perturbed)
+    maps = explain_in_batches(explain, model, layer, before)
+    others = explain_in_batches(explain, model, layer, after)
+    others = perturbation.undo(others, np.random.default_rng(seed))
+    inner = slice(SHIFT, -SHIFT)
+    logits, changed = predict_logits(model, before), predict_logits(model, after)
+    table = map_similarity(maps[:, inner, inner], others[:, inner, inner], "stability_")
+    return table.assign(
+        logit=logits,
+        logit_change=changed - logits,
+        verdict_flips=(logits >= threshold) != (changed >= threshold),
+    )
+
+
+COMPARED = {
+    "randomised": ("the maps of trained and randomised model", "Adebayo et al. 2018", "lower"),
+    "stability": ("the maps of an image and the perturbed image", "ours", "higher"),
+}
+MEASURES: dict[str, Measure] = {
+    f"{prefix}_{name}": Measure(f"{text} of {what}", source, better, chance)
+    for prefix, (what, source, better) in COMPARED.items()
+    for name, text, chance in [
+        ("rank", "rank correlation (Spearman)", 0.0),
+        ("absolute_rank", "rank correlation of the absolute values", 0.0),
+        ("ssim", "structural similarity, each stretched to [0, 1],", None),
+    ]
+} | {
+    "logit_change": Measure("logit of the perturbed image less that of the image", "ours", "-"),
+    "verdict_flips": Measure("share of verdicts that a perturbation turns", "ours", "lower"),
+}

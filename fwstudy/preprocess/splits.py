@@ -1,0 +1,135 @@
+"""Splits that are disjoint by person: people who lend each other faces stay together."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def lending_groups(pairs: pd.DataFrame) -> dict[str, str]:
+    """Identities that lend each other faces, directly or through others, form one group.
+
+    Args:
+        pairs: columns ``identity`` and ``source``.
+
+    Returns:
+        identity to the first identity of its group (of the connected component).
+    """
+    names = sorted(set(pairs["identity"]) | set(pairs["source"]))
+    index = pd.Series(range(len(names)), index=names)
+    links = (index[pairs["identity"]].to_numpy(), index[pairs["source"]].to_numpy())
+    graph = coo_array((np.ones(len(pairs)), links), shape=(len(names), len(names)))
+    _, number = connected_components(graph, directed=False)
+    first = pd.Series(names).groupby(number).first()
+    return dict(zip(names, first[number], strict=True))
+
+
+def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """Assign every identity to a split so that no forgery joins two splits.
+
+    Whole groups are drawn at random, each going to the split that is furthest below its share.
+
+    Args:
+        groups: as from `lending_groups`.
+        shares: split name to share of the identities; the shares sum to 1.
+        seed: of the drawing order.
+
+    Returns:
+        identity to split name.
+
+    Raises:
+        ValueError: fewer groups than splits.
+    """
+    members = pd.Series(groups).sort_index().groupby(pd.Series(groups)).groups
+    if len(members) < len(shares):
+        raise ValueError(
+            f"{len(groups)} identities form {len(members)} group(s) that lend each other faces or come "
+            f"together: too few for the splits {', '.join(shares)}"
+        )
+    filled, assigned = dict.fromkeys(shares, 0), {}
+    for name in np.random.default_rng(seed).permutation(sorted(members)):
+        split = min(filled, key=lambda name: filled[name] / shares[name])
+        filled[split] += len(members[name])
+        assigned.update(dict.fromkeys(members[name], split))
+    return assigned
+
+
+def assign_splits(
+    headers: list[dict], shares: dict[str, float], seed: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Group and split of every identity: official splits as they are, the others drawn.
+
+    Where so many people lend each other faces that their groups cannot be split, people are drawn one
+    by one (those of a named group together); forgeries that join two splits must then be left out
+    (`joins_splits`).
+
+    Args:
+        headers: of the clips, see `fwstudy.clips.load_header`.
+        shares, seed: see `split_identities`.
+
+    Returns:
+        identity to group, and identity to split.
+
+    Raises:
+        ValueError: official splits that share a person (named), or too few people.
+    """
+    films = [head.get("film") or {} for head in headers]
+    rows = [(head["identity"], source) for head in headers for source in head["sources"].values()]
+    known = [
+        (head["identity"], film["group"])
+        for head, film in zip(headers, films, strict=True)
+        if film.get("group")
+    ]
+    # A named group is one more lender, whom nobody else has.
+    rows += [(identity, f"group of {group}") for identity, group in known]
+    groups = lending_groups(pd.DataFrame(rows, columns=["identity", "source"]))
+    groups = {name: group for name, group in groups.items() if not name.startswith("group of ")}
+    official: dict[str, str] = {}
+    for head, film in zip(headers, films, strict=True):
+        split = film.get("split")
+        for person in {head["identity"], *head["sources"].values()} if split else ():
+            if official.setdefault(person, split) != split:
+                raise ValueError(
+                    f"{person} is in two official splits: {official[person]} and {split}"
+                )
+    drawn = {name: group for name, group in groups.items() if name not in official}
+    if not drawn:
+        return groups, official
+    left = {name: share for name, share in shares.items() if name not in official.values()}
+    named = dict(known)
+    try:
+        splits = split_identities(drawn, left or shares, seed)
+    except ValueError:
+        if not any(films):
+            raise
+        alone = {name: named.get(name, name) for name in drawn}
+        splits = split_identities(alone, left or shares, seed)
+    return groups, official | splits
+
+
+def clusters(groups: dict[str, str], splits: dict[str, str]) -> dict[str, str]:
+    """What intervals resample: groups of people who lend each other faces, or single people.
+
+    The latter in a split of which one group holds more than half, as where everybody lends to everybody:
+    too few groups to resample. Intervals are too narrow there by as much as lending makes people alike.
+
+    Args:
+        groups, splits: of every identity, see `assign_splits`.
+
+    Returns:
+        identity to the name of its cluster.
+    """
+    found = dict(groups)
+    for split in set(splits.values()):
+        people = [name for name in splits if splits[name] == split]
+        largest = max(Counter(groups[name] for name in people).values())
+        if largest > len(people) / 2:
+            found |= {name: name for name in people}
+    return found
+
+
+def joins_splits(row: dict, splits: dict[str, str]) -> bool:
+    """Whether a crop shows a person of one split with the face of a person of another."""
+    return splits[row["identity"]] != splits[row["source"]]

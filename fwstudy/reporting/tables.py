@@ -1,0 +1,174 @@
+"""Tables that people read: methods beside measures, what measures mean, and which targets were met."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from fwstudy.evaluation.metrics import Measure
+
+SUMMARY = {
+    ("localisation", "relevance_mass"): "relevance mass",
+    ("localisation", "relevance_rank"): "relevance rank",
+    ("localisation", "pointing_game"): "pointing game",
+    ("localisation", "pixel_auc"): "pixel AUC",
+    ("localisation", "intersection_over_union"): "IoU",
+    ("parts", "relevance_mass"): "relevance mass, one part",
+    ("parts", "part_top1"): "forged part, top 1",
+    ("faithfulness", "deletion"): "deletion",
+    ("faithfulness", "insertion"): "insertion",
+    ("faithfulness", "repair_correlation"): "repair correlation",
+}  # topic and measure to the heading of a column
+LOWER_IS_BETTER = {"deletion"}
+
+
+def markdown(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; the first row is the heading."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([lines[0], "|" + "---|" * (lines[0].count(" | ") + 1), *lines[1:]]) + "\n"
+
+
+def markdown_of(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table as Markdown, its numbers rounded, missing ones left empty."""
+    text = table.round(digits).astype(object).where(table.notna(), "").astype(str)
+    return markdown([list(table.columns), *text.to_numpy().tolist()])
+
+
+def summary(found: pd.DataFrame) -> str:
+    """Methods × measures as Markdown, best in bold, intervals in brackets.
+
+    Args:
+        found: columns topic, model, method, subset, measure, value, value_low, value_high.
+    """
+    everything = found[found["subset"] == "all"].set_index(["topic", "measure"])
+    columns = {}
+    for key, heading in SUMMARY.items():
+        column = everything.loc[[key]].set_index(["model", "method"])
+        better = column["value"].min() if key[1] in LOWER_IS_BETTER else column["value"].max()
+        columns[heading] = {
+            method: cell(row, bold=row["value"] == better)
+            for method, row in zip(column.index, column.to_dict("records"), strict=True)
+        }
+    methods = list(dict.fromkeys(method for column in columns.values() for method in column))
+    rows = [["model", "method", *columns]]
+    rows += [
+        [*method, *(column.get(method, "") for column in columns.values())] for method in methods
+    ]
+    return markdown(rows)
+
+
+def cell(row: dict, bold: bool = False) -> str:
+    """A value and its interval."""
+    text = f"{row['value']:.2f}"
+    text = f"**{text}**" if bold else text
+    return f"{text} ({row['value_low']:.2f} to {row['value_high']:.2f})"
+
+
+def glossary(measures: dict[str, Measure], used: Iterable[str]) -> str:
+    """What the measures mean, as Markdown.
+
+    Args:
+        used: names of measures; one without an entry is left out.
+    """
+    names = [name for name in dict.fromkeys(used) if name in measures]
+    rows = [["measure", "definition", "source", "better", "chance"]]
+    rows += [
+        [
+            name,
+            measures[name].definition.replace("|", "\\|"),
+            measures[name].source,
+            measures[name].better,
+            "" if measures[name].chance is None else f"{measures[name].chance:.3g}",
+        ]
+        for name in names
+    ]
+    return markdown(rows)
+
+
+def contract(found: pd.DataFrame) -> dict[str, float]:
+    """The numbers of ``interpretability.json``, of the whitened model unless their name says else.
+
+    Args:
+        found: as for `summary`.
+    """
+    keys = ["topic", "measure", "model", "method"]
+    value = found[found["subset"] == "all"].set_index(keys)["value"].sort_index()
+    named, best = ("whitened", "named axes"), ("BatchNorm", "best axes")
+    mass = value["localisation", "relevance_mass"]
+    single = value["parts", "relevance_mass"]
+    priors = [("no model", name) for name in ("centre prior", "mean-mask prior")]
+    subtle = found[(found["subset"] == "transplants") & (found["measure"] == "purity")]
+    subtle = subtle.set_index(["model", "method"])["value"]
+    numbers = {
+        "purity": value["concepts", "purity", *named],
+        "purity_paired": value["concepts"].get(("purity_paired", *named)),
+        "purity_transplants": subtle.get(named),
+        "purity_batch_norm": value["concepts", "purity", *best],
+        "forged_part_top1": value["parts", "part_top1", *named],
+        "relevance_mass": mass[named],
+        "relevance_mass_gradcam": mass["BatchNorm", "Grad-CAM"],
+        "relevance_mass_prior": max(mass[prior] for prior in priors),
+        "relevance_mass_part": single[named],
+        "relevance_mass_part_gradcam": single["BatchNorm", "Grad-CAM"],
+        "relevance_mass_part_prior": max(single[prior] for prior in priors),
+        "named_evidence_share": value["verdict", "named_evidence_share", *named],
+        "repair_correlation": value["faithfulness", "repair_correlation", *named],
+        "mean_correlation": value["whitening", "mean_correlation", "whitened", "eval"],
+        "mean_correlation_batch_norm": value["whitening", "mean_correlation", "BatchNorm", "eval"],
+    }
+    return {key: round(float(number), 6) for key, number in numbers.items() if number is not None}
+
+
+def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -> str:
+    """Which hypotheses of the study held, as Markdown.
+
+    Args:
+        numbers: from `contract`.
+        ablations: of ``ablations.json``.
+    """
+    cost = -ablations["whitened"]["difference"]
+    share, mass = numbers["named_evidence_share"], numbers["relevance_mass"]
+    gradcam, prior = numbers["relevance_mass_gradcam"], numbers["relevance_mass_prior"]
+    part, part_gradcam = numbers["relevance_mass_part"], numbers["relevance_mass_part_gradcam"]
+    rows = [
+        ("purity ≥ 0.95", f"{numbers['purity']:.3f}", numbers["purity"] >= 0.95),
+        (
+            "forged part, top 1 ≥ 0.8",
+            f"{numbers['forged_part_top1']:.3f}",
+            numbers["forged_part_top1"] >= 0.8,
+        ),
+        (
+            "relevance mass ≥ 2 × Grad-CAM on BatchNorm, whole faces",
+            f"{mass:.3f} against {gradcam:.3f}"
+            + (" (impossible: above ½)" if gradcam > 0.5 else ""),
+            mass >= 2 * gradcam,
+        ),
+        (
+            "the same, one part forged",
+            f"{part:.3f} against {part_gradcam:.3f}",
+            part >= 2 * part_gradcam,
+        ),
+        (
+            "relevance mass above both priors, whole faces",
+            f"{mass:.3f} against {prior:.3f}",
+            mass > prior,
+        ),
+        (
+            "the same, one part forged",
+            f"{part:.3f} against {numbers['relevance_mass_part_prior']:.3f}",
+            part > numbers["relevance_mass_part_prior"],
+        ),
+        (
+            "named-evidence share ≥ 0.8 at ≤ 1 point of AUC",
+            f"{share:.3f} at {abs(100 * cost):.1f} points {'less' if cost > 0 else 'more'}",
+            share >= 0.8 and cost <= 0.01,
+        ),
+        (
+            "repair correlation ≥ 0.8",
+            f"{numbers['repair_correlation']:.3f}",
+            numbers["repair_correlation"] >= 0.8,
+        ),
+    ]
+    words = {True: "yes", False: "**no**"}
+    return markdown(
+        [["hypothesis", "found", "held"], *[[a, b, words[bool(c)]] for a, b, c in rows]]
+    )

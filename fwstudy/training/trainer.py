@@ -1,0 +1,269 @@
+"""Training: one optimiser loop for every model, selection on validation only, resumable."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.params import Schedule
+from fwstudy.training.batches import Batch, PairedBatches
+from fwstudy.whitening.surgery import find_classifier
+from fwstudy.whitening.sync import (
+    follow_first,
+    gathered,
+    own,
+    process_number,
+    share_of,
+    synchronised,
+)
+
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
+
+
+def classification_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Binary cross-entropy of the logits with the labels: ()."""
+    return functional.binary_cross_entropy_with_logits(model(batch.images)[:, 0], batch.labels)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarray:
+    """The logit of every crop, in the manifest's order; positive means forged. Processes divide them.
+
+    Returns:
+        (len(crops),) float32.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    rows = own(crops.manifest["row"].to_numpy())
+    parts = np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))
+    logits = [model(to_tensor(crops.images[part], device))[:, 0].cpu().numpy() for part in parts]
+    return np.concatenate(gathered(logits))
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's state as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    safetensors.torch.save_file(state, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Read what `save_weights` wrote into a model of the same architecture.
+
+    Raises:
+        ValueError: a truncated file, or one of another architecture; the message names it.
+    """
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model: {error}") from error
+    return model
+
+
+def load_backbone(model: nn.Module, path: Path) -> None:
+    """Read all but the classifier of a model from a safetensors file of the same architecture.
+
+    Raises:
+        ValueError: no such file, not safetensors, truncated, or of another architecture; the message
+            names it.
+    """
+    if not path.is_file() or path.suffix != ".safetensors":
+        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
+    try:
+        state = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
+    classifier = find_classifier(model)
+    head = next(name for name, module in model.named_modules() if module is classifier)
+    body = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    try:
+        missing, unknown = model.load_state_dict(body, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit this model: {error}") from error
+    missing = [name for name in missing if not name.startswith(f"{head}.")]
+    if missing or unknown:
+        raise ValueError(
+            f"{path} does not fit this model: it lacks {missing[:3]}, and has unknown {unknown[:3]}"
+        )
+
+
+OPTIMIZERS = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,  # weight decay as a penalty, in the gradients
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+}  # of params.yaml
+
+
+def cosine(step: int, steps: int) -> float:
+    """Linear warm-up over the first tenth, then half a cosine down to zero."""
+    warm_up = max(1, steps // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+DECAYS: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "none": lambda step, steps: 1.0}
+
+
+def learning_rate_factor(step: int, steps: int, decay: str | Sequence[float]) -> float:
+    """What the learning rate is multiplied by.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole run.
+        decay: a key of `DECAYS`, or shares of the run, at each of which the rate falls to a tenth.
+    """
+    if isinstance(decay, str):
+        return DECAYS[decay](step, steps)
+    return 0.1 ** sum(step >= share * steps for share in decay)
+
+
+class Checkpoint:
+    """The state of an unfinished run in one safetensors file, replaced in one step.
+
+    Args:
+        path: of the file; removed by `close`, when the run is complete.
+        model, optimizer: what is saved and restored.
+    """
+
+    def __init__(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer):
+        self.path, self.model, self.optimizer = path, model, optimizer
+
+    def save(self, best: dict[str, torch.Tensor], history: list[dict]) -> None:
+        """Write weights, the optimiser's moments, the best weights so far and the history."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+        partial = self.path.with_suffix(".partial")
+        tensors = {name: value.clone().contiguous() for name, value in tensors.items()}
+        safetensors.torch.save_file(tensors, partial, {"history": json.dumps(history)})
+        partial.replace(self.path)
+
+    def restore(self) -> tuple[dict[str, torch.Tensor], list[dict]]:
+        """Put back what `save` wrote; returns the best weights so far and the history.
+
+        Raises:
+            ValueError: the file is truncated; the message names it.
+        """
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                history = json.loads(file.metadata()["history"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{self.path} is truncated ({error}); delete it to start anew"
+            ) from error
+        groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        self.model.load_state_dict(groups["model"])
+        state = self.optimizer.state_dict()
+        for name, value in groups["optimizer"].items():
+            index, _, moment = name.partition("/")
+            state["state"].setdefault(int(index), {})[moment] = value
+        self.optimizer.load_state_dict(state)
+        return groups["best"], history
+
+    def close(self) -> None:
+        """Remove the file: the run is complete."""
+        self.path.unlink(missing_ok=True)
+
+
+def fit(
+    model: nn.Module,
+    batches: PairedBatches,
+    validation: CropSet,
+    schedule: Schedule,
+    checkpoint: Path,
+    loss: Loss = classification_loss,
+    after_step: Callable[[int], None] = lambda step: None,
+    measure: Callable[[], dict[str, float]] = dict,
+) -> pd.DataFrame:
+    """Train a model in place and leave it with the weights that were best on validation.
+
+    The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
+    the run resumes from the last of these. Where several processes run, all call it alike and get the
+    same history; each takes its share of every batch, gradients are averaged (`synchronised`), the mean
+    loss is that over all shares, and the first writes the checkpoint.
+
+    Args:
+        model: gives one logit an image.
+        batches: of the training split.
+        validation: whole-face crops.
+        checkpoint: file for the state of an unfinished run.
+        loss: what is minimised.
+        after_step: called with the number of steps done, e.g. to update a rotation.
+        measure: called with each evaluation: further columns of the history.
+
+    Returns:
+        the history: columns step, loss (mean since the last evaluation), validation_auc, and those of
+        ``measure``.
+
+    Raises:
+        RuntimeError: some processes see a checkpoint that others do not.
+        ValueError: the pairs of a batch cannot be divided among the processes.
+    """
+    device = next(model.parameters()).device
+    optimizer = OPTIMIZERS[schedule.optimizer](
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+    )
+    keeper = Checkpoint(checkpoint, model, optimizer)
+    best, history, losses = {}, [], []
+    if checkpoint.exists():
+        best, history = keeper.restore()
+    start = history[-1]["step"] if history else 0
+    if len(set(gathered([start]))) > 1:
+        raise RuntimeError(
+            f"{checkpoint} is not seen by all processes: the machines of a training run must share the "
+            "project's folder"
+        )
+    first, share, trained = process_number() == 0, share_of(batches.half), synchronised(model)
+    steps = range(start, schedule.steps)
+    for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * learning_rate_factor(
+                step, schedule.steps, schedule.decay
+            )
+        value = loss(trained, batches.batch(step, device, share))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+        done = step + 1
+        after_step(done)
+        if done % schedule.evaluation_interval == 0 or done == schedule.steps:
+            follow_first(model)
+            score = roc_auc_score(validation.manifest["label"], predict(model, validation))
+            entry = {
+                "step": done,
+                "loss": float(np.mean(gathered(losses))),
+                "validation_auc": score,
+            }
+            history.append(entry | measure())
+            losses = []
+            if score >= max(entry["validation_auc"] for entry in history):
+                best = {name: value.clone() for name, value in model.state_dict().items()}
+            if first:
+                keeper.save(best, history)
+    model.load_state_dict(best)
+    model.eval()
+    if first:
+        keeper.close()
+    return pd.DataFrame(history)

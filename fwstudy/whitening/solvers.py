@@ -1,0 +1,136 @@
+"""From a covariance to a whitening matrix: estimators, shrinkage, solvers. Pure functions.
+
+A whitening matrix W satisfies W covariance W^T = I. There are as many as rotations; the symmetric one,
+covariance^(-1/2), is called ZCA and moves the features least (Kessy et al., "Optimal Whitening and
+Decorrelation", The American Statistician 2018). All functions work on stacks of blocks (G, d, d), one
+for each group of channels.
+"""
+
+import torch
+from torch import Tensor
+
+from fwstudy.whitening.covariance import _identity, _mean_variance, as_blocks, shrink
+
+
+class _InverseRoot(torch.autograd.Function):
+    """S^(-1/2) by `eigh`, with a derivative that stays finite for equal eigenvalues.
+
+    With S = U diag(l) U^T, dW = U (K * (U^T dS U)) U^T (Daleckii-Krein), where the divided
+    difference of l^(-1/2) is K_ij = -1 / (s_i s_j (s_i + s_j)), s = sqrt(l): nothing cancels.
+    """
+
+    @staticmethod
+    def forward(context, covariance, eps):
+        values, vectors = torch.linalg.eigh(covariance)
+        noise = torch.finfo(values.dtype).eps * values[..., -1:].clamp(min=0)
+        roots = values.maximum(noise).add(eps).sqrt()  # what is below the rounding is not known
+        context.save_for_backward(roots, vectors)
+        return (vectors / roots.unsqueeze(-2)) @ vectors.mT
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        roots, vectors = context.saved_tensors
+        row, column = roots.unsqueeze(-1), roots.unsqueeze(-2)
+        inner = vectors.mT @ gradient @ vectors / -(row * column * (row + column))
+        return vectors @ inner @ vectors.mT, None
+
+
+def eigh(covariance: Tensor, eps: float) -> Tensor:
+    """ZCA whitening (covariance + eps I)^(-1/2) by eigendecomposition; symmetric."""
+    return _InverseRoot.apply(covariance, eps)
+
+
+def cholesky(covariance: Tensor, eps: float) -> Tensor:
+    """Whitening L^-1 with L L^T = covariance + eps I (Kessy et al. 2018): ZCA up to a rotation.
+
+    A block too close to singular for the precision is given a ridge of that precision.
+    """
+    ridged = covariance + eps * _identity(covariance)
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    if failed.any():
+        factor = torch.linalg.cholesky(ridged + _rounding(ridged, failed > 0))
+    identity = _identity(covariance).expand_as(covariance)
+    return torch.linalg.solve_triangular(factor, identity, upper=False)
+
+
+def newton_schulz(covariance: Tensor, eps: float, max_steps: int = 40) -> Tensor:
+    """ZCA by the coupled Newton-Schulz iteration: matrix products only, stable, until it converges.
+
+    Higham, "Functions of Matrices", 2008, eq. 6.35. The scale is an upper bound of the largest
+    eigenvalue, so the iteration converges for every positive definite matrix. A block too close to
+    singular for the precision is given a ridge of that precision.
+    """
+    ridged = covariance + eps * _identity(covariance)
+    whitening, error = _coupled_iteration(ridged, max_steps)
+    failed = ~(error < 0.5)  # or not a number
+    if failed.any():
+        whitening, _ = _coupled_iteration(ridged + _rounding(ridged, failed), max_steps)
+    return whitening
+
+
+def _coupled_iteration(matrix: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
+    identity = _identity(matrix)
+    bounds = matrix.abs().sum(-1).amax(-1), matrix.square().sum((-2, -1)).sqrt()
+    scale = torch.minimum(*bounds)[..., None, None].detach()
+    root, inverse = matrix / scale, identity.expand_as(matrix)
+    tolerance = matrix.shape[-1] * torch.finfo(matrix.dtype).eps
+    for _ in range(max_steps):
+        product = inverse @ root
+        step = 1.5 * identity - 0.5 * product
+        root, inverse = root @ step, step @ inverse
+        error = (product.detach() - identity).abs().amax((-2, -1))
+        if error.max() < tolerance:
+            break  # after the step: the derivative converges one step later than the value
+    return inverse / scale.sqrt(), error
+
+
+def _rounding(matrix: Tensor, failed: Tensor) -> Tensor:
+    """A ridge just above the rounding error of a matrix, for the blocks that failed."""
+    trace = _mean_variance(matrix, 1)
+    ridge = torch.where(failed[..., None, None], 10 * torch.finfo(matrix.dtype).eps * trace, 0)
+    return ridge * _identity(matrix)
+
+
+def published_newton(covariance: Tensor, eps: float, steps: int = 5) -> Tensor:
+    """IterNorm as published (Huang et al. 2019, Algorithm 1, T = 5): the baseline.
+
+    It stops long before convergence when channels are many, and diverges with more steps: the
+    result then does not whiten. Kept to be compared with.
+    """
+    ridged = covariance + eps * _identity(covariance)
+    trace = _mean_variance(ridged, 1)
+    inverse = _identity(covariance).expand_as(covariance)
+    for _ in range(steps):
+        inverse = 1.5 * inverse - 0.5 * inverse @ inverse @ inverse @ (ridged / trace)
+    return inverse / trace.sqrt()
+
+
+SOLVERS = {
+    "eigh": eigh,
+    "cholesky": cholesky,
+    "newton_schulz": newton_schulz,
+    "published_newton": published_newton,
+}
+MATRIX_FUNCTIONS = ("eigh", "newton_schulz")  # solvers that return f(covariance)
+
+
+def whiten_few(
+    rows: Tensor, num_groups: int, solver: str, shrinkage: float | str, eps: float
+) -> Tensor:
+    """Whiten centred rows by themselves, where they are fewer than the channels of a group.
+
+    X (X^T X)^(-1/2) = (X X^T)^(-1/2) X: the same result from the M x M Gram matrix, at M^3 instead of
+    d^3 operations. Holds for functions of the covariance, shrunk or not, not for Cholesky factors.
+
+    Args:
+        rows: (M, C), mean 0.
+        solver: one of MATRIX_FUNCTIONS.
+
+    Returns:
+        (M, C).
+    """
+    blocks = as_blocks(rows, num_groups)
+    gram = blocks @ blocks.mT / len(rows)
+    gram = shrink(gram, len(rows), shrinkage, blocks.shape[-1])
+    return (SOLVERS[solver](gram, eps) @ blocks).transpose(0, 1).flatten(1)

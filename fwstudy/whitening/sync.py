@@ -1,0 +1,121 @@
+"""What several processes that train one model share: sums of statistics, a batch, gradients.
+
+Where torch.distributed is not initialised there is one process, and nothing here changes anything.
+"""
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def joined() -> bool:
+    """Whether this process has joined others, be it alone (`fwstudy.training.launch.initialise`)."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def num_processes() -> int:
+    """How many processes train together; 1 where torch.distributed is not initialised."""
+    return torch.distributed.get_world_size() if joined() else 1
+
+
+def process_number() -> int:
+    """Which of the processes this is, from 0."""
+    return torch.distributed.get_rank() if num_processes() > 1 else 0
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(_, share: Tensor) -> Tensor:
+        result = share.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(_, gradient: Tensor) -> Tensor:
+        return _Total.apply(gradient)
+
+
+def total(share: Tensor) -> Tensor:
+    """Sum of a tensor over all processes, differentiable: the gradient is summed over them too.
+
+    Every process must call it, with the same shape, in the same order.
+    """
+    return share if num_processes() == 1 else _Total.apply(share)
+
+
+def total_count(count: int, device: torch.device) -> int:
+    """Sum of a number over all processes; on one process without a look at the device."""
+    if num_processes() == 1:
+        return count
+    return int(total(torch.tensor(count, dtype=torch.float64, device=device)))
+
+
+def share_of(count: int) -> slice:
+    """The places, out of a number of pairs of a batch, that are this process's.
+
+    Raises:
+        ValueError: they cannot be divided evenly.
+    """
+    each, rest = divmod(count, num_processes())
+    if rest:
+        raise ValueError(
+            f"train.batch_size: {count} pairs cannot be divided among {num_processes()} processes "
+            "(train.launch.num_processes)"
+        )
+    return slice(process_number() * each, (process_number() + 1) * each)
+
+
+def own(rows: np.ndarray) -> np.ndarray:
+    """This process's part of an array; those of all, one after another, make the whole.
+
+    Args:
+        rows: (n, ...); parts differ in length by one at most.
+    """
+    return np.array_split(rows, num_processes())[process_number()]
+
+
+def gathered(values: list) -> list:
+    """The lists of all processes, one after another."""
+    if num_processes() == 1:
+        return values
+    found: list = [None] * num_processes()
+    torch.distributed.all_gather_object(found, values)
+    return [value for share in found for value in share]
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if num_processes() > 1:
+        torch.distributed.barrier()
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model as several processes train it: gradients are averaged over them.
+
+    Whitening layers sum their statistics over the processes. So do BatchNorm layers on CUDA, which are
+    replaced in place (timm's ``convert_sync_batchnorm``: the same parameters and names). On a CPU, where
+    PyTorch has no such layer, they normalise by their own share of the batch and keep the running
+    statistics of the first process (`follow_first`).
+    """
+    if num_processes() == 1:
+        return model
+    if next(model.parameters()).is_cuda:
+        from timm.layers import convert_sync_batchnorm  # slow to import, and seldom needed
+
+        model = convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, find_unused_parameters=True)
+
+
+@torch.no_grad()
+def follow_first(model: nn.Module) -> None:
+    """Give the buffers of all processes the values they have in the first."""
+    if num_processes() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model without what `synchronised` put around it."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
