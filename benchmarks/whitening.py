@@ -31,7 +31,7 @@ from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
 from fwstudy.whitening.folding import fold
-from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import (
     align_max,
@@ -43,20 +43,20 @@ from fwstudy.whitening.rotation import (
 from fwstudy.whitening.statistics import update_statistics, whiteness
 from fwstudy.whitening.surgery import create_model, last_norm, replace_norm
 
-INTERVAL = 10  # steps between two whitening matrices when amortised; batches that take turns
+INTERVAL = 10  # steps between two whitening matrices when amortized; batches that take turns
 CONDITION = 1e4  # condition number of the features' covariance
 CONCEPTS = 16
 LAYERS = {  # from a BatchNorm2d
     "BatchNorm2d": copy.copy,
-    "published": PublishedWhitening.from_batch_norm,
+    "published": IterNormWhitening.from_batch_norm,
     "exact": FeatureWhitening.from_batch_norm,
     "exact, shrinkage 0": partial(FeatureWhitening.from_batch_norm, shrinkage=0.0),
     "exact, newton_schulz": partial(FeatureWhitening.from_batch_norm, solver="newton_schulz"),
     "exact, cholesky": partial(FeatureWhitening.from_batch_norm, solver="cholesky"),
-    "amortised": partial(FeatureWhitening.from_batch_norm, refresh_interval=INTERVAL),
+    "amortized": partial(FeatureWhitening.from_batch_norm, whiten_every=INTERVAL),
 }
-CALLS = {"amortised": INTERVAL}  # timed together, so that one of them computes the matrix
-OURS = ("exact", "amortised")
+CALLS = {"amortized": INTERVAL}  # timed together, so that one of them computes the matrix
+OURS = ("exact", "amortized")
 FIRST = ["section", "model", "channels", "shape", "method", "phase", "rounds"]  # columns
 HIDDEN = ["section", "locations", "seconds", "ratio_low", "ratio_high"]  # in the CSV only
 
@@ -160,7 +160,7 @@ def measure_layers(scale: Scale) -> pd.DataFrame:
         batches = [batch.requires_grad_() for batch in batches]
         gradient = torch.randn_like(batches[0])
         layers = {name: make(nn.BatchNorm2d(channels)) for name, make in LAYERS.items()}
-        update_statistics(layers["amortised"], layers["amortised"], batches)
+        update_statistics(layers["amortized"], layers["amortized"], batches)
         steps = {
             name: partial(_layer_step, layer, cycle(batches), gradient)
             for name, layer in layers.items()
@@ -204,7 +204,7 @@ def measure_drift(scale: Scale) -> pd.DataFrame:
     for drift, shrinkage, interval in tqdm(cases, "drift"):
         torch.manual_seed(0)
         features = draw_features(*scale.drift_map, scale.batch)
-        layer = FeatureWhitening(channels, shrinkage=shrinkage, refresh_interval=interval)
+        layer = FeatureWhitening(channels, shrinkage=shrinkage, whiten_every=interval)
         update_statistics(layer, layer, islice(features, INTERVAL))
         weight, found = torch.eye(channels), []
         for step, batch in zip(range(2 * length), features, strict=False):
@@ -296,7 +296,7 @@ SECTIONS = {  # what to measure, title, notes
         measure_layers,
         "The layer alone, and how white its output is in training",
         f"""Gradients reach the input, scale and shift. Features are Gaussian with condition number
-{CONDITION:g}; {INTERVAL} batches take turns. The amortised layer knows their covariance beforehand, as in the study;
+{CONDITION:g}; {INTERVAL} batches take turns. The amortized layer knows their covariance beforehand, as in the study;
 its time is the mean over {INTERVAL} steps, of which one computes the matrix. mean_correlation: absolute,
 over pairs of channels. In evaluation all whitening layers do the same.
 
@@ -305,7 +305,7 @@ its gradient; output and its two gradients), 7 of C^3 (rotation times matrix, gr
 eigendecomposition; published, 6 of M C^2 and 45 of C^3 (3 products in each of 5 steps, and twice
 as many backward). At 728 channels and 2048 locations that is 8.1 G and the eigendecomposition against 23.9 G: even
 with a solver for nothing, the 5.4 G of the five products alone are 0.23 of the published layer's, so 1/5
-is out of the exact layer's reach there. The amortised layer needs 3 products of M C^2.""",
+is out of the exact layer's reach there. The amortized layer needs 3 products of M C^2.""",
     ),
     "drift": (
         measure_drift,

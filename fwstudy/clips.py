@@ -24,12 +24,12 @@ class Portrait:
     Args:
         image: (H, W, 3) uint8, RGB.
         landmarks: (68, 2) float32, pixel coordinates (x, y) in the iBUG-68 order.
-        parts: (H, W) uint8, indices into `PARTS`.
+        parsing: (H, W) uint8, indices into `PARTS`.
     """
 
     image: np.ndarray
     landmarks: np.ndarray
-    parts: np.ndarray
+    parsing: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,31 @@ class Variant:
 
     Args:
         frames: (F, H, W, 3) uint8, RGB.
-        changed: (F, H, W) bool, the pixels that differ from the original: exact, before any codec.
+        mask: (F, H, W) bool, the pixels that differ from the original: exact, before any codec.
         region: (F, H, W) uint8, the blending weight of the forgery, 0 (outside) to 255.
         source: identity that lent the forged face; the clip's own identity where none did.
-        film: name of the film that the frames were taken from; empty where they were made here.
-        truth: how the changed pixels are known, see `TRUTHS`.
+        video: name of the video that the frames were taken from; empty where they were made here.
+        mask_source: how the changed pixels are known, see `MASK_SOURCES`.
     """
 
     frames: np.ndarray
-    changed: np.ndarray
+    mask: np.ndarray
     region: np.ndarray
     source: str
-    film: str = ""
-    truth: str = "exact"
+    video: str = ""
+    mask_source: str = "exact"
 
 
 @dataclass(frozen=True)
-class FilmOrigin:
-    """Where a clip was cut out of a film: faces, already compressed, already cropped.
+class VideoOrigin:
+    """Where a clip was cut out of a video: faces, already compressed, already cropped.
 
     Args:
-        quality: H.264 quality of the film, as in `fwstudy.preprocess.codec.QUALITIES`.
-        numbers: of the frames in the film, counted from 0.
+        quality: H.264 quality of the video, as in `fwstudy.preprocess.codec.QUALITIES`.
+        numbers: of the frames in the video, counted from 0.
         split: the official one, or None.
         group: people known to be mixed with each other, or None.
-        remarks: what there is to report of the films (dicts with ``file``, ``reason``, ``left_out``).
+        remarks: what there is to report of the videos (dicts with ``file``, ``reason``, ``left_out``).
         fingerprint: name, size in bytes and time of change of each file that was read.
     """
 
@@ -84,37 +84,37 @@ class Clip:
         name: unique, a legal file stem.
         identity: the person seen; forged variants keep the identity of the original.
         landmarks: (F, 68, 2) float32, as in `Portrait`, of the original.
-        parts: (F, H, W) uint8, indices into `PARTS`, of the original.
+        parsing: (F, H, W) uint8, indices into `PARTS`, of the original.
         variants: `ORIGINAL` (if there is one), then the forgeries: their family and, where several of
-            one family were made of one original, ``~`` and the film; ``part:<name>`` for forged parts.
+            one family were made of one original, ``~`` and the video; ``part:<name>`` for forged parts.
         attributes: what is known of the person (JSON values), e.g. age in years, sex, skin tone.
-        film: of a clip that was cut out of a film; None if it was made here.
+        video: of a clip that was cut out of a video; None if it was made here.
     """
 
     name: str
     identity: str
     landmarks: np.ndarray
-    parts: np.ndarray
+    parsing: np.ndarray
     variants: dict[str, Variant]
     attributes: dict = field(default_factory=dict)
-    film: FilmOrigin | None = None
+    video: VideoOrigin | None = None
 
 
-def pristine(frames: np.ndarray, identity: str, film: str = "") -> Variant:
+def pristine(frames: np.ndarray, identity: str, video: str = "") -> Variant:
     """The variant in which nothing was forged."""
     empty = np.zeros(frames.shape[:3], np.uint8)
-    return Variant(frames, empty.astype(bool), empty, identity, film)
+    return Variant(frames, empty.astype(bool), empty, identity, video)
 
 
 def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
-    """Where a clip lies; one film may be there at several qualities."""
+    """Where a clip lies; one video may be there at several qualities."""
     return Path(folder) / (f"{name}.npz" if quality is None else f"{name}@{quality}.npz")
 
 
 def save_clip(folder: Path, clip: Clip) -> Path:
     """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file."""
     original = clip.variants[ORIGINAL].frames if ORIGINAL in clip.variants else None
-    arrays = {"landmarks": clip.landmarks.astype(np.float32), "parts": clip.parts}
+    arrays = {"landmarks": clip.landmarks.astype(np.float32), "parsing": clip.parsing}
     for name, variant in clip.variants.items():
         frames = variant.frames
         if name != ORIGINAL and original is not None:
@@ -128,11 +128,13 @@ def save_clip(folder: Path, clip: Clip) -> Path:
         "attributes": clip.attributes,
         "sources": {name: variant.source for name, variant in clip.variants.items()},
     }
-    if clip.film is not None:
-        header["film"] = asdict(clip.film)
-        header["films"] = {name: variant.film for name, variant in clip.variants.items()}
-        header["truths"] = {name: variant.truth for name, variant in clip.variants.items()}
-    path = clip_file(folder, clip.name, clip.film.quality if clip.film else None)
+    if clip.video is not None:
+        header["video"] = asdict(clip.video)
+        header["videos"] = {name: variant.video for name, variant in clip.variants.items()}
+        header["mask_sources"] = {
+            name: variant.mask_source for name, variant in clip.variants.items()
+        }
+    path = clip_file(folder, clip.name, clip.video.quality if clip.video else None)
     partial = path.with_suffix(".partial")
     with open(partial, "wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
@@ -173,14 +175,14 @@ def load_clip(path: Path) -> Clip:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-        origin = FilmOrigin(**header["film"]) if "film" in header else None
-        films, truths = header.get("films", {}), header.get("truths", {})
+        origin = VideoOrigin(**header["video"]) if "video" in header else None
+        videos, mask_sources = header.get("videos", {}), header.get("mask_sources", {})
         original = arrays.get(f"{ORIGINAL}/frames")
         variants = {}
         for name, source in header["sources"].items():
-            film = films.get(name, "")
+            video = videos.get(name, "")
             if name == ORIGINAL:
-                variants[name] = pristine(original, source, film)
+                variants[name] = pristine(original, source, video)
                 continue
             frames, region = arrays[f"{name}/frames"], arrays[f"{name}/region"]
             # Compressed frames differ everywhere: there the region says what was changed.
@@ -188,7 +190,7 @@ def load_clip(path: Path) -> Clip:
             if original is not None:
                 frames = original[: len(frames)] + frames
             variants[name] = Variant(
-                frames, changed, region, source, film, truths.get(name, "exact")
+                frames, changed, region, source, video, mask_sources.get(name, "exact")
             )
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError) as error:
         raise ValueError(
@@ -198,8 +200,8 @@ def load_clip(path: Path) -> Clip:
         name=header["name"],
         identity=header["identity"],
         landmarks=arrays["landmarks"],
-        parts=arrays["parts"],
+        parsing=arrays["parsing"],
         variants=variants,
         attributes=header["attributes"],
-        film=origin,
+        video=origin,
     )

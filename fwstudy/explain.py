@@ -1,6 +1,6 @@
 """Explain your own: ``python -m fwstudy.explain PHOTO|CLIP|FOLDER`` leaves an HTML page.
 
-The verdict on a face is divided exactly among the named axes and all the rest; each named axis has a
+The verdict on a face is divided exactly among the concept axes and all the rest; each concept axis has a
 heat map; and the distance of the face from the training data says how much the verdict is worth.
 """
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.execute import execute
 from fwstudy.faces.inputs import FaceCrop, find_faces, list_inputs, smallest_face
-from fwstudy.faces.videos.footage import Footage, InputError, read_frames
+from fwstudy.faces.videos.footage import Frames, InputError, read_frames
 from fwstudy.interpretability.calibration import Calibration, calibrate
 from fwstudy.interpretability.decomposition import capture, decompose, resize
 from fwstudy.params import Params, load_params
@@ -34,12 +34,12 @@ LEVEL = 0.99  # share of unseen faces of the study's own kind that count as like
 EDGE = 0.95  # share of them beyond which a face is told to be at the edge
 REFERENCE_IMAGES = 1024  # training faces that make the reference
 FRAMES = 16  # of a clip
-UNNAMED = "unnamed axes"
+RESIDUAL = "residual axes"
 KINDS = {"photos": "photographed"}  # what to call the faces of a source
 
 
 @dataclass(frozen=True)
-class Reference:
+class MahalanobisOOD:
     """Where the layer's pooled features of known faces lie.
 
     Args:
@@ -57,9 +57,9 @@ class Reference:
         """The distance within which 99 % of the validation faces lie."""
         return float(np.quantile(self.distances, LEVEL))
 
-    def share_nearer(self, unlikeness: float) -> float:
+    def share_nearer(self, ood_score: float) -> float:
         """Share of the validation faces nearer than so many times the limit."""
-        return float(np.mean(self.distances < unlikeness * self.limit))
+        return float(np.mean(self.distances < ood_score * self.limit))
 
     def distance(self, features: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of features (N, C) from the training faces: (N,) float64."""
@@ -67,27 +67,27 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedExplainer:
     """A trained whitened model with what is needed to explain it.
 
     Args:
         model: gives one logit an image.
         layer: the `FeatureWhitening` before the pooling; its first axes are the named ones.
-        names: of the named axes, in plain language.
+        names: of the concept axes, in plain language.
         calibration: has ``probability(logits)``.
         reference: of the training data.
         crop_size, crop_scale: how its faces were cut, see `fwstudy.faces.inputs.find_face`.
         data: what it was trained on, e.g. "rendered faces".
         seed: of its training.
-        typical: (k,) mean evidence of the named axes on originals; evidence is told relative to it.
-        typical_maps: (k + 1, S, S) the same of the maps, the last of all unnamed axes.
+        typical: (k,) mean evidence of the concept axes on originals; evidence is told relative to it.
+        typical_maps: (k + 1, S, S) the same of the maps, the last of all residual axes.
     """
 
     model: nn.Module
     layer: nn.Module
     names: tuple[str, ...]
     calibration: Calibration
-    reference: Reference
+    reference: MahalanobisOOD
     crop_size: int
     crop_scale: float
     data: str
@@ -101,14 +101,14 @@ class Explanation:
     """N faces: ``logits = evidence.sum(axis=1) + rest``, to 1e-4 relative to their size.
 
     Args:
-        names: of the k named axes.
+        names: of the k concept axes.
         logits: (N,) float32, above 0 speaks for a forgery.
         probability: (N,) float64, calibrated.
-        evidence: (N, k) float32, of each named axis, signed: beyond that of a typical original.
-        rest: (N,) float32, of the unnamed axes, the bias and the typical evidence.
-        maps: (N, k, S, S) float32, what each position adds to the evidence of each named axis.
-        rest_maps: (N, S, S) float32, the same of all unnamed axes; both beyond those of typical originals.
-        unlikeness: (N,) float64, distance from the training data; above 1 is beyond 99 % of unseen
+        evidence: (N, k) float32, of each concept axis, signed: beyond that of a typical original.
+        rest: (N,) float32, of the residual axes, the bias and the typical evidence.
+        maps: (N, k, S, S) float32, what each position adds to the evidence of each concept axis.
+        rest_maps: (N, S, S) float32, the same of all residual axes; both beyond those of typical originals.
+        ood_score: (N,) float64, distance from the training data; above 1 is beyond 99 % of unseen
             faces of the same kind.
     """
 
@@ -119,11 +119,11 @@ class Explanation:
     rest: np.ndarray
     maps: np.ndarray
     rest_maps: np.ndarray
-    unlikeness: np.ndarray
+    ood_score: np.ndarray
 
 
 @dataclass(frozen=True)
-class Explained:
+class FileReport:
     """One file explained.
 
     Args:
@@ -132,12 +132,12 @@ class Explained:
         faces: the face in each frame; None where there is none.
         explanation: of the frames with a face, in order.
         table: a row for each frame: time, has_face, and where it has one logit, probability, the
-            names of the axes, ``unnamed axes`` (with the bias), unlikeness, notes.
+            names of the axes, ``residual axes`` (with the bias), ood_score, notes.
         summary: what `explain_all` tells of the file.
     """
 
     name: str
-    footage: Footage
+    footage: Frames
     faces: list[FaceCrop | None]
     explanation: Explanation
     table: pd.DataFrame
@@ -169,7 +169,7 @@ def pooled_features(model: nn.Module, layer: nn.Module, crops: np.ndarray) -> np
 
 def reference_statistics(
     model: nn.Module, layer: nn.Module, training: np.ndarray, validation: np.ndarray
-) -> Reference:
+) -> MahalanobisOOD:
     """Where known faces lie, by which `explain_crops` tells faces unlike them.
 
     Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018:
@@ -184,14 +184,16 @@ def reference_statistics(
     fitted = LedoitWolf().fit(pooled_features(model, layer, training).astype(np.float64))
     held_out = pooled_features(model, layer, validation)
     distances = mahalanobis(held_out, fitted.location_, fitted.precision_)
-    return Reference(fitted.location_, fitted.precision_, np.sort(distances))
+    return MahalanobisOOD(fitted.location_, fitted.precision_, np.sort(distances))
 
 
 @torch.inference_mode()
-def axis_maps(model: nn.Module, layer: nn.Module, crops: np.ndarray, num_named: int) -> np.ndarray:
+def axis_maps(
+    model: nn.Module, layer: nn.Module, crops: np.ndarray, num_concept_axes: int
+) -> np.ndarray:
     """What each position adds to the logit, at input resolution: (N, k + 1, S, S) float32.
 
-    A map for each of the k named axes, and one for all others together.
+    A map for each of the k concept axes, and one for all others together.
 
     Args:
         crops: (N, S, S, 3) uint8.
@@ -201,27 +203,29 @@ def axis_maps(model: nn.Module, layer: nn.Module, crops: np.ndarray, num_named: 
     for batch in np.array_split(crops, len(crops) // BATCH_SIZE + 1):
         activations, _ = capture(model, layer, to_tensor(batch, weight.device))
         shares = activations * weight[:, None, None] / activations[0, 0].numel()
-        shares = torch.cat([shares[:, :num_named], shares[:, num_named:].sum(1, True)], dim=1)
+        shares = torch.cat(
+            [shares[:, :num_concept_axes], shares[:, num_concept_axes:].sum(1, True)], dim=1
+        )
         maps.append(resize(shares.flatten(0, 1), size).reshape(len(batch), -1, size, size))
     return np.concatenate(maps)
 
 
 @torch.inference_mode()
-def explain_crops(trained: Trained, crops: np.ndarray) -> Explanation:
-    """Verdict, evidence, heat maps and unlikeness of face crops.
+def explain_crops(trained: TrainedExplainer, crops: np.ndarray) -> Explanation:
+    """Verdict, evidence, heat maps and ood_score of face crops.
 
     Args:
         crops: (N, S, S, 3) uint8, N >= 1, cut as in training.
 
     Raises:
-        ValueError: named and unnamed evidence miss the logit by more than 1e-4: the layer is not
+        ValueError: named and residual evidence miss the logit by more than 1e-4: the layer is not
             the one before the pooling.
     """
-    model, layer, num_named = trained.model, trained.layer, len(trained.names)
+    model, layer, num_concept_axes = trained.model, trained.layer, len(trained.names)
     rows = pd.DataFrame({"row": np.arange(len(crops))})
-    parts = decompose(model, layer, CropSet(rows, crops, changed=None, parts=None))
-    named = parts.evidence[:, :num_named] - np.float32(trained.typical)
-    maps = axis_maps(model, layer, crops, num_named) - np.float32(trained.typical_maps)
+    parts = decompose(model, layer, CropSet(rows, crops, mask=None, parsing=None))
+    named = parts.evidence[:, :num_concept_axes] - np.float32(trained.typical)
+    maps = axis_maps(model, layer, crops, num_concept_axes) - np.float32(trained.typical_maps)
     distances = trained.reference.distance(pooled_features(model, layer, crops))
     return Explanation(
         names=trained.names,
@@ -229,16 +233,16 @@ def explain_crops(trained: Trained, crops: np.ndarray) -> Explanation:
         probability=trained.calibration.probability(parts.logits),
         evidence=named,
         rest=parts.bias + parts.evidence.sum(axis=1) - named.sum(axis=1),
-        maps=maps[:, :num_named],
-        rest_maps=maps[:, num_named],
-        unlikeness=distances / trained.reference.limit,
+        maps=maps[:, :num_concept_axes],
+        rest_maps=maps[:, num_concept_axes],
+        ood_score=distances / trained.reference.limit,
     )
 
 
-def explain_path(trained: Trained, path: Path, frames: int = FRAMES) -> Explained:
+def explain_path(trained: TrainedExplainer, path: Path, frames: int = FRAMES) -> FileReport:
     """Find the face in a photograph, or follow it through a clip, and explain the verdict on it.
 
-    Of a clip the logit, the evidence and the unlikeness are means over its frames with a face.
+    Of a clip the logit, the evidence and the ood_score are means over its frames with a face.
 
     Raises:
         InputError: the file cannot be read, or has no face; the message names it.
@@ -257,17 +261,21 @@ def explain_path(trained: Trained, path: Path, frames: int = FRAMES) -> Explaine
     values = pd.DataFrame(explanation.evidence, columns=list(explanation.names))
     values.insert(0, "logit", explanation.logits)
     values.insert(1, "probability", explanation.probability)
-    values[UNNAMED], values["unlikeness"] = explanation.rest, explanation.unlikeness
+    values[RESIDUAL], values["ood_score"] = explanation.rest, explanation.ood_score
     seen = np.array([face is not None for face in faces])
     table = pd.DataFrame({"time": footage.times, "has_face": seen})
     table = table.join(values.set_index(np.flatnonzero(seen)))
     table["notes"] = ["no face found" if f is None else "; ".join(f.notes) for f in faces]
     summary = _summary(trained, path, footage, found, values)
-    return Explained(path.name, footage, faces, explanation, table, summary)
+    return FileReport(path.name, footage, faces, explanation, table, summary)
 
 
 def _summary(
-    trained: Trained, path: Path, footage: Footage, found: list[FaceCrop], values: pd.DataFrame
+    trained: TrainedExplainer,
+    path: Path,
+    footage: Frames,
+    found: list[FaceCrop],
+    values: pd.DataFrame,
 ) -> dict:
     """One row of `explain_all`."""
     mean = values.mean()
@@ -283,10 +291,10 @@ def _summary(
         "problem": "",
         "verdict": "forged" if probability >= 0.5 else "not forged",
         "probability": probability,
-        **mean.drop(["probability", "unlikeness"]).to_dict(),
-        "unlikeness": float(mean["unlikeness"]),
-        "farther_than": trained.reference.share_nearer(mean["unlikeness"]),
-        "unlike": bool(mean["unlikeness"] > 1),
+        **mean.drop(["probability", "ood_score"]).to_dict(),
+        "ood_score": float(mean["ood_score"]),
+        "ood_percentile": trained.reference.share_nearer(mean["ood_score"]),
+        "is_ood": bool(mean["ood_score"] > 1),
         "frames": len(footage.times),
         "frames_with_face": len(found),
         "faces": max(face.num_faces for face in found),
@@ -296,8 +304,8 @@ def _summary(
 
 
 def explain_all(
-    trained: Trained, paths: Sequence[Path], frames: int = FRAMES, keep: int = 12
-) -> tuple[pd.DataFrame, list[Explained]]:
+    trained: TrainedExplainer, paths: Sequence[Path], frames: int = FRAMES, keep: int = 12
+) -> tuple[pd.DataFrame, list[FileReport]]:
     """Explain files one after the other; what cannot be explained becomes a row that says why.
 
     Args:
@@ -305,7 +313,7 @@ def explain_all(
 
     Returns:
         a row for each file: file, problem (empty where there is none), verdict, probability, logit,
-        the names of the axes, ``unnamed axes``, unlikeness (1 is the limit), farther_than (share of
+        the names of the axes, ``residual axes``, ood_score (1 is the limit), ood_percentile (share of
         unseen faces of the training's kind), unlike, frames, frames_with_face, faces, eye_distance
         (pixels), notes; and the details.
     """
@@ -322,7 +330,7 @@ def explain_all(
     return pd.DataFrame(rows), kept
 
 
-def describe(trained: Trained, explained: Explained, most: int = 3) -> str:
+def describe(trained: TrainedExplainer, explained: FileReport, most: int = 3) -> str:
     """The verdict on one file in plain language, with all that speaks against relying on it.
 
     Args:
@@ -343,26 +351,26 @@ def describe(trained: Trained, explained: Explained, most: int = 3) -> str:
     against = evidence[evidence < 0].astype(float).nsmallest(most)
     for words, parts in (("For a forgery speak", for_forgery), ("; against it", against)):
         named = ", ".join(f"{name} ({value:+.2f})" for name, value in parts.items())
-        text += f"{words} {named or 'no named axis'}"
+        text += f"{words} {named or 'no concept axis'}"
     text += (
-        f". Together the named axes give {evidence.sum():+.2f}, what has no name (other axes and "
-        f"the bias) {row[UNNAMED]:+.2f}.\n"
+        f". Together the concept axes give {evidence.sum():+.2f}, what has no name (other axes and "
+        f"the bias) {row[RESIDUAL]:+.2f}.\n"
     )
-    if row["unlike"]:
+    if row["is_ood"]:
         text += (
-            f"UNLIKE THE TRAINING DATA ({trained.data}): {row['unlikeness']:.1f} times as far away "
+            f"UNLIKE THE TRAINING DATA ({trained.data}): {row['ood_score']:.1f} times as far away "
             f"as {LEVEL:.0%} of unseen faces of that kind. Do not rely on this verdict."
         )
     else:
-        edge = "At the edge of" if row["farther_than"] > EDGE else "Not found to be unlike"
+        edge = "At the edge of" if row["ood_percentile"] > EDGE else "Not found to be unlike"
         text += (
             f"{edge} the training data ({trained.data}): farther away than "
-            f"{row['farther_than']:.0%} of unseen faces of that kind."
+            f"{row['ood_percentile']:.0%} of unseen faces of that kind."
         )
     return text + (f"\nNote: {row['notes']}." if row["notes"] else "")
 
 
-def panels(explained: Explained, most: int = 4) -> dict:
+def panels(explained: FileReport, most: int = 4) -> dict:
     """What `fwstudy.reporting.panels.face_sheet` shows: frames with a face, evenly spaced.
 
     Args:
@@ -397,7 +405,7 @@ def check_trained(params: Params) -> None:
 
 def make_trained(
     model: nn.Module, layer: nn.Module, names: Sequence[str], crops: CropSet, **about
-) -> Trained:
+) -> TrainedExplainer:
     """Calibrate a model on the validation faces of a crop set, and take its reference.
 
     Args:
@@ -410,7 +418,7 @@ def make_trained(
     validation = crops.select(split="validation", kind="whole")
     labels, held_out = (validation.manifest[name].to_numpy() for name in ("label", "row"))
     parts = decompose(model, layer, validation)
-    return Trained(
+    return TrainedExplainer(
         model=model,
         layer=layer,
         names=tuple(name.replace("_", " ") for name in names),
@@ -424,7 +432,7 @@ def make_trained(
     )
 
 
-def load_trained(params: Params) -> Trained:
+def load_trained(params: Params) -> TrainedExplainer:
     """The study's whitened model, of the first training seed.
 
     Raises:

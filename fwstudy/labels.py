@@ -5,7 +5,7 @@ import numpy as np
 ORIGINAL = "original"
 FAMILIES = ("FaceSwap", "Face2Face", "Deepfakes", "NeuralTextures")
 PART_PREFIX = "part:"
-FILM_MARK = "~"
+VIDEO_MARK = "~"
 PARTS = (
     "background",
     "skin",
@@ -19,7 +19,7 @@ PARTS = (
     "clothes",
 )
 """Values of a part map, by index. Left and right are the *subject's*."""
-TRUTHS = {
+MASK_SOURCES = {
     "exact": "every pixel that the forgery changed, known because it was made here",
     "given": "the mask that comes with the data set",
     "difference": "no mask: where forged and original frame differ by more than the codec explains",
@@ -44,8 +44,8 @@ FORGED_PART_OF = np.array(
 
 
 def family_of(variant: str) -> str:
-    """The family, or the part, of a variant's name: without prefix and film."""
-    return variant.removeprefix(PART_PREFIX).partition(FILM_MARK)[0]
+    """The family, or the part, of a variant's name: without prefix and video."""
+    return variant.removeprefix(PART_PREFIX).partition(VIDEO_MARK)[0]
 
 
 SKIN_TONES = {"dark": 0.13, "medium": 0.27, "light": 1.0}

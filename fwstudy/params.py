@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Quality = Literal["raw", "c23", "c40"]
-FILM_SOURCES = Literal[
+VIDEO_SOURCES = Literal[
     "faceforensics", "celeb_df", "dfdc", "dfdc_preview", "deepfakebench", "folder"
 ]
 
@@ -43,27 +43,27 @@ class Photos(Section):
     identity_pattern: str
 
 
-class Films(Section):
-    """A benchmark's films; ``qualities``: the study's, then others for the test split."""
+class Videos(Section):
+    """A benchmark's videos; ``qualities``: the study's, then others for the test split."""
 
     root: str
     methods: list[str]
     qualities: Annotated[list[Quality], Field(min_length=1)]
-    frames_per_film: Count
+    frames_per_video: Count
     crop_scale: Annotated[float, Field(ge=1)]
 
 
 class Faces(Section):
     """Stage ``faces``: where faces come from and how they are forged."""
 
-    source: Literal["rendered", "photos", FILM_SOURCES]
+    source: Literal["rendered", "photos", VIDEO_SOURCES]
     seed: int
     size: Annotated[int, Field(ge=64)]
     num_workers: int
     scheduler: str | None
     rendered: Rendered
     photos: Photos
-    films: Films
+    videos: Videos
 
 
 class Split(Section):
@@ -118,7 +118,7 @@ class Train(Section):
 
     seeds: Annotated[list[int], Field(min_length=1)]
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
-    part_share: Share
+    partial_forgery_ratio: Share
     launch: Launch
     backbone: Backbone
     baseline: Schedule
@@ -128,21 +128,21 @@ class Train(Section):
 class Whitening(Section):
     """The feature whitening module that replaces one norm layer, and its rotation."""
 
-    norm: Literal["batch", "whitening", "published"]
+    norm: Literal["batch", "whitening", "iternorm"]
     layer: str
     num_groups: Count
     solver: str
     newton_steps: Count
     shrinkage: float | str
-    refresh_interval: Count
+    whiten_every: Count
     rotation: Literal["none", "random", "aligned"]
-    rotation_interval: Count
+    rotate_every: Count
     concepts: Literal["grid", "parts", "forged_parts"]
     grid_size: Annotated[int, Field(ge=2)]
     activation: Literal["softplus", "backbone"]
     concept_weight: Annotated[float, Field(ge=0)]
-    binding: Share
-    labels: Literal["given", "random"]
+    bottleneck: Share
+    random_labels: bool
 
     @property
     def named(self) -> bool:
@@ -163,8 +163,8 @@ class Ablations(Section):
     variants: dict[str, dict]
 
 
-class Generalisation(Section):
-    """Stages ``left_out@family-seed`` and ``generalisation``: families and sources never trained on."""
+class Generalization(Section):
+    """Stages ``leave_one_out@family-seed`` and ``generalization``: families and sources never trained on."""
 
     families: list[str]
     seeds: Annotated[list[int], Field(min_length=1)]
@@ -186,15 +186,15 @@ class Params(Section):
     train: Train
     whitening: Whitening
     ablations: Ablations
-    generalisation: Generalisation
+    generalization: Generalization
     interpretability: Interpretability
     profiles: dict[str, dict[str, Any]]
 
     @property
     def crop_scale(self) -> float:
         """Side of a face crop ÷ longer side of the box around its landmarks."""
-        of_films = self.faces.source in get_args(FILM_SOURCES)
-        return self.faces.films.crop_scale if of_films else self.preprocess.crop_scale
+        of_videos = self.faces.source in get_args(VIDEO_SOURCES)
+        return self.faces.videos.crop_scale if of_videos else self.preprocess.crop_scale
 
     def variant(self, name: str) -> Whitening:
         """The whitening settings of one ablation variant.
@@ -218,14 +218,12 @@ def describe(error: ValidationError, prefix: str = "") -> str:
 
 def conflicts(settings: Whitening) -> str:
     """Which settings exclude each other, in words that name the keys; empty where none do."""
-    if settings.layer != "last" and (settings.binding or settings.concept_weight):
-        return (
-            "binding and concept_weight must be 0 unless layer is `last`: no verdict is read there"
-        )
+    if settings.layer != "last" and (settings.bottleneck or settings.concept_weight):
+        return "bottleneck and concept_weight must be 0 unless layer is `last`: no verdict is read there"
     if settings.norm == "batch" and settings.rotation != "none":
         return "norm: batch has no axes to turn, so rotation must be none"
-    if settings.binding and not settings.named:
-        return "binding needs named axes: rotation: aligned, or concept_weight above 0"
+    if settings.bottleneck and not settings.named:
+        return "bottleneck needs concept axes: rotation: aligned, or concept_weight above 0"
     return ""
 
 
@@ -285,15 +283,15 @@ def checked(content: dict, path: str) -> Params:
             f"{path}:\n  train.launch.num_processes: {processes} processes cannot share the {pairs} "
             "pairs of a batch (train.batch_size) evenly"
         )
-    if params.faces.source not in get_args(FILM_SOURCES) and params.faces.size % 2:
+    if params.faces.source not in get_args(VIDEO_SOURCES) and params.faces.size % 2:
         raise ValueError(
             f"{path}:\n  faces.size: {params.faces.size}; frames that H.264 encodes here must be even"
         )
-    films, preprocess = params.faces.films, params.preprocess
+    videos, preprocess = params.faces.videos, params.preprocess
     wanted = [preprocess.quality, *preprocess.further_test_qualities]
-    if params.faces.source in get_args(FILM_SOURCES) and wanted != films.qualities:
+    if params.faces.source in get_args(VIDEO_SOURCES) and wanted != videos.qualities:
         raise ValueError(
-            f"{path}:\n  faces.films.qualities: {films.qualities}; films are not compressed again, so "
+            f"{path}:\n  faces.videos.qualities: {videos.qualities}; videos are not compressed again, so "
             "preprocess.quality must be the first and preprocess.further_test_qualities the rest "
             f"(they are {wanted})"
         )
@@ -303,7 +301,7 @@ def checked(content: dict, path: str) -> Params:
             f"{path}:\n  whitening: the study's default model needs norm: whitening, rotation: "
             "aligned and layer: last; declare anything else under ablations.variants"
         )
-    for name in ("ablations", "generalisation"):
+    for name in ("ablations", "generalization"):
         missing = sorted(set(getattr(params, name).seeds) - set(params.train.seeds))
         if missing:
             raise ValueError(f"{path}:\n  {name}.seeds: {missing} are not among train.seeds")

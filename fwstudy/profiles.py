@@ -87,7 +87,7 @@ def main() -> None:
     for key, value in values.items():
         print(f"{key}: {value}")
     print(
-        "Set faces.films.root to the data set's folder, then `make repro` (with HF_HUB_OFFLINE=0 where "
+        "Set faces.videos.root to the data set's folder, then `make repro` (with HF_HUB_OFFLINE=0 where "
         "train.backbone.weights is hub)."
     )
 

@@ -3,13 +3,13 @@
 import doctest
 from itertools import pairwise
 
-import fwstudy.whitening.rotation
 import pytest
 import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fwstudy.whitening.rotation
 from fwstudy.whitening.rotation import (
     align_max,
     align_mean,

@@ -11,7 +11,7 @@ from torch import nn
 
 from fwstudy.interpretability import decomposition, explainers
 from fwstudy.interpretability.explainers import EXPLAINERS
-from fwstudy.interpretability.localization import localisation_scores
+from fwstudy.interpretability.localization import localization_scores
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.statistics import update_statistics
@@ -34,7 +34,7 @@ def planted_images(count: int = 4) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def brightness_model(norm: str) -> nn.Sequential:
-    """Says *forged* where a cell of 4 x 4 is bright; the other channels see colours, an edge."""
+    """Says *forged* where a cell of 4 x 4 is bright; the other channels see colors, an edge."""
     convolution = nn.Conv2d(3, 4, kernel_size=4, stride=4, bias=False)
     classifier = nn.Linear(4, 1)
     with torch.no_grad():
@@ -74,10 +74,10 @@ def test_planted_patch_is_found(name, norm):
     model, (images, mask) = brightness_model(norm), planted_images()
     relevance = EXPLAINERS[name](model, model[1], images)
     assert relevance.shape == (4, SIZE, SIZE) and relevance.dtype == np.float32
-    scores = localisation_scores(relevance, mask).min()
+    scores = localization_scores(relevance, mask).min()
     assert scores["relevance_mass"] > 0.6 and scores["pixel_auc"] > 0.95, scores
     assert scores["pointing_game"] == 1
-    noise = localisation_scores(explainers.random_maps(4, SIZE, seed=0), mask).max()
+    noise = localization_scores(explainers.random_maps(4, SIZE, seed=0), mask).max()
     assert noise["relevance_mass"] < 0.1 and noise["pixel_auc"] < 0.6
 
 
@@ -217,7 +217,7 @@ def test_integrated_gradients_of_a_linear_model_are_weight_times_pixel():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     logits = (
         model(images)[:, 0].detach() - model[1].bias.item()
-    )  # the logit of mid-grey is the bias
+    )  # the logit of mid-gray is the bias
     np.testing.assert_allclose(found.sum(axis=(1, 2)), logits, rtol=1e-4)
 
 
@@ -261,16 +261,16 @@ def test_occlusion_of_a_linear_model_is_what_the_squares_hold():
 
 def test_grey_image_has_no_relevance():
     """Zero is the baseline of methods that look at pixels: nothing is left to explain."""
-    model, grey = brightness_model("batch"), torch.zeros(1, 3, SIZE, SIZE)
+    model, gray = brightness_model("batch"), torch.zeros(1, 3, SIZE, SIZE)
     for explain in (explainers.integrated_gradients, explainers.occlusion):
-        assert not explain(model, model[1], grey).any()
+        assert not explain(model, model[1], gray).any()
 
 
 def test_random_maps_are_white_and_repeatable():
     maps = explainers.random_maps(50, SIZE, seed=3)
     assert maps.shape == (50, SIZE, SIZE) and maps.dtype == np.float32
     assert 0 <= maps.min() and maps.max() < 1 and maps.mean() == pytest.approx(0.5, abs=0.01)
-    neighbours = np.corrcoef(maps[:, 1:].ravel(), maps[:, :-1].ravel())[0, 1]
-    assert abs(neighbours) < 0.02 and abs(np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1]) < 0.1
+    neighbors = np.corrcoef(maps[:, 1:].ravel(), maps[:, :-1].ravel())[0, 1]
+    assert abs(neighbors) < 0.02 and abs(np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1]) < 0.1
     np.testing.assert_array_equal(maps, explainers.random_maps(50, SIZE, seed=3))
     assert not np.array_equal(maps, explainers.random_maps(50, SIZE, seed=4))

@@ -16,8 +16,8 @@ def train(crops):
     return crops.select(split="train", quality="c23")
 
 
-def make(train, part_share=0.0, seed=0, **options):
-    return batches.PairedBatches(train, 4, seed, part_share, **options)
+def make(train, partial_forgery_ratio=0.0, seed=0, **options):
+    return batches.PairedBatches(train, 4, seed, partial_forgery_ratio, **options)
 
 
 def test_a_round_shows_every_frame_once(train):
@@ -35,18 +35,18 @@ def test_batch_depends_on_seed_and_step_alone(train):
     assert one.batch(5).labels.tolist() == [0, 0, 1, 1]
     fresh = make(train, 0.5).batch(5)  # `one` has drawn step 5 before, and steps in between
     one.batch(9)
-    for name in ("images", "labels", "changed", "parts"):
+    for name in ("images", "labels", "mask", "parsing"):
         assert torch.equal(getattr(one.batch(5), name), getattr(fresh, name))
 
 
-@pytest.mark.parametrize("part_share", [0.0, 0.5, 1.0])
-def test_pairs_differ_where_the_mask_says(train, part_share):
+@pytest.mark.parametrize("partial_forgery_ratio", [0.0, 0.5, 1.0])
+def test_pairs_differ_where_the_mask_says(train, partial_forgery_ratio):
     for step in range(8):
-        batch = make(train, part_share).batch(step)
+        batch = make(train, partial_forgery_ratio).batch(step)
         original, forged = batch.images.unflatten(0, (2, 2))
-        assert not batch.changed[:2].any() and torch.equal(batch.parts[:2], batch.parts[2:])
+        assert not batch.mask[:2].any() and torch.equal(batch.parsing[:2], batch.parsing[2:])
         differs = (original - forged).abs().amax(dim=1) > 0.3  # the codec alone does less
-        changed = batch.changed[2:]
+        changed = batch.mask[2:]
         inside, outside = differs[changed].float().mean(), differs[~changed].float().mean()
         assert inside > 0.3 and outside < 0.03
         elsewhere = changed.roll(2 * batches.MAX_SHIFT, dims=-1)
@@ -55,7 +55,7 @@ def test_pairs_differ_where_the_mask_says(train, part_share):
 
 def test_part_share_decides_how_much_is_forged(train):
     areas = {
-        share: np.mean([make(train, share).batch(step).changed.sum() for step in range(16)])
+        share: np.mean([make(train, share).batch(step).mask.sum() for step in range(16)])
         for share in (0.0, 1.0)
     }
     assert areas[1.0] < 0.7 * areas[0.0]
@@ -67,7 +67,7 @@ def test_random_labels_swap_label_and_mask_together(train):
         given, drawn = (make(train, random_labels=flag).batch(step) for flag in (False, True))
         assert torch.equal(given.images, drawn.images)
         assert torch.equal(drawn.labels[:2], 1 - drawn.labels[2:])
-        assert torch.equal(drawn.changed.flatten(1).any(dim=1), drawn.labels.bool())
+        assert torch.equal(drawn.mask.flatten(1).any(dim=1), drawn.labels.bool())
         swapped += drawn.labels[:2].sum().item()
     assert 8 < swapped < 24
 
@@ -107,8 +107,8 @@ def test_shift_moves_whole_pixels_and_mirrors_the_border():
 def test_colours_of_a_pair_change_alike():
     images = torch.rand(2, 3, 8, 8).repeat(2, 1, 1, 1)
     images[2:, :, 3, 3] += 1
-    out = batches.recoloured(
-        images, *batches.draw_colours(len(images) // 2, np.random.default_rng(0))
+    out = batches.recolored(
+        images, *batches.draw_colors(len(images) // 2, np.random.default_rng(0))
     )
     differing = (out[:2] != out[2:]).any(dim=1).flatten(1).sum(dim=1)
     assert differing.tolist() == [1, 1] and not torch.equal(out, images)
@@ -151,7 +151,7 @@ def planted():
 def test_a_frame_without_forged_parts_gets_transplants(planted):
     """Every subset of the parts that the forgery changed, none of another part."""
     paired = batches.PairedBatches(planted, 2, 0, 1.0)
-    original, parts = planted.images[0], planted.parts[0]
+    original, parts = planted.images[0], planted.parsing[0]
     seen = set()
     for seed in range(60):
         image, changed = paired.forgery(0, np.random.default_rng(seed))()
@@ -169,15 +169,15 @@ def test_without_part_share_the_whole_forgery_is_shown(planted):
     image, changed = batches.PairedBatches(planted, 2, 0, 0.0).forgery(
         0, np.random.default_rng(0)
     )()
-    assert np.array_equal(image, planted.images[1]) and np.array_equal(changed, planted.changed[1])
+    assert np.array_equal(image, planted.images[1]) and np.array_equal(changed, planted.mask[1])
 
 
 def test_masks_move_with_their_images(planted, monkeypatch):
     """One translation explains both images of the pair, the mask and the parts."""
-    monkeypatch.setattr(batches, "recoloured", lambda images, gain, offset: images)
+    monkeypatch.setattr(batches, "recolored", lambda images, gain, offset: images)
     paired = batches.PairedBatches(planted, 2, 0, 0.0)
     images = to_tensor(planted.images)
-    truth = torch.from_numpy(np.stack([planted.changed[1], planted.parts[1]])[None]).float()
+    truth = torch.from_numpy(np.stack([planted.mask[1], planted.parsing[1]])[None]).float()
     places = [(y, x) for y in range(9) for x in range(9)]
     found = []
     for step in range(6):
@@ -189,7 +189,7 @@ def test_masks_move_with_their_images(planted, monkeypatch):
         ]
         assert len(fits) == 1
         changed, parts = batches.shifted(truth, np.array(fits))[0]
-        assert torch.equal(batch.changed[1], changed.bool())
-        assert torch.equal(batch.parts, parts.byte().expand(2, -1, -1))
+        assert torch.equal(batch.mask[1], changed.bool())
+        assert torch.equal(batch.parsing, parts.byte().expand(2, -1, -1))
         found += fits
     assert len(set(found)) > 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import films
+from benchmarks import videos
 from benchmarks.whitening import (
     CALLS,
     LAYERS,
@@ -21,7 +21,7 @@ from benchmarks.whitening import (
     main,
 )
 from fwstudy.clips import save_clip
-from fwstudy.faces.videos.footage import open_film
+from fwstudy.faces.videos.footage import open_video
 from fwstudy.whitening.statistics import whiteness
 
 
@@ -90,16 +90,16 @@ def test_targets_follow_the_measurements(table):
 
 
 def test_memory_counts_what_a_call_allocates():
-    calls = {"empty": lambda: torch.empty(2**18), "amortised": lambda: torch.empty(2**19)}
+    calls = {"empty": lambda: torch.empty(2**18), "amortized": lambda: torch.empty(2**19)}
     table = compare([calls, calls], "empty", 1e-4, phase="any").set_index("method")
-    assert table["peak_mb"].to_dict() == {"empty": 1, "amortised": 2}
+    assert table["peak_mb"].to_dict() == {"empty": 1, "amortized": 2}
     assert list(table["rounds"]) == [2, 2] and table.loc["empty", "ratio"] == 1
 
 
 def test_amortised_calls_take_in_one_computation_of_the_matrix(monkeypatch):
-    layer, computed = LAYERS["amortised"](nn.BatchNorm2d(8)), []
+    layer, computed = LAYERS["amortized"](nn.BatchNorm2d(8)), []
     monkeypatch.setattr(layer, "refresh", lambda: computed.append(1))
-    for features in islice(draw_features(8, 4, 2), CALLS["amortised"]):
+    for features in islice(draw_features(8, 4, 2), CALLS["amortized"]):
         layer(features)
     assert len(computed) == 1
 
@@ -112,30 +112,30 @@ def test_features_have_the_stated_condition_number():
 
 
 def test_cost_of_films_is_extrapolated_from_one_core():
-    """Two takes of five films in 20 s: 2 s a film, 5000 of which take 2.8 hours; 1 MB a film is 5 GB."""
+    """Two takes of five videos in 20 s: 2 s a video, 5000 of which take 2.8 hours; 1 MB a video is 5 GB."""
     measured = pd.DataFrame(
         [
             {"benchmark": name, "workers": workers, "method": method, "round": turn}
-            | {"seconds": seconds, "films": 10, "crops": 320, "kept_mb": 1.0}
-            for name in films.KINDS
+            | {"seconds": seconds, "videos": 10, "crops": 320, "kept_mb": 1.0}
+            for name in videos.KINDS
             for workers, times in ((1, (20.0, 40.0)), (2, (10.0, 20.0)))
-            for method, seconds in zip(films.METHODS, times, strict=True)
+            for method, seconds in zip(videos.METHODS, times, strict=True)
             for turn in range(3)
         ]
     )
-    sizes = pd.DataFrame({"benchmark": list(films.KINDS)})
-    sizes = sizes.assign(clips_mb_per_film=1.0, crops_mb_per_film=0.5)
-    whole = films.extrapolated(measured, sizes).set_index("benchmark").loc["FaceForensics++"]
-    assert whole["seconds a film"] == 2 and whole["core-hours"] == pytest.approx(2 * 5000 / 3600)
+    sizes = pd.DataFrame({"benchmark": list(videos.KINDS)})
+    sizes = sizes.assign(clips_mb_per_video=1.0, crops_mb_per_video=0.5)
+    whole = videos.extrapolated(measured, sizes).set_index("benchmark").loc["FaceForensics++"]
+    assert whole["seconds a video"] == 2 and whole["core-hours"] == pytest.approx(2 * 5000 / 3600)
     assert whole["clips, GB"] == 5 and whole["crop set, GB"] == 2.5
-    shown = films.throughput(measured)
+    shown = videos.throughput(measured)
     assert set(shown["times as fast"]) == {"1", "2.00 (2.00 to 2.00)"}
-    assert shown["films a minute"].tolist()[:4] == [30, 15, 60, 30]
+    assert shown["videos a minute"].tolist()[:4] == [30, 15, 60, 30]
 
 
 def test_the_films_of_the_benchmark_show_a_face_that_is_found(people, tmp_path):
-    kind = films.Kind(160, 240, 1, True, 0, 64)
+    kind = videos.Kind(160, 240, 1, True, 0, 64)
     path = save_clip(tmp_path, people[0])
-    take = films.make_take(tmp_path, path, kind, 1)
-    assert len(open_film(take.original).numbers) == films.RATE
-    assert films.ours([take], kind, 3, 1, tmp_path / "clips") == 6
+    take = videos.make_take(tmp_path, path, kind, 1)
+    assert len(open_video(take.original).numbers) == videos.RATE
+    assert videos.ours([take], kind, 3, 1, tmp_path / "clips") == 6

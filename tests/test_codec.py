@@ -4,7 +4,7 @@ import pytest
 from fwstudy.preprocess import codec
 
 
-def film(count: int, height: int = 64, width: int = 80) -> np.ndarray:
+def video(count: int, height: int = 64, width: int = 80) -> np.ndarray:
     """A bright blob that wanders over a textured ground."""
     rng = np.random.default_rng(0)
     rows, columns = np.indices((height, width))
@@ -22,7 +22,7 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 @pytest.mark.parametrize("quality", codec.QUALITIES)
 @pytest.mark.parametrize("count", [1, 2, 4, 9])
 def test_no_frame_is_lost(quality, count):
-    frames = film(count)
+    frames = video(count)
     result, _ = codec.compress(frames, quality)
     assert result.shape == frames.shape
     assert result.dtype == np.uint8
@@ -30,27 +30,27 @@ def test_no_frame_is_lost(quality, count):
 
 @pytest.mark.parametrize("size", [(64, 81), (65, 80), (63, 79), (96, 96)])
 def test_odd_sizes_come_back_whole(size):
-    frames = film(2, *size)
+    frames = video(2, *size)
     result, _ = codec.compress(frames, "c23")
     assert result.shape == frames.shape
     assert psnr(frames[:, -4:, -4:], result[:, -4:, -4:]) > 20
 
 
 def test_frames_keep_their_order_and_colours():
-    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)
-    frames = np.broadcast_to(colours[:, None, None], (3, 32, 32, 3)).copy()
+    colors = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.uint8)
+    frames = np.broadcast_to(colors[:, None, None], (3, 32, 32, 3)).copy()
     means = codec.compress(frames, "c23")[0].mean((1, 2))
-    assert np.abs(means - colours).max() < 6
+    assert np.abs(means - colors).max() < 6
 
 
 def test_raw_is_untouched():
-    frames = film(2)
+    frames = video(2)
     result, num_bytes = codec.compress(frames, "raw")
     assert result is frames and num_bytes == 2 * 64 * 80 * 3
 
 
 def test_higher_rate_factor_is_coarser():
-    frames = film(4)
+    frames = video(4)
     quality = {name: psnr(frames, codec.compress(frames, name)[0]) for name in ("c23", "c40")}
     assert quality["c23"] > quality["c40"] + 2
     assert quality["c40"] > 18
@@ -59,24 +59,24 @@ def test_higher_rate_factor_is_coarser():
 
 @pytest.mark.parametrize("size", [(64, 80), (63, 79), (96, 96), (50, 70)])
 def test_same_frames_same_bytes(size):
-    frames = film(4, *size)
+    frames = video(4, *size)
     videos = {codec.encode(frames, 23) for _ in range(8)}
     assert len(videos) == 1
-    video = videos.pop()
-    assert len({codec.decode(video).tobytes() for _ in range(8)}) == 1
+    encoded = videos.pop()
+    assert len({codec.decode(encoded).tobytes() for _ in range(8)}) == 1
 
 
 def test_colour_planes_are_inverse_for_grey_and_known_for_white():
-    grey = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
-    assert np.abs(codec.from_planes(codec.to_planes(grey)).astype(int) - grey).max() <= 1
+    gray = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    assert np.abs(codec.from_planes(codec.to_planes(gray)).astype(int) - gray).max() <= 1
     planes = codec.to_planes(np.full((4, 4, 3), 255, np.uint8))
     assert (planes[:4] == 235).all() and (planes[4:] == 128).all()
 
 
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match=r"'c30'; known: raw, c23, c40"):
-        codec.compress(film(1), "c30")
+        codec.compress(video(1), "c30")
     with pytest.raises(ValueError, match=r"\(F, H, W, 3\) uint8, got \(64, 80, 3\)"):
-        codec.encode(film(1)[0], 23)
+        codec.encode(video(1)[0], 23)
     with pytest.raises(ValueError, match="float64"):
-        codec.encode(film(1) / 255, 23)
+        codec.encode(video(1) / 255, 23)

@@ -118,13 +118,16 @@ def test_detection_summary_names_level_family_and_quality():
 
 def test_varied_finds_what_differs_in_nothing_else():
     params = load_params(Path(__file__).parents[1] / "params.yaml")
-    names = ["binding_none", "binding_full", "cholesky", "whitening_only", "published_steps_2"]
+    names = ["bottleneck_none", "bottleneck_full", "cholesky", "whitening_only", "iternorm_steps_2"]
     settings = {name: params.variant(name) for name in names}
-    found = comparison.varied(settings, params.whitening, ["binding"])
-    assert found.to_dict("list") == {"variant": ["binding_none", "binding_full"], "binding": [0, 1]}
-    found = comparison.varied(settings, params.whitening, ["solver", "binding"])
+    found = comparison.varied(settings, params.whitening, ["bottleneck"])
+    assert found.to_dict("list") == {
+        "variant": ["bottleneck_none", "bottleneck_full"],
+        "bottleneck": [0, 1],
+    }
+    found = comparison.varied(settings, params.whitening, ["solver", "bottleneck"])
     assert found["solver"].tolist() == ["eigh", "eigh", "cholesky"]
-    assert comparison.varied({}, params.whitening, ["binding"]).empty
+    assert comparison.varied({}, params.whitening, ["bottleneck"]).empty
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ def test_left_out_table_looks_at_one_family():
         score=lambda t: t["label"] * 1.0
     )
     unseen = seen.assign(score=seen["variant"].eq("Deepfakes") * 1.0)
-    found = comparison.left_out_table({"m": seen}, {"m": unseen}, "FaceSwap", "c23")
+    found = comparison.leave_one_out_table({"m": seen}, {"m": unseen}, "FaceSwap", "c23")
     assert found["training"].tolist() == ["all families", "without it"]
     assert found["auc"].tolist() == [1.0, 0.5] and found["difference"].tolist() == [0, -0.5]
     assert found["num_images"].tolist() == [48, 48]

@@ -9,7 +9,7 @@ from fwstudy.reporting import comparison_plots
 
 @pytest.fixture
 def table():
-    table = pd.DataFrame({"variant": ["a_b", "c"], "binding": [1, 0], "x": [0.4, 0.6], "y": 0.1})
+    table = pd.DataFrame({"variant": ["a_b", "c"], "bottleneck": [1, 0], "x": [0.4, 0.6], "y": 0.1})
     for name in ("x", "y"):
         table = table.assign(**{f"{name}_low": table[name] - 0.1, f"{name}_high": table[name]})
     return table
@@ -33,8 +33,10 @@ def test_figures_show_every_row(table):
     plane = comparison_plots.plane(table, "x", "y", "purity", "AUC")
     labels = [text.get_text() for text in plane.axes[0].get_legend().get_texts()]
     assert set(labels) == {"Pareto front", "a b", "c"}
-    curves = comparison_plots.curves(table, "binding", "y", {"x": "purity"}, "binding", "AUC")
-    wide = comparison_plots.curves(table * 100, "binding", "y", {"x": "purity"}, "binding", "AUC")
+    curves = comparison_plots.curves(table, "bottleneck", "y", {"x": "purity"}, "bottleneck", "AUC")
+    wide = comparison_plots.curves(
+        table * 100, "bottleneck", "y", {"x": "purity"}, "bottleneck", "AUC"
+    )
     assert [figure.axes[1].get_yscale() for figure in (curves, wide)] == ["linear", "log"]
     assert curves.axes[1].lines[0].get_xydata().tolist() == [[0, 0.6], [1, 0.4]]
     for figure in (plane, curves):

@@ -247,11 +247,11 @@ def test_axes_are_permuted_together():
 def test_importance_table(evidence):
     people = np.arange(400) // 2 % 10
     table = concept_metrics.importance_table(*evidence, people, ["nose", "mouth"], repeats=5)
-    assert table["axes"].tolist() == ["nose", "mouth", "all named", "all unnamed"]
+    assert table["axes"].tolist() == ["nose", "mouth", "all named", "all residual"]
     column = "permutation_importance"
     values = table.set_index("axes")[column]
     assert values["nose"] == concept_metrics.permutation_importance(*evidence, [0], 5)
-    assert values["all unnamed"] == concept_metrics.permutation_importance(
+    assert values["all residual"] == concept_metrics.permutation_importance(
         *evidence, [2, 3, 4, 5], 5
     )
     assert (table[f"{column}_low"] <= values.to_numpy()).all()

@@ -15,7 +15,7 @@ from fwstudy.whitening.concepts import Alignment, Concept, whitened_means
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
-from fwstudy.whitening.surgery import activation_of, find_classifier, pooled_and_logits
+from fwstudy.whitening.surgery import find_classifier, pooled_and_logits
 
 CHANNELS = 12
 
@@ -26,7 +26,7 @@ class Detector(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, CHANNELS, 3)
-        self.norm = FeatureWhitening(CHANNELS, activation=nn.ReLU())
+        self.norm = FeatureWhitening(CHANNELS, act=nn.ReLU())
         self.head = nn.Linear(CHANNELS, 1)
 
     def forward(self, images):
@@ -139,10 +139,10 @@ def batch(images):
 
 
 def test_masks_of_the_concept_sets(batch):
-    masks = {name: made.masks(batch.changed, batch.parts, 2) for name, made in CONCEPT_SETS.items()}
+    masks = {name: made.masks(batch.mask, batch.parsing, 2) for name, made in CONCEPT_SETS.items()}
     nose, mouth = (list(FORGED_PARTS).index(name) for name in ("nose", "mouth"))
     assert masks["parts"].sum(dim=(0, 2, 3))[[nose, mouth]].tolist() == [8 * 16, 8 * 16]
-    assert torch.equal(masks["forged_parts"][:, nose], batch.changed)
+    assert torch.equal(masks["forged_parts"][:, nose], batch.mask)
     assert not masks["forged_parts"][:, mouth].any()
     grid = masks["grid"]
     assert grid.shape == (8, 4, 8, 8) and (grid.sum(dim=1) == 1).all()
@@ -173,9 +173,9 @@ def test_concept_loss_is_the_mean_over_every_cell():
     assert_close(losses.concept_loss(axes, present), cells.mean())
 
 
-def loss_of(model, concept_weight, binding, num_named=4):
+def loss_of(model, concept_weight, bottleneck, num_concept_axes=4):
     masks = lambda changed, parts: CONCEPT_SETS["forged_parts"].masks(changed, parts, 2)
-    return losses.ConstrainedLoss(model.norm, num_named, masks, concept_weight, binding)
+    return losses.ConstrainedLoss(model.norm, num_concept_axes, masks, concept_weight, bottleneck)
 
 
 def test_constrained_loss_without_constraint_is_classification(model, batch):
@@ -198,12 +198,12 @@ def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm)
     axes = inner(model.conv(batch.images))[:, :4]
     if norm == "whitening":
         inner.activation = kept
-    masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
+    masks = CONCEPT_SETS["forged_parts"].masks(batch.mask, batch.parsing, 2).float()
     present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
     expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
     assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
     assert present[:4].sum() == 0 and present[4:].any()
-    assert not activation_of(model.norm)._forward_pre_hooks
+    assert not model.norm.act._forward_pre_hooks
 
 
 def test_concept_loss_reads_timms_fused_norm(model, batch):
@@ -213,7 +213,7 @@ def test_concept_loss_reads_timms_fused_norm(model, batch):
     model.eval()
     plain = nn.BatchNorm2d(CHANNELS).eval()  # both start with the same statistics
     axes = plain(model.conv(batch.images))[:, :4]
-    masks = CONCEPT_SETS["forged_parts"].masks(batch.changed, batch.parts, 2).float()
+    masks = CONCEPT_SETS["forged_parts"].masks(batch.mask, batch.parsing, 2).float()
     present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
     expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
     assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
@@ -249,21 +249,21 @@ def test_concept_loss_teaches_the_layers_below(model, batch):
 
 
 def test_set_activation_of_either_norm():
-    whitening, fused = FeatureWhitening(4, activation=nn.SiLU()), BatchNormAct2d(4)
-    before = activation_of(whitening), activation_of(fused)
+    whitening, fused = FeatureWhitening(4, act=nn.SiLU()), BatchNormAct2d(4)
+    before = whitening.act, fused.act
     for layer, kept in zip((whitening, fused), before, strict=True):
         set_activation(layer, "backbone")
-        assert activation_of(layer) is kept
+        assert layer.act is kept
         set_activation(layer, "softplus")
-        assert isinstance(activation_of(layer), nn.Softplus)
+        assert isinstance(layer.act, nn.Softplus)
 
 
 def test_binding_prices_the_variance_of_unnamed_evidence(model, batch):
     plain = loss_of(model, 0.0, 0.0)(model, batch)
     pooled, _ = pooled_and_logits(model, batch.images)
-    unnamed = pooled[:, 4:] @ find_classifier(model).weight[0, 4:]
-    assert_close(loss_of(model, 0.0, 0.75)(model, batch), plain + 3 * unnamed.var())
-    losses.cut_unnamed(model, 4)
+    residual = pooled[:, 4:] @ find_classifier(model).weight[0, 4:]
+    assert_close(loss_of(model, 0.0, 0.75)(model, batch), plain + 3 * residual.var())
+    losses.cut_residual(model, 4)
     assert not find_classifier(model).weight[:, 4:].any()
     assert find_classifier(model).weight[:, :4].any()
     assert_close(loss_of(model, 0.0, 0.75)(model, batch), loss_of(model, 0.0, 0.0)(model, batch))
@@ -287,7 +287,7 @@ def test_named_axes_start_as_rare(model):
 
 
 def test_no_hook_survives_a_failing_model(model, batch):
-    wrong = Batch(batch.images[:, :1], batch.labels, batch.changed, batch.parts)
+    wrong = Batch(batch.images[:, :1], batch.labels, batch.mask, batch.parsing)
     with pytest.raises(RuntimeError):
         loss_of(model, 1.0, 0.5)(model, wrong)
     assert not model.norm.activation._forward_pre_hooks

@@ -10,7 +10,7 @@ import torch.multiprocessing
 from torch import nn
 
 from fwstudy.whitening.concepts import Concept, whitened_means
-from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.sync import num_processes, total
@@ -20,8 +20,8 @@ LAYERS = {
     "eigh": partial(FeatureWhitening, solver="eigh"),
     "cholesky": partial(FeatureWhitening, solver="cholesky"),
     "newton_schulz": partial(FeatureWhitening, solver="newton_schulz"),
-    "amortised": partial(FeatureWhitening, refresh_interval=2),
-    "published": PublishedWhitening,
+    "amortized": partial(FeatureWhitening, whiten_every=2),
+    "published": IterNormWhitening,
 }
 CASES = [(name, side) for name in LAYERS for side in (3, 1)]  # side of the maps: 1 is few locations
 
@@ -85,15 +85,15 @@ def port():
 
 
 @pytest.fixture
-def joined(tmp_path, port):
+def is_distributed(tmp_path, port):
     """What each process found, for every case."""
     torch.multiprocessing.spawn(work, (port, str(tmp_path)), nprocs=len(SHARES), join=True)
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
 
 
-def test_two_processes_equal_one(joined):
+def test_two_processes_equal_one(is_distributed):
     for case, side in CASES:
-        shares = [found[f"{case}, {side}"] for found in joined]
+        shares = [found[f"{case}, {side}"] for found in is_distributed]
         single = train(make_layer(case), make_batches(side))
         for name in ("output", "features"):
             whole = torch.cat([share.pop(name) for share in shares])

@@ -22,7 +22,7 @@ from torch import nn
 
 from fwstudy import explain, params
 from fwstudy.crops.cropset import to_tensor
-from fwstudy.explain import Reference, Trained, explain_crops, reference_statistics
+from fwstudy.explain import MahalanobisOOD, TrainedExplainer, explain_crops, reference_statistics
 from fwstudy.interpretability import decomposition
 from fwstudy.interpretability.calibration import Calibration, calibrate
 from fwstudy.labels import FORGED_PARTS
@@ -41,14 +41,14 @@ SEEDED = SimpleNamespace(train=SimpleNamespace(seeds=[0]))
 
 
 def flat_faces(levels: np.ndarray, size: int = 8) -> np.ndarray:
-    """Faces of one colour each: (N, 3) to (N, size, size, 3) uint8."""
+    """Faces of one color each: (N, 3) to (N, size, size, 3) uint8."""
     return np.broadcast_to(levels[:, None, None].round(), (len(levels), size, size, 3)).astype(
         np.uint8
     )
 
 
 def three_channels() -> tuple[nn.Module, FeatureWhitening]:
-    """logit = 2 red - 3 green + 4 blue + 0.5, of colours in [-1, 1]: its layer changes nothing."""
+    """logit = 2 red - 3 green + 4 blue + 0.5, of colors in [-1, 1]: its layer changes nothing."""
     layer = FeatureWhitening(3, eps=1e-12)
     model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
     with torch.no_grad():
@@ -59,12 +59,12 @@ def three_channels() -> tuple[nn.Module, FeatureWhitening]:
 
 @pytest.fixture(scope="module")
 def trained():
-    """The three channels; the training data are reddish, their two other colours near mid-grey."""
+    """The three channels; the training data are reddish, their two other colors near mid-gray."""
     model, layer = three_channels()
     rng = np.random.default_rng(0)
     seen, unseen = rng.normal((180, 128, 128), (20, 10, 5), (2, 400, 3)).clip(0, 255)
     reference = reference_statistics(model, layer, flat_faces(seen), flat_faces(unseen))
-    return Trained(
+    return TrainedExplainer(
         model, layer, NAMES, Calibration(0.5, -1.0), reference, 8, 1.3, "reddish rectangles", 0
     )
 
@@ -128,7 +128,7 @@ def test_evidence_by_hand(trained):
 
 
 def test_distance_by_hand():
-    reference = Reference(np.array([1.0, 0]), np.diag([1, 0.25]), np.arange(101.0))
+    reference = MahalanobisOOD(np.array([1.0, 0]), np.diag([1, 0.25]), np.arange(101.0))
     np.testing.assert_allclose(reference.distance(np.array([[1, 0], [4, 8]])), [0, 5])
     assert reference.limit == 99
     assert reference.share_nearer(1) == pytest.approx(99 / 101)
@@ -138,11 +138,11 @@ def test_distance_by_hand():
 def test_only_what_is_like_the_training_data_counts_as_such(trained):
     rng = np.random.default_rng(1)
     alike = explain_crops(trained, flat_faces(rng.normal((180, 128, 128), (20, 10, 5), (1000, 3))))
-    assert 0.97 < np.mean(alike.unlikeness <= 1) <= 1
+    assert 0.97 < np.mean(alike.ood_score <= 1) <= 1
     # In blue the training data vary least: 40 levels off are 8 standard deviations there, but the
     # same step is common in red.
     levels = np.array([[220.0, 128, 128], [180, 128, 168]])
-    red, blue = explain_crops(trained, flat_faces(levels)).unlikeness
+    red, blue = explain_crops(trained, flat_faces(levels)).ood_score
     assert red < 1 and blue > 2
 
 
@@ -150,7 +150,7 @@ def test_many_faces_are_the_same_as_one_by_one(trained):
     rng = np.random.default_rng(2)
     faces = rng.integers(0, 255, (70, 8, 8, 3), dtype=np.uint8)  # more than one batch
     together, last = explain_crops(trained, faces), explain_crops(trained, faces[-1:])
-    for field in ("logits", "probability", "evidence", "rest", "maps", "rest_maps", "unlikeness"):
+    for field in ("logits", "probability", "evidence", "rest", "maps", "rest_maps", "ood_score"):
         values = getattr(together, field)
         assert len(values) == 70
         np.testing.assert_allclose(values[-1:], getattr(last, field), rtol=1e-4, atol=1e-5)
@@ -179,7 +179,7 @@ def test_reference_and_calibration_are_of_validation_faces(detector, crops):
     validation = chosen.select(split="validation", kind="whole")
     assert len(made.reference.distances) == len(validation)
     found = explain_crops(made, validation.images[validation.manifest["row"]])
-    assert found.unlikeness.max() == pytest.approx(
+    assert found.ood_score.max() == pytest.approx(
         made.reference.distances[-1] / made.reference.limit, rel=1e-3
     )
     labels = validation.manifest["label"].to_numpy()
@@ -210,10 +210,10 @@ def test_a_photograph_is_explained_and_unlike_blobs(explained, detector):
     table, kept = explained
     row = table.loc["ann's photo ☃.png"]
     assert row["problem"] == "" and row["frames"] == row["frames_with_face"] == row["faces"] == 1
-    assert row[[*detector.names, explain.UNNAMED]].sum() == pytest.approx(row["logit"], abs=1e-4)
+    assert row[[*detector.names, explain.RESIDUAL]].sum() == pytest.approx(row["logit"], abs=1e-4)
     assert row["probability"] == pytest.approx(expit(row["logit"]), abs=1e-6)
     assert row["verdict"] == ("forged" if row["logit"] >= 0 else "not forged")
-    assert row["unlike"] and row["unlikeness"] > 1
+    assert row["is_ood"] and row["ood_score"] > 1
     photo = kept[0]
     assert photo.name == "ann's photo ☃.png" and not photo.footage.is_clip
     text = explain.describe(detector, photo)
@@ -267,16 +267,16 @@ def test_details_are_kept_of_the_first_files_alone(detector, folder):
 def test_description_names_what_speaks_for_and_against(trained, explained):
     photo = explained[1][0]
     summary = {"verdict": "forged", "probability": 0.875, "logit": 1.5, "mouth": 2.0, "nose": -1.0}
-    summary |= {explain.UNNAMED: 0.5, "unlike": False, "farther_than": 0.25, "notes": ""}
+    summary |= {explain.RESIDUAL: 0.5, "is_ood": False, "ood_percentile": 0.25, "notes": ""}
     text = explain.describe(trained, dataclasses.replace(photo, name="a.png", summary=summary))
     assert text == (
         "a.png: forged; probability of a forgery 88% (logit +1.50).\n"
-        "For a forgery speak mouth (+2.00); against it nose (-1.00). Together the named axes give "
+        "For a forgery speak mouth (+2.00); against it nose (-1.00). Together the concept axes give "
         "+1.00, what has no name (other axes and the bias) +0.50.\n"
         "Not found to be unlike the training data (reddish rectangles): farther away than 25% of "
         "unseen faces of that kind."
     )
-    at_edge = dataclasses.replace(photo, summary=summary | {"farther_than": 0.97})
+    at_edge = dataclasses.replace(photo, summary=summary | {"ood_percentile": 0.97})
     assert "At the edge of the training data" in explain.describe(trained, at_edge)
 
 
@@ -286,7 +286,7 @@ def test_panels_are_of_frames_with_a_face(explained):
     figure = panels.face_sheet(**panels)
     assert len(figure.axes) == 2 * (4 + 4)
     assert [axis.get_title() for axis in figure.axes[:6]] == [
-        *("picture", "face", "all axes", "named axes", "left eye", "right eye")
+        *("picture", "face", "all axes", "concept axes", "left eye", "right eye")
     ]
     assert len(explain.panels(explained[1][1], most=1)["crops"]) == 1
 
@@ -308,7 +308,7 @@ def test_bars_add_up_to_the_verdict():
     axis = panels.evidence_bars(values, rest, "title").axes[0]
     widths = [bar.get_width() for bar in axis.patches]
     labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels[-3:] == ["4 other named axes", "unnamed axes, bias", "verdict (logit)"]
+    assert labels[-3:] == ["4 other concept axes", "residual axes, bias", "verdict (logit)"]
     assert len(widths) == 16 + 3
     assert sum(widths[:-1]) == pytest.approx(widths[-1])
     assert widths[-1] == pytest.approx(values.sum(axis=1).mean() + 2)
@@ -316,12 +316,12 @@ def test_bars_add_up_to_the_verdict():
 
 def test_lines_over_time_break_where_there_is_no_face(explained, detector):
     table = explained[1][1].table
-    figure = panels.evidence_over_time(table, detector.names, explain.UNNAMED)
+    figure = panels.evidence_over_time(table, detector.names, explain.RESIDUAL)
     above, below = figure.axes
     lines = {line.get_label(): line for line in (*above.lines, *below.lines)}
-    assert {*detector.names, "verdict (logit)", "named axes", "no face"} <= set(lines)
+    assert {*detector.names, "verdict (logit)", "concept axes", "no face"} <= set(lines)
     np.testing.assert_allclose(lines["mouth"].get_ydata(), table["mouth"])
-    named, rest = (lines[name].get_ydata() for name in ("named axes", "unnamed axes, bias"))
+    named, rest = (lines[name].get_ydata() for name in ("concept axes", "residual axes, bias"))
     assert np.isnan(named[1])
     np.testing.assert_allclose(named + rest, table["logit"], atol=1e-4)
     assert lines["no face"].get_xdata().tolist() == table.loc[[1], "time"].tolist()
@@ -331,13 +331,13 @@ def test_lines_over_time_break_where_there_is_no_face(explained, detector):
 def test_lines_over_time_fill_the_figure(explained, detector, gap):
     table = explained[1][1].table
     table = table if gap else table[table["has_face"]]
-    figure = panels.evidence_over_time(table, detector.names, explain.UNNAMED)
+    figure = panels.evidence_over_time(table, detector.names, explain.RESIDUAL)
     figure._repr_png_()
     assert all(axis.get_position().height > 0.3 for axis in figure.axes)
 
 
 def test_unlikeness_strip_marks_every_input():
-    axis = panels.unlikeness_strip(np.linspace(0.3, 1.1, 50), {"a": 0.5, "b": 30}).axes[0]
+    axis = panels.ood_strip(np.linspace(0.3, 1.1, 50), {"a": 0.5, "b": 30}).axes[0]
     assert [line.get_xdata()[0] for line in axis.lines] == [1, 0.5, 30]
     assert axis.get_xscale() == "log"
 
@@ -423,5 +423,5 @@ def test_a_folder_becomes_a_page_and_a_table(
     table = pd.read_csv(output / "evidence.csv")
     assert len(table) == 4 and table["problem"].notna().sum() == 2
     named = [name.replace("_", " ") for name in FORGED_PARTS]
-    total = table[[*named, explain.UNNAMED]].sum(axis=1, skipna=False)
+    total = table[[*named, explain.RESIDUAL]].sum(axis=1, skipna=False)
     np.testing.assert_allclose(total, table["logit"], atol=1e-4)

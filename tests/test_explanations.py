@@ -19,7 +19,7 @@ from fwstudy.training import concept_sets, variants
 from fwstudy.training.concept_sets import CONCEPT_SETS
 from fwstudy.training.runs import Detector
 from fwstudy.whitening.concepts import whitened_means
-from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics, whiteness
@@ -31,7 +31,7 @@ from .test_params import ROOT
 @pytest.fixture(scope="module")
 def settings():
     default = load_params(ROOT / "params.yaml").whitening
-    changes = {"num_groups": 8, "rotation_interval": 2, "concept_weight": 0.0, "binding": 0.0}
+    changes = {"num_groups": 8, "rotate_every": 2, "concept_weight": 0.0, "bottleneck": 0.0}
     return default.model_copy(update=changes | {"activation": "backbone"})
 
 
@@ -77,7 +77,7 @@ def test_grid_cells_tile_the_image(training):
 def test_part_concept_shows_the_part_alone(training):
     rows = concept_sets.sample_rows(training.select(kind="whole"), 2, 0)
     for concept in concept_sets.part_concepts(training, 2, 0, 3):
-        outside = torch.from_numpy(training.parts[rows] != PARTS.index(concept.name))
+        outside = torch.from_numpy(training.parsing[rows] != PARTS.index(concept.name))
         assert (concept.shown.movedim(1, -1)[outside] == 0).all()
         assert (concept.shown != 0).any()
 
@@ -98,7 +98,7 @@ def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
     whole = training.select(kind="whole")
     images, originals = concept_sets.transplants(whole, "left_eye", 3, 0)
     assert images.shape == (3, 64, 64, 3) and len(originals) == 3
-    part = training.parts[originals] == PARTS.index("left_eye")
+    part = training.parsing[originals] == PARTS.index("left_eye")
     differs = (images != training.images[originals]).any(axis=-1)
     assert differs[part].mean() > 0.5 and differs.mean() < 0.2
     assert (training.manifest.set_index("row").loc[originals, "label"] == 0).all()
@@ -147,14 +147,14 @@ def test_updates_keep_the_rotation_orthogonal_and_the_unnamed_axes_still(
 
 def test_variants_differ_as_they_say(baseline, settings, training):
     layers = {}
-    changes = ("norm", "batch"), ("norm", "published"), ("rotation", "none"), ("rotation", "random")
+    changes = ("norm", "batch"), ("norm", "iternorm"), ("rotation", "none"), ("rotation", "random")
     for key, value in changes:
         wanted = settings.model_copy(update={key: value})
         variant = variants.make_variant(baseline, wanted, training, seed=0)
         layers[value] = variant.model.get_submodule(variant.layer_name)
         assert variant.after_step(2) is None
     assert isinstance(layers["batch"], nn.BatchNorm2d)
-    assert isinstance(layers["published"], PublishedWhitening)
+    assert isinstance(layers["iternorm"], IterNormWhitening)
     assert isinstance(layers["none"], FeatureWhitening)
     assert torch.equal(layers["none"].rotation, torch.eye(256))
     assert not torch.equal(layers["random"].rotation, torch.eye(256))
@@ -187,7 +187,7 @@ def test_decomposition_is_exact(aligned, crops):
     parts = decomposition.decompose(aligned.model, aligned.layer, test)
     np.testing.assert_allclose(parts.bias + parts.evidence.sum(axis=1), parts.logits, atol=1e-4)
     assert parts.evidence.shape == (len(test), 256)
-    share, rest = (decomposition.named_share(parts, number) for number in (4, 256))
+    share, rest = (decomposition.concept_share(parts, number) for number in (4, 256))
     assert rest == pytest.approx(1) and share < 1
 
 
@@ -222,7 +222,7 @@ def test_no_hook_survives(aligned, crops):
 
 
 def test_priors(training):
-    center = decomposition.centre_prior(9)
+    center = decomposition.center_prior(9)
     assert center.argmax() == 40 and center[0, 0] == pytest.approx(center[8, 8])
     prior = decomposition.mean_mask_prior(training.select(kind="whole"))
     assert prior.shape == (64, 64) and 0 < prior.max() <= 1
@@ -258,7 +258,7 @@ def pair(aligned, baseline, settings, crops):
     splits = {"validation": "test"}  # two groups of people to be measured on
     manifest = chosen.manifest.assign(split=chosen.manifest["split"].replace(splits))
     held_out = chosen.manifest[chosen.manifest["split"] == "validation"]
-    both = CropSet(pd.concat([manifest, held_out]), chosen.images, chosen.changed, chosen.parts)
+    both = CropSet(pd.concat([manifest, held_out]), chosen.images, chosen.mask, chosen.parsing)
     return model.Subject(plain, aligned, settings, both, seed=0, num_images=8)
 
 
@@ -272,7 +272,7 @@ def test_every_topic_gives_rows_of_one_form(pair, topic):
     numbers = table[["value", "low", "high"]].astype(float)
     assert not np.isinf(numbers).any(axis=None)
     assert numbers[numbers["value"].isna()].isna().all(axis=None)  # undefined: no interval either
-    means = table[table["topic"].isin(["localisation", "parts"])].dropna()
+    means = table[table["topic"].isin(["localization", "parts"])].dropna()
     assert (means["low"] <= means["value"] + 1e-9).all()
     assert (means["value"] <= means["high"] + 1e-9).all()
 
@@ -286,8 +286,8 @@ def test_codec_topic_pairs_the_same_frames(pair, crops):
 
 def test_evidence_is_told_relative_to_a_typical_original(pair):
     originals = pair.faces("validation", kind="whole", variant="original")
-    np.testing.assert_allclose(pair.named_evidence(originals).mean(axis=0), 0, atol=1e-5)
-    maps = model.maps_of(pair, ("whitened", "named axes"), originals)
+    np.testing.assert_allclose(pair.concept_evidence(originals).mean(axis=0), 0, atol=1e-5)
+    maps = model.maps_of(pair, ("whitened", "concept axes"), originals)
     np.testing.assert_allclose(maps.mean(axis=0), 0, atol=1e-5)
 
 
@@ -325,16 +325,16 @@ def test_metrics_of_a_variant(pair, settings):
     assert set(images["measure"]) == {"relevance_mass", "part_top1"}
     assert values["purity_low"] <= values["purity"] <= values["purity_high"]
     assert 0 <= values["purity"] <= 1 and 0 <= values["relevance_mass"] <= 1
-    assert 0 <= values["part_top1"] <= 1 and np.isfinite(values["named_share"])
-    unnamed = dataclasses.replace(pair, settings=settings.model_copy(update={"rotation": "none"}))
-    values, images = records.explanation_metrics(unnamed)
+    assert 0 <= values["part_top1"] <= 1 and np.isfinite(values["concept_share"])
+    residual = dataclasses.replace(pair, settings=settings.model_copy(update={"rotation": "none"}))
+    values, images = records.explanation_metrics(residual)
     assert images.empty
-    assert values["purity"] is None and values["named_share"] is None
+    assert values["purity"] is None and values["concept_share"] is None
     assert 0 <= values["best_purity"] <= 1
 
 
 def test_records_of_all_variants(pair, crops, monkeypatch):
-    """Variants without named axes come first; what is told image by image can be compared still."""
+    """Variants without concept axes come first; what is told image by image can be compared still."""
     found = {"batch": pair.batch_norm, "whitening": pair.whitened}
     monkeypatch.setattr(records, "load_variant", lambda p, settings, *which: found[settings.norm])
     params = load_params(ROOT / "params.yaml")
@@ -364,15 +364,15 @@ def test_exhibits(pair):
     assert table.shape == (4, 4) and np.isfinite(table.to_numpy()).all()
     rows = exhibits.panel_rows(pair)
     assert [row["label"] for row in rows][-2:] == ["left eye", "mouth"]
-    assert all(row["named axes"].shape == (64, 64, 3) for row in rows)
+    assert all(row["concept axes"].shape == (64, 64, 3) for row in rows)
     bounds = {kind: exhibits.resolution_bound(pair, kind) for kind in ("whole", "part")}
     sharper = exhibits.sharper_maps(pair)
-    assert sharper.loc["named axes", "part"] == pytest.approx(
+    assert sharper.loc["concept axes", "part"] == pytest.approx(
         np.nanmean(
             relevance_mass(
                 model.maps_of(
                     pair,
-                    ("whitened", "named axes"),
+                    ("whitened", "concept axes"),
                     pair.faces("test", pair.num_images, kind="part"),
                 ),
                 model.truth_of(pair.faces("test", pair.num_images, kind="part"))[0],

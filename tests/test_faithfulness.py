@@ -179,32 +179,32 @@ def manifest_of(count: int) -> pd.DataFrame:
 
 def test_repair_of_an_additive_detector_is_its_evidence():
     forged, originals, parts, effect = planted_forgeries(40)
-    fall = faithfulness.repair(Adding(3.0), forged, originals, parts)
+    fall = faithfulness.restoration(Adding(3.0), forged, originals, parts)
     np.testing.assert_allclose(fall, 3 * effect, atol=1e-3)
-    table = faithfulness.repair_table(manifest_of(40), fall, effect)
+    table = faithfulness.restoration_table(manifest_of(40), fall, effect)
     assert len(table) == 160 and set(table.columns) == {
         "row", "group", "variant", "part", "fall", "evidence"
     }  # fmt: skip
     mouth = table[(table["part"] == "mouth") & (table["row"] == 23)].iloc[0]
     assert mouth["evidence"] == effect[2, 3] and mouth["group"] == "g0"
-    assert faithfulness.repair_correlation(table) == pytest.approx(1, abs=1e-6)
-    assert faithfulness.repair_rank_correlation(table) == pytest.approx(1, abs=1e-3)
+    assert faithfulness.restoration_correlation(table) == pytest.approx(1, abs=1e-6)
+    assert faithfulness.restoration_rank_correlation(table) == pytest.approx(1, abs=1e-3)
     within = faithfulness.repair_within_image(table)
     assert within["row"].tolist() == manifest_of(40)["row"].tolist()
     np.testing.assert_allclose(within["repair_within_image"], 1)
-    low, high = group_interval(table, faithfulness.repair_correlation, repeats=20)
+    low, high = group_interval(table, faithfulness.restoration_correlation, repeats=20)
     assert low == pytest.approx(1, abs=1e-6) and high == pytest.approx(1, abs=1e-6)
-    opposite = faithfulness.repair_table(manifest_of(40), fall, -effect)
-    assert faithfulness.repair_correlation(opposite) == pytest.approx(-1, abs=1e-6)
+    opposite = faithfulness.restoration_table(manifest_of(40), fall, -effect)
+    assert faithfulness.restoration_correlation(opposite) == pytest.approx(-1, abs=1e-6)
 
 
 def test_shuffled_evidence_does_not_correlate():
     rng = np.random.default_rng(1)
     fall = rng.normal(size=(200, 4))
     shuffled = rng.permutation(fall.ravel()).reshape(fall.shape)
-    table = faithfulness.repair_table(manifest_of(200), fall, shuffled)
-    assert abs(faithfulness.repair_correlation(table)) < 0.1
-    assert abs(faithfulness.repair_rank_correlation(table)) < 0.1
+    table = faithfulness.restoration_table(manifest_of(200), fall, shuffled)
+    assert abs(faithfulness.restoration_correlation(table)) < 0.1
+    assert abs(faithfulness.restoration_rank_correlation(table)) < 0.1
     within = summarize(
         faithfulness.repair_within_image(table), "repair_within_image", ["variant"]
     ).iloc[0]
@@ -217,8 +217,10 @@ def test_within_images_is_blind_to_what_is_alike_in_an_image():
     rng = np.random.default_rng(2)
     strength = 10 * rng.normal(size=(100, 1))
     fall = strength + rng.normal(size=(100, 4))
-    table = faithfulness.repair_table(manifest_of(100), fall, strength + rng.normal(size=(100, 4)))
-    assert faithfulness.repair_correlation(table) > 0.9
+    table = faithfulness.restoration_table(
+        manifest_of(100), fall, strength + rng.normal(size=(100, 4))
+    )
+    assert faithfulness.restoration_correlation(table) > 0.9
     assert abs(faithfulness.repair_within_image(table)["repair_within_image"].mean()) < 0.15
 
 
@@ -228,32 +230,32 @@ def test_repair_reaches_as_far_as_its_margin():
     forged, originals = torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
     row, last = 6, 9  # of the first part
     forged[0, 0, row, last + 2] = forged[1, 0, row, last + 3] = 1
-    fall = faithfulness.repair(Adding(), forged, originals, parts, margin=2 / 64)
+    fall = faithfulness.restoration(Adding(), forged, originals, parts, margin=2 / 64)
     np.testing.assert_array_equal(fall[:, 0], [1, 0])
     np.testing.assert_array_equal(fall[:, 1:], 0)
-    exact = faithfulness.repair(Adding(), forged, originals, parts, margin=0)
+    exact = faithfulness.restoration(Adding(), forged, originals, parts, margin=0)
     np.testing.assert_array_equal(exact, 0)
 
 
 def test_a_part_that_is_not_visible_is_undefined():
     forged, originals, parts, effect = planted_forgeries(4)
     parts[1][parts[1] == PARTS.index("mouth")] = PARTS.index("skin")
-    fall = faithfulness.repair(Adding(), forged, originals, parts)
+    fall = faithfulness.restoration(Adding(), forged, originals, parts)
     assert np.isnan(fall[1, 3]) and np.isfinite(np.delete(fall.ravel(), 7)).all()
-    table = faithfulness.repair_table(manifest_of(4), fall, effect)
-    assert faithfulness.repair_correlation(table) == pytest.approx(1, abs=1e-4)
+    table = faithfulness.restoration_table(manifest_of(4), fall, effect)
+    assert faithfulness.restoration_correlation(table) == pytest.approx(1, abs=1e-4)
     assert faithfulness.repair_within_image(table)["repair_within_image"].notna().all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_correlations_without_variation_are_undefined_and_silent():
     varied = np.random.default_rng(0).random((5, 4))
-    flat = faithfulness.repair_table(manifest_of(5), np.full((5, 4), 0.1), varied)
-    assert np.isnan(faithfulness.repair_correlation(flat))
-    assert np.isnan(faithfulness.repair_rank_correlation(flat))
+    flat = faithfulness.restoration_table(manifest_of(5), np.full((5, 4), 0.1), varied)
+    assert np.isnan(faithfulness.restoration_correlation(flat))
+    assert np.isnan(faithfulness.restoration_rank_correlation(flat))
     assert faithfulness.repair_within_image(flat)["repair_within_image"].isna().all()
-    assert np.isnan(faithfulness.repair_correlation(flat.iloc[:1]))
-    assert np.isnan(faithfulness.repair_correlation(flat.assign(fall=np.nan)))
+    assert np.isnan(faithfulness.restoration_correlation(flat.iloc[:1]))
+    assert np.isnan(faithfulness.restoration_correlation(flat.assign(fall=np.nan)))
 
 
 def test_correlations_against_scipy():
@@ -269,7 +271,7 @@ def test_correlations_against_scipy():
 
 def test_tables_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"fall \(4, 4\) and evidence \(4, 5\) must both be"):
-        faithfulness.repair_table(manifest_of(4), np.ones((4, 4)), np.ones((4, 5)))
+        faithfulness.restoration_table(manifest_of(4), np.ones((4, 4)), np.ones((4, 5)))
 
 
 def test_measures_describe_what_is_returned():

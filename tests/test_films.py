@@ -1,4 +1,4 @@
-"""Films as people have them: what becomes of them on the way to clips, and what is reported."""
+"""Videos as people have them: what becomes of them on the way to clips, and what is reported."""
 
 import dataclasses
 import os
@@ -16,8 +16,8 @@ from skimage import data
 
 from fwstudy.clips import load_clip
 from fwstudy.faces.videos import assemble
-from fwstudy.faces.videos.assemble import cut_take, film_dataset
-from fwstudy.faces.videos.layouts import Forgery, Take
+from fwstudy.faces.videos.assemble import cut_group, video_dataset
+from fwstudy.faces.videos.layouts import Forgery, VideoGroup
 from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
@@ -40,7 +40,7 @@ def persons(people) -> list[np.ndarray]:
 
 
 def scene(*placed, level=90, count=NUM_FRAMES, shape=(HEIGHT, WIDTH)) -> np.ndarray:
-    """Frames of pictures set into a wall of one grey level, at corners (top, left)."""
+    """Frames of pictures set into a wall of one gray level, at corners (top, left)."""
     canvas = np.full((*shape, 3), level, np.uint8)
     for picture, (top, left) in placed:
         canvas[top : top + len(picture), left : left + picture.shape[1]] = picture
@@ -59,23 +59,25 @@ def mask_of(original: np.ndarray, forged: np.ndarray) -> np.ndarray:
     return np.repeat(np.uint8(255) * np.stack(changed)[..., None], 3, axis=-1)
 
 
-def take(original: Path | None, forged: Path | None = None, mask: Path | None = None) -> Take:
+def video_group(
+    original: Path | None, forged: Path | None = None, mask: Path | None = None
+) -> VideoGroup:
     made = () if forged is None else (Forgery("Deepfakes", forged, "b", mask),)
-    return Take("film", "a", original, made)
+    return VideoGroup("video", "a", original, made)
 
 
-def cut(one: Take, root: Path, num_frames: int = NUM_FRAMES):
-    clips, rows = cut_take(one, root, SIZE, num_frames, 1.3, "c23")
+def cut(one: VideoGroup, root: Path, num_frames: int = NUM_FRAMES):
+    clips, rows = cut_group(one, root, SIZE, num_frames, 1.3, "c23")
     return clips, {(row["file"], row["reason"], row["left_out"]) for row in rows}
 
 
-def only_clip(one: Take, root: Path, num_frames: int = NUM_FRAMES):
+def only_clip(one: VideoGroup, root: Path, num_frames: int = NUM_FRAMES):
     (clip,), rows = cut(one, root, num_frames)
     return clip, rows
 
 
 def likeness(crop: np.ndarray, person: np.ndarray) -> float:
-    """Mean distance in colour, in grey levels, between a crop and a picture's middle."""
+    """Mean distance in color, in gray levels, between a crop and a picture's middle."""
     middle = person[len(person) // 4 : -len(person) // 4, len(person) // 4 : -len(person) // 4]
     inner = crop[SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4]
     return float(np.abs(middle.mean((0, 1)) - inner.mean((0, 1))).mean())
@@ -110,11 +112,11 @@ def two(persons, tmp_path_factory):
 def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
     one, other, _ = persons
     mask = two / "mask.mp4" if with_mask else None
-    clip, rows = only_clip(take(two / "real.mp4", two / "fake.mp4", mask), two)
+    clip, rows = only_clip(video_group(two / "real.mp4", two / "fake.mp4", mask), two)
     assert is_of(clip, one, other)
     variant = clip.variants["Deepfakes"]
     assert variant.truth == ("given" if with_mask else "difference")
-    assert 0.05 < variant.changed.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
+    assert 0.05 < variant.mask.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
     assert (
         "real.mp4",
         f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the forged one was taken",
@@ -124,7 +126,7 @@ def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
 
 def test_of_two_people_and_no_forgery_the_one_shown_most_is_taken(two, persons):
     one, other, _ = persons
-    clip, rows = only_clip(take(two / "real.mp4"), two)
+    clip, rows = only_clip(video_group(two / "real.mp4"), two)
     assert is_of(clip, other, one)
     assert {row[1] for row in rows} == {
         f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one shown most was taken"
@@ -139,8 +141,8 @@ def test_a_cut_ends_a_track_even_where_the_next_face_is_in_the_same_place(person
     frames = np.concatenate(
         [scene((one, LEFT), level=70, count=4), scene((other, LEFT), level=190, count=2)]
     )
-    clip, rows = only_clip(take(write(tmp_path / "cut.mp4", frames)), tmp_path)
-    assert clip.film.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
+    clip, rows = only_clip(video_group(write(tmp_path / "cut.mp4", frames)), tmp_path)
+    assert clip.video.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
     assert rows == {
         ("cut.mp4", "another face, or none that was forged, in 2 of 6 frames: left out", False)
     }
@@ -158,8 +160,8 @@ def test_a_face_that_was_not_forged_is_left_out_where_a_mask_tells(persons, tmp_
         write(tmp_path / f"{name}.mp4", frames)
         for name, frames in (("real", real), ("fake", fake), ("mask", mask_of(real, fake)))
     ]
-    clip, rows = only_clip(take(*paths), tmp_path)
-    assert clip.film.numbers == [0, 1] and is_of(clip, one, other)
+    clip, rows = only_clip(video_group(*paths), tmp_path)
+    assert clip.video.numbers == [0, 1] and is_of(clip, one, other)
     assert {row[1] for row in rows} == {
         "another face, or none that was forged, in 4 of 6 frames: left out"
     }
@@ -204,7 +206,7 @@ def test_a_film_turned_by_its_display_matrix_is_cut_upright(persons, tmp_path):
         ]
         for path in paths:
             turn(path, orientation)
-        clip, rows = only_clip(take(*paths), folder)
+        clip, rows = only_clip(video_group(*paths), folder)
         assert not rows
         clips.append(clip)
     upright, turned = clips
@@ -219,18 +221,18 @@ def test_frames_of_a_variable_rate_are_even_in_time_and_the_same_in_both_films(p
     # Eight frames in the first 0.4 s, then one a second; each darker than the one before.
     times = [*range(0, 400, 50), 1000, 2000, 3000, 4000]
     shades = [np.uint8(image * (1 - 0.02 * n)) for n in range(12) for image in (one, forged)]
-    films_of = [
+    videos_of = [
         np.concatenate([scene((face, LEFT), count=1) for face in shades[start::2]])
         for start in (0, 1)
     ]
     paths = [
         write(tmp_path / f"{name}.mkv", frames, times=times)
-        for name, frames in zip(("real", "fake"), films_of, strict=True)
+        for name, frames in zip(("real", "fake"), videos_of, strict=True)
     ]
-    clip, rows = only_clip(take(*paths), tmp_path, 5)
+    clip, rows = only_clip(video_group(*paths), tmp_path, 5)
     # A span of 4.36 s in five: the middles lie at 0.44, 1.31, 2.18, 3.05 and 3.93 s.
     assert (
-        clip.film.numbers == [7, 8, 9, 10] and ("real.mkv", "short: 4 of 5 frames", False) in rows
+        clip.video.numbers == [7, 8, 9, 10] and ("real.mkv", "short: 4 of 5 frames", False) in rows
     )
     brightness = [clip.variants[name].frames.mean((1, 2, 3)) for name in clip.variants]
     assert all((np.diff(values) < 0).all() for values in brightness)
@@ -241,12 +243,12 @@ def test_odd_sizes_and_grey_films(persons, tmp_path, pixels):
     one, other, _ = persons
     frames = scene((one, LEFT), shape=(151, 203))
     path = write(tmp_path / "odd.mkv", frames, codec="ffv1", pixels=pixels, codec_options={})
-    clip, rows = only_clip(take(path), tmp_path)
+    clip, rows = only_clip(video_group(path), tmp_path)
     assert not rows
     shown = clip.variants[ORIGINAL].frames
     assert shown.shape == (NUM_FRAMES, SIZE, SIZE, 3)
-    grey = (np.ptp(shown.astype(int), axis=-1) == 0).all()
-    assert grey == (pixels == "gray") and (grey or is_of(clip, one, other))
+    gray = (np.ptp(shown.astype(int), axis=-1) == 0).all()
+    assert gray == (pixels == "gray") and (gray or is_of(clip, one, other))
 
 
 # What cannot be used
@@ -266,7 +268,7 @@ def sound(path: Path) -> None:
 BROKEN = {
     "sound.mp4": (sound, "it holds no pictures"),
     "zero.mp4": (Path.touch, "the file is empty"),
-    "text.mp4": (lambda path: path.write_text("no film\n" * 99), "cannot be read"),
+    "text.mp4": (lambda path: path.write_text("no video\n" * 99), "cannot be read"),
     "gone.mp4": (lambda path: None, "no such file"),
     "cut.mp4": (
         lambda path: path.write_bytes(write(path, scene()).read_bytes()[:-900]),
@@ -283,14 +285,14 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(persons, tmp_path,
     fake = write(tmp_path / "fake.mp4", scene((forged, LEFT)))
     broken = tmp_path / name
     make(broken)
-    clips, rows = cut(take(broken, fake), tmp_path)
+    clips, rows = cut(video_group(broken, fake), tmp_path)
     assert not clips
     assert {row[0] for row in rows} == {name, "fake.mp4"} and all(row[2] for row in rows)
     assert any(reason in row[1] for row in rows)
     assert ("fake.mp4", f"its original {name} cannot be read", True) in rows
-    clip, rows = only_clip(take(real, broken), tmp_path)
+    clip, rows = only_clip(video_group(real, broken), tmp_path)
     assert list(clip.variants) == [ORIGINAL] and len(rows) == 1
-    clip, rows = only_clip(take(real, fake, broken), tmp_path)
+    clip, rows = only_clip(video_group(real, fake, broken), tmp_path)
     assert clip.variants["Deepfakes"].truth == "difference"
     assert [(row[0], row[2]) for row in rows] == [(name, False)]
 
@@ -304,7 +306,7 @@ def test_a_film_that_breaks_off_is_used_as_far_as_it_goes(persons, tmp_path):
         paths.append(write(tmp_path / f"{name}.mp4", frames, options={"movflags": "faststart"}))
     content = paths[1].read_bytes()
     paths[1].write_bytes(content[: len(content) // 2])
-    clip, rows = only_clip(take(*paths), tmp_path)
+    clip, rows = only_clip(video_group(*paths), tmp_path)
     forged_frames = clip.variants["Deepfakes"].frames
     # The frame at which it breaks off cannot be decoded, and is passed over in both.
     assert 1 <= len(forged_frames) < len(clip.variants[ORIGINAL].frames) in (5, 6)
@@ -313,46 +315,48 @@ def test_a_film_that_breaks_off_is_used_as_far_as_it_goes(persons, tmp_path):
 
 
 def test_the_content_decides_not_the_name(persons, tmp_path):
-    path = write(tmp_path / "film.mkv", scene((persons[0], LEFT))).rename(
+    path = write(tmp_path / "video.mkv", scene((persons[0], LEFT))).rename(
         tmp_path / "100% Zoë ☃ a:b.avi"
     )
-    clip, rows = only_clip(take(path), tmp_path)
+    clip, rows = only_clip(video_group(path), tmp_path)
     assert not rows and len(clip.variants[ORIGINAL].frames) == NUM_FRAMES
 
 
 def test_a_film_without_a_face_is_reported(tmp_path):
-    clips, rows = cut(take(write(tmp_path / "wall.mp4", scene())), tmp_path)
+    clips, rows = cut(video_group(write(tmp_path / "wall.mp4", scene())), tmp_path)
     assert not clips and rows == {("wall.mp4", f"no face found in {NUM_FRAMES} frames", True)}
     with pytest.raises(ValueError, match="no usable face in the 1 takes"):
-        film_dataset(
-            [take(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
+        video_dataset(
+            [video_group(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
         )
 
 
 def test_frames_without_the_face_are_counted(persons, tmp_path):
     frames = np.concatenate([scene((persons[0], LEFT), count=4), scene(count=2)])
-    clip, rows = only_clip(take(write(tmp_path / "gone.mp4", frames)), tmp_path)
-    assert clip.film.numbers == [0, 1, 2, 3]
+    clip, rows = only_clip(video_group(write(tmp_path / "gone.mp4", frames)), tmp_path)
+    assert clip.video.numbers == [0, 1, 2, 3]
     assert rows == {("gone.mp4", "no face in 2 of 6 frames", False)}
 
 
 def test_masks_of_other_length_and_size(persons, tmp_path):
     one, _, forged = persons
     real, fake = scene((one, LEFT)), scene((forged, LEFT))
-    original, film = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
+    original, video = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
     mask = mask_of(real, fake)
     short = write(tmp_path / "short.mp4", mask[:4])
-    clip, rows = only_clip(take(original, film, short), tmp_path)
+    clip, rows = only_clip(video_group(original, video, short), tmp_path)
     variant = clip.variants["Deepfakes"]
     assert variant.truth == "given" and len(variant.frames) == 4
-    assert ("short.mp4", "4 frames, its film 6", False) in rows
+    assert ("short.mp4", "4 frames, its video 6", False) in rows
     half = write(tmp_path / "half.mp4", mask[:, ::2, ::2][:, :74, :164])
-    smaller, rows = only_clip(take(original, film, half), tmp_path)
-    whole, _ = only_clip(take(original, film, write(tmp_path / "whole.mp4", mask)), tmp_path)
-    masks = [c.variants["Deepfakes"].changed for c in (smaller, whole)]
+    smaller, rows = only_clip(video_group(original, video, half), tmp_path)
+    whole, _ = only_clip(
+        video_group(original, video, write(tmp_path / "whole.mp4", mask)), tmp_path
+    )
+    masks = [c.variants["Deepfakes"].mask for c in (smaller, whole)]
     assert not rows and (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.8
     other = write(tmp_path / "other.mp4", mask[:, :, :200])
-    clip, rows = only_clip(take(original, film, other), tmp_path)
+    clip, rows = only_clip(video_group(original, video, other), tmp_path)
     assert clip.variants["Deepfakes"].truth == "difference"
     assert rows == {("other.mp4", "mask of 200x150, the original has 330x150", True)}
 
@@ -363,7 +367,7 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
         write(tmp_path / "real.mp4", scene((one, LEFT))),
         write(tmp_path / "fake.mp4", scene((forged, LEFT), count=3)),
     ]
-    clip, rows = only_clip(take(*paths), tmp_path, 32)
+    clip, rows = only_clip(video_group(*paths), tmp_path, 32)
     assert len(clip.variants["Deepfakes"].frames) == 3
     assert len(clip.variants[ORIGINAL].frames) == 6
     assert rows == {
@@ -378,7 +382,7 @@ def test_a_forgery_at_another_frame_rate_stands_alone(persons, tmp_path):
         write(tmp_path / "real.mp4", scene((one, LEFT))),
         write(tmp_path / "fake.mp4", scene((forged, LEFT)), times=range(0, 480, 80)),
     ]
-    clips, rows = cut(take(*paths), tmp_path)
+    clips, rows = cut(video_group(*paths), tmp_path)
     assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
     assert clips[1].variants["Deepfakes"].truth == "face"
     reason = "12.5 frames a second, its original 25: used without its original"
@@ -399,13 +403,13 @@ def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(p
         for face, turned in zip((one, forged), away, strict=True)
     )
     paths = [write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)]
-    clip, _ = only_clip(take(*paths), tmp_path)
-    assert clip.film.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
+    clip, _ = only_clip(video_group(*paths), tmp_path)
+    assert clip.video.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
 def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_path, shift):
-    """As in DeepfakeBench, where every film was cut out by its own landmarks."""
+    """As in DeepfakeBench, where every video was cut out by its own landmarks."""
     clip = people[0]
     for name, moved in ((ORIGINAL, 0), ("Deepfakes", shift)):
         for kind in ("frames", "landmarks"):
@@ -416,8 +420,8 @@ def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_pa
                 tmp_path / "landmarks" / name / f"{number:03d}.npy", clip.landmarks[number] + moved
             )
     folder = tmp_path / "frames"
-    one = Take(
-        "film", "a", folder / ORIGINAL, (Forgery("Deepfakes", folder / "Deepfakes", "b"),),
+    one = VideoGroup(
+        "video", "a", folder / ORIGINAL, (Forgery("Deepfakes", folder / "Deepfakes", "b"),),
         landmarks=tmp_path / "landmarks" / ORIGINAL,
     )  # fmt: skip
     clips, rows = cut(one, tmp_path, 2)
@@ -436,28 +440,32 @@ def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_pa
 
 
 @pytest.fixture
-def dataset(persons, tmp_path) -> list[Take]:
+def dataset(persons, tmp_path) -> list[VideoGroup]:
     one, other, forged = persons
-    takes = []
+    video_groups = []
     for number, (face, swapped) in enumerate(((one, forged), (other, other[::-1, ::-1]))):
-        real = write(tmp_path / "films" / f"r{number}.mp4", scene((face, LEFT)))
-        fake = write(tmp_path / "films" / f"f{number}.mp4", scene((swapped, LEFT)))
-        takes.append(Take(f"film{number}", f"p{number}", real, (Forgery("X", fake, "q"),)))
-    return takes
+        real = write(tmp_path / "videos" / f"r{number}.mp4", scene((face, LEFT)))
+        fake = write(tmp_path / "videos" / f"f{number}.mp4", scene((swapped, LEFT)))
+        video_groups.append(
+            VideoGroup(f"video{number}", f"p{number}", real, (Forgery("X", fake, "q"),))
+        )
+    return video_groups
 
 
-def build(takes: list[Take], folder: Path, num_workers: int = 1):
-    root = takes[0].original.parent
-    return film_dataset(takes, root, folder, SIZE, 3, 1.3, "c23", num_workers)
+def build(video_groups: list[VideoGroup], folder: Path, num_workers: int = 1):
+    root = video_groups[0].original.parent
+    return video_dataset(video_groups, root, folder, SIZE, 3, 1.3, "c23", num_workers)
 
 
 def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     cut_again = []
-    true = assemble.cut_take
+    true = assemble.cut_group
     monkeypatch.setattr(
         assemble,
-        "cut_take",
-        lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k),
+        "cut_group",
+        lambda video_group, *a, **k: (
+            cut_again.append(video_group.name) or true(video_group, *a, **k)
+        ),
     )
     paths, report = build(dataset, tmp_path / "clips")
     assert cut_again == ["film0", "film1"] and len(paths) == 2
@@ -465,7 +473,7 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     assert cut_again == ["film0", "film1"]
     dataset[0] = dataclasses.replace(dataset[0], split="test")  # lists were corrected
     build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1", "film0"] and load_clip(paths[0]).film.split == "test"
+    assert cut_again == ["film0", "film1", "film0"] and load_clip(paths[0]).video.split == "test"
     cut_again.pop()
     os.utime(dataset[1].original)
     build(dataset, tmp_path / "clips")

@@ -4,15 +4,15 @@ import copy
 import doctest
 from functools import partial
 
-import fwstudy.whitening.folding
 import onnxruntime
 import pytest
 import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
+import fwstudy.whitening.folding
 from fwstudy.whitening.folding import fold
-from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import create_model, last_norm, list_norms, replace_norm
@@ -193,7 +193,7 @@ def test_golden_value():
 )
 def test_every_kind_of_convolution(options, num_added, bias, affine):
     conv = nn.Conv2d(4, 8, bias=bias, **options)
-    layer = random_layer(8, num_groups=2, affine=affine, activation=nn.SiLU())
+    layer = random_layer(8, num_groups=2, affine=affine, act=nn.SiLU())
     folded = check(nn.Sequential(conv, layer), torch.randn(2, 4, 9, 9), num_added)
     activation = folded[1] if num_added == MERGED else folded[1][1]
     assert isinstance(activation, nn.SiLU)
@@ -261,7 +261,7 @@ def test_convolution_that_computes_its_weight(norm):
     check(model.eval(), torch.randn(2, 3, 9, 9), INSERTED)
 
 
-@pytest.mark.parametrize("kind", [FeatureWhitening, PublishedWhitening])
+@pytest.mark.parametrize("kind", [FeatureWhitening, IterNormWhitening])
 def test_after_training_and_the_model_is_unchanged(kind):
     model = create_model("test_efficientnet")
     replace_norm(model, "bn2", partial(kind.from_batch_norm, num_groups=4))
@@ -280,7 +280,7 @@ def test_after_training_and_the_model_is_unchanged(kind):
 
 
 def test_amortised_layer_is_brought_up_to_date():
-    layer = FeatureWhitening(4, refresh_interval=100)
+    layer = FeatureWhitening(4, whiten_every=100)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), layer)
     images = torch.randn(4, 3, 8, 8)
     for _ in range(5):

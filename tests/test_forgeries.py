@@ -49,7 +49,7 @@ def test_pixels_outside_the_region_stay_exactly(seed):
     target, other, smiling = portrait(1), portrait(2), portrait(1, smile=1)
     for name, (image, region) in all_forgeries(target, other, smiling, seed):
         assert image.dtype == np.uint8 and image.shape == target.image.shape, name
-        assert region.dtype == np.float32 and region.shape == target.parts.shape, name
+        assert region.dtype == np.float32 and region.shape == target.parsing.shape, name
         assert 0 <= region.min() and region.max() <= 1, name
         assert np.array_equal(image[region == 0], target.image[region == 0]), name
         assert np.allclose(region * 255, np.round(region * 255), atol=1e-4), name
@@ -73,11 +73,11 @@ def test_inputs_are_not_modified_and_results_repeat():
 def test_forged_part_stays_at_its_part(part):
     target, other = portrait(3), portrait(4)
     region = families.forge_part(target, other, part, np.random.default_rng(0))[1]
-    own = np.isin(target.parts, [PARTS.index(label) for label in FORGED_PARTS[part]])
+    own = np.isin(target.parsing, [PARTS.index(label) for label in FORGED_PARTS[part]])
     assert region[own].mean() > 0.6
     for other, labels in FORGED_PARTS.items():
         for label in labels if other != part else ():
-            assert region[target.parts == PARTS.index(label)].max() < 0.05, label
+            assert region[target.parsing == PARTS.index(label)].max() < 0.05, label
     rows, columns = np.nonzero(region > 0.5)
     inside = np.linalg.norm(
         np.stack([columns, rows], 1).mean(0)
@@ -90,7 +90,7 @@ def test_forged_part_stays_at_its_part(part):
 
 def test_left_is_the_subjects_left():
     target = portrait(3)
-    columns = np.indices(target.parts.shape)[1]
+    columns = np.indices(target.parsing.shape)[1]
     left, right = (warp.part_mask(target, f"{side}_eye") > 0.5 for side in ("left", "right"))
     assert columns[left].mean() > SIZE / 2 > columns[right].mean()
 
@@ -111,9 +111,9 @@ def test_hair_is_neither_forged_nor_lent(family, fringe_on_target):
 def test_neural_textures_changes_the_mouth_only():
     target, smiling = portrait(1), portrait(1, smile=1)
     region = families.neural_textures(target, smiling, np.random.default_rng(0))[1]
-    assert region[target.parts == PARTS.index("mouth")].mean() > 0.9
+    assert region[target.parsing == PARTS.index("mouth")].mean() > 0.9
     for part in ("left_eye", "right_eye", "left_brow", "right_brow"):
-        assert not region[target.parts == PARTS.index(part)].any()
+        assert not region[target.parsing == PARTS.index(part)].any()
 
 
 @pytest.mark.parametrize(("competence", "lowest"), [((1, 1), 0.6), ((0, 0), 0.2)])
@@ -122,7 +122,7 @@ def test_forged_skin_keeps_the_cameras_noise(competence, lowest, monkeypatch):
     monkeypatch.setattr(families, "COMPETENCE", competence)
     target, other, smiling = portrait(1), portrait(2), portrait(1, smile=1)
     donors = dict(zip(FAMILIES, (other, smiling, other, smiling), strict=True))
-    skin = target.parts == PARTS.index("skin")
+    skin = target.parsing == PARTS.index("skin")
     for family, donor in donors.items():
         image, region = families.forge(family, target, donor, np.random.default_rng(2))
         where = skin & (region == 1)
@@ -176,10 +176,10 @@ def test_colour_transfer_matches_the_mean():
     mask = np.ones((32, 32), bool)
     forged = rng.normal((120, 110, 100), 10, (32, 32, 3)).clip(0, 255).astype(np.uint8)
     image = rng.normal((180, 150, 130), 10, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-    moved = blending.transfer_colour(forged, image, mask, mask)
+    moved = blending.transfer_color(forged, image, mask, mask)
     assert np.abs(moved.mean((0, 1)) - image.mean((0, 1))).max() < 3
     nothing = np.zeros_like(mask)
-    assert np.array_equal(blending.transfer_colour(forged, image, nothing, mask), forged)
+    assert np.array_equal(blending.transfer_color(forged, image, nothing, mask), forged)
 
 
 @pytest.mark.parametrize("sigma", [2.0, 6.0])
@@ -219,6 +219,6 @@ def test_colour_transfer_leaves_black_black():
     forged = rng.normal((230, 170, 120), 6, (32, 32, 3)).clip(0, 255)
     forged[:, 24:] = 8
     image = rng.normal((120, 90, 90), 6, (32, 32, 3)).clip(0, 255)
-    moved = blending.transfer_colour(forged, image, mask, mask)
+    moved = blending.transfer_color(forged, image, mask, mask)
     dark = moved[:, 24:].mean((0, 1))
     assert np.ptp(dark) < 6 and dark.max() < 20

@@ -44,7 +44,7 @@ def wall() -> np.ndarray:
     return np.full((240, 320, 3), 90, np.uint8)
 
 
-def grey_frames(levels, height=48, width=64):
+def gray_frames(levels, height=48, width=64):
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
 
 
@@ -101,8 +101,8 @@ def test_every_kind_of_pixels_is_read_as_eight_bit_colour(astronaut, tmp_path, m
     (image,) = footage.images
     assert image.shape == astronaut.shape and image.dtype == np.uint8 and image.flags.writeable
     assert footage.times == [0.0] and not footage.is_clip and not footage.notes
-    grey = mode in ("L", "LA", "I;16", "F")
-    expected = np.asarray(rgb.convert("L").convert("RGB") if grey else rgb).astype(int)
+    gray = mode in ("L", "LA", "I;16", "F")
+    expected = np.asarray(rgb.convert("L").convert("RGB") if gray else rgb).astype(int)
     blur = 16 if mode == "1" else 1  # black and white dots: only their density is right
     means = [
         values.reshape(320 // blur, blur, 320 // blur, blur, 3).mean((1, 3))
@@ -162,7 +162,7 @@ def test_photographs_and_clips_are_turned_upright(tmp_path, orientation):
 )
 def test_what_cannot_be_read_is_an_error_that_names_it(astronaut, tmp_path, name, make, reason):
     Image.fromarray(astronaut).save(tmp_path / "whole.jpg")
-    write_clip(tmp_path / "clip.mp4", grey_frames([100] * 5))  # what a list must not lead to
+    write_clip(tmp_path / "clip.mp4", gray_frames([100] * 5))  # what a list must not lead to
     (tmp_path / name).write_bytes(make((tmp_path / "whole.jpg").read_bytes()))
     with pytest.raises(InputError, match=rf"{name}: .*{reason}"):
         read_frames(tmp_path / name, 4)
@@ -178,14 +178,14 @@ def test_missing_file_and_no_frames_wanted(tmp_path):
 def test_content_decides_not_the_name(astronaut, tmp_path):
     photo, clip = tmp_path / "100% a:b 'ä' %03d.mp4", tmp_path / "clip ☃.jpg"
     Image.fromarray(astronaut).save(photo, format="JPEG", quality=95)
-    write_clip(tmp_path / "clip.mp4", grey_frames([50, 150])).rename(clip)
+    write_clip(tmp_path / "clip.mp4", gray_frames([50, 150])).rename(clip)
     read = read_frames(photo, 4)
     assert not read.is_clip and np.abs(read.images[0].astype(int) - astronaut).mean() < 4
     assert read_frames(clip, 4).is_clip
 
 
 def test_pages_and_moving_pictures(tmp_path):
-    pages = [Image.fromarray(image) for image in grey_frames([40, 200])]
+    pages = [Image.fromarray(image) for image in gray_frames([40, 200])]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     footage = read_frames(tmp_path / "pages.tif", 4)
     assert levels_of(footage) == [40] and footage.notes == ["the first of 2 pictures in the file"]
@@ -206,7 +206,7 @@ def test_frames_are_evenly_spaced_in_time():
 
 def test_variable_frame_rate(tmp_path):
     times = [*range(0, 1000, 100), 1000, 5500]
-    path = write_clip(tmp_path / "v.mkv", grey_frames(range(20, 240, 18)[:12]), times)
+    path = write_clip(tmp_path / "v.mkv", gray_frames(range(20, 240, 18)[:12]), times)
     footage = read_frames(path, 10)  # 6 s: 5.5 and half a second, the mean distance of frames
     assert footage.times == pytest.approx([0.3, 0.9, 1.0, 5.5], abs=0.01)
     assert levels_of(footage) == pytest.approx([74, 182, 200, 218], abs=3)
@@ -217,7 +217,7 @@ def test_variable_frame_rate(tmp_path):
 def test_seeking_finds_the_frames_that_decoding_all_finds(tmp_path, suffix, count):
     levels = [20 + 2 * number for number in range(100)]
     options = {"codec_options": {"g": "12"}, "codec": "mpeg4" if suffix == "avi" else "libx264"}
-    path = write_clip(tmp_path / f"long.{suffix}", grey_frames(levels), **options)
+    path = write_clip(tmp_path / f"long.{suffix}", gray_frames(levels), **options)
     footage = read_frames(path, count)
     expected = [levels[n] for n in (16, 50, 83)] if count == 3 else levels
     assert levels_of(footage) == pytest.approx(expected, abs=4)
@@ -225,11 +225,11 @@ def test_seeking_finds_the_frames_that_decoding_all_finds(tmp_path, suffix, coun
 
 
 def test_odd_sizes_and_pixels_that_are_not_square(tmp_path):
-    odd = grey_frames([90, 90], 47, 63)
+    odd = gray_frames([90, 90], 47, 63)
     path = write_clip(tmp_path / "odd.mkv", odd, codec="ffv1", pixels="bgr0")
     assert [image.shape for image in read_frames(path, 2).images] == [(47, 63, 3)] * 2
     wide = {"sample_aspect_ratio": Fraction(4, 3)}
-    path = write_clip(tmp_path / "wide.mp4", grey_frames([90] * 2), **wide)
+    path = write_clip(tmp_path / "wide.mp4", gray_frames([90] * 2), **wide)
     assert [image.shape for image in read_frames(path, 2).images] == [(48, 85, 3)] * 2
 
 
@@ -288,8 +288,8 @@ def test_no_face(wall):
 
 
 def test_doubtful_faces_are_noted(astronaut):
-    grey = np.repeat(astronaut.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    assert find_face(grey, SIZE, SCALE).notes == ["grey-scale: the model has learned from colour"]
+    gray = np.repeat(astronaut.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    assert find_face(gray, SIZE, SCALE).notes == ["gray-scale: the model has learned from color"]
     tiny = np.array(Image.fromarray(astronaut).resize((80, 80)))
     small = find_face(tiny, 128, SCALE)
     assert small.notes == ["small face: enlarged more than 2 times"]

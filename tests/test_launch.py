@@ -21,7 +21,7 @@ from fwstudy.training.launch import launched
 from fwstudy.training.losses import ConstrainedLoss, variance
 from fwstudy.training.trainer import fit
 from fwstudy.whitening.layer import FeatureWhitening
-from fwstudy.whitening.sync import num_processes, own, process_number, share_of
+from fwstudy.whitening.sync import local_shard, num_processes, rank, share_of
 
 ROOT = Path(__file__).parents[1]
 ONE = Launch(num_processes=1, max_restarts=0)
@@ -57,7 +57,7 @@ class Small(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.convolution = nn.Conv2d(3, 8, 5, stride=4, bias=False)
-        self.norm = FeatureWhitening(8, activation=nn.Softplus())
+        self.norm = FeatureWhitening(8, act=nn.Softplus())
         self.classifier = nn.Linear(8, 1)
         self.unused = nn.Parameter(torch.ones(2))
 
@@ -72,13 +72,13 @@ def two_masks(changed, parts):
 def train_small(crops: CropSet, checkpoint: Path, kill: Path | None) -> tuple:
     """The history, the weights, and the step from which it went on; the second process dies once."""
     model = Small()
-    loss = ConstrainedLoss(model.norm, 2, two_masks, concept_weight=1.0, binding=0.5)
-    batches = PairedBatches(crops.select(split="train"), 8, seed=0, part_share=0.5)
+    loss = ConstrainedLoss(model.norm, 2, two_masks, concept_weight=1.0, bottleneck=0.5)
+    batches = PairedBatches(crops.select(split="train"), 8, seed=0, partial_forgery_ratio=0.5)
     begun = []
 
     def after_step(step: int) -> None:
         begun.append(step)
-        if kill and not kill.exists() and step == 5 and process_number() == 1:
+        if kill and not kill.exists() and step == 5 and rank() == 1:
             kill.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -88,13 +88,13 @@ def train_small(crops: CropSet, checkpoint: Path, kill: Path | None) -> tuple:
 
 
 def fail() -> None:
-    if process_number() == 1:
+    if rank() == 1:
         raise ArithmeticError("the planted error")
 
 
 def price() -> tuple:
     """Variance of a vector of which each process has a part; its gradient, averaged as DDP does."""
-    values = torch.from_numpy(own(np.arange(5.0) ** 2)).requires_grad_()
+    values = torch.from_numpy(local_shard(np.arange(5.0) ** 2)).requires_grad_()
     found = variance(values)
     found.backward()
     return found.item(), (values.grad / num_processes()).tolist()
@@ -127,7 +127,7 @@ def tiny_study(folder: Path, crops: CropSet):
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (folder / "dvc.yaml").touch()
     (folder / "data" / "crops").mkdir(parents=True)
-    for name in ("images", "changed", "parts"):
+    for name in ("images", "mask", "parsing"):
         np.save(folder / f"data/crops/{name}.npy", getattr(crops, name))
     table = crops.manifest.drop(columns=["row", "original_row"])
     table.to_csv(folder / "data/crops/manifest.csv", index=False)
@@ -151,7 +151,7 @@ def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
         baseline = runs.train_baseline(used, 0, found)
         whitened = runs.train_variant(used, used.whitening, "whitened", 0, found)
         assert whitened.cost["minutes"] > 0 and isinstance(whitened.layer, FeatureWhitening)
-        predictions, _ = runs.evaluate(whitened, used, found)
+        predictions = runs.score_held_out(whitened, used, found)
         assert predictions["score"].notna().all()
         histories.append(pd.concat([baseline.history, whitened.history]))
     torch.use_deterministic_algorithms(False)
@@ -206,7 +206,7 @@ def test_one_process_draws_the_batches_it_always_drew(crops, kinds):
     means, changed = GOLDEN[kinds]
     assert batch.labels.int().tolist() == GOLDEN_LABELS
     np.testing.assert_allclose(batch.images.mean((1, 2, 3)), means, atol=2e-3)
-    np.testing.assert_allclose(batch.changed.sum((1, 2)), changed, rtol=0.02)
+    np.testing.assert_allclose(batch.mask.sum((1, 2)), changed, rtol=0.02)
 
 
 @pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
@@ -215,10 +215,10 @@ def test_shares_of_a_batch_make_the_batch(crops, kinds):
     batches = PairedBatches(chosen, 8, 1, 0.5, random_labels=True)
     whole = batches.batch(3)
     one, two = (batches.batch(3, share=slice(start, start + 2)) for start in (0, 2))
-    for name in ("images", "labels", "changed", "parts"):
+    for name in ("images", "labels", "mask", "parsing"):
         parts = [getattr(half, name) for half in (one, two)]
-        joined = torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]])
-        assert torch.equal(joined, getattr(whole, name)), name
+        is_distributed = torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]])
+        assert torch.equal(is_distributed, getattr(whole, name)), name
 
 
 def test_a_share_reads_no_pixels_of_others(crops):
@@ -235,7 +235,7 @@ def test_a_share_reads_no_pixels_of_others(crops):
     def images_read(share):
         watched = Watched(crops.images)
         chosen = crops.select(split="train")
-        chosen = CropSet(chosen.manifest, watched, chosen.changed, chosen.parts)
+        chosen = CropSet(chosen.manifest, watched, chosen.mask, chosen.parsing)
         PairedBatches(chosen, 8, 1, 0.5).batch(3, share=share)
         return watched.read
 
@@ -258,7 +258,7 @@ def test_what_is_sent_to_a_process_is_the_place_of_the_arrays(crops):
     sent = pickle.dumps(crops)
     assert len(sent) < crops.images.nbytes / 4
     np.testing.assert_array_equal(pickle.loads(sent).images, crops.images)
-    part = CropSet(crops.manifest[:2], crops.images[1:3], crops.changed[1:3], crops.parts[1:3])
+    part = CropSet(crops.manifest[:2], crops.images[1:3], crops.mask[1:3], crops.parsing[1:3])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, crops.images[1:3])
 
 

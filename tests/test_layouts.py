@@ -24,15 +24,15 @@ def write(path: Path, content) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def summary(takes) -> dict:
+def summary(video_groups) -> dict:
     """Name to split, original's file, and the forgeries' family, file and lender."""
     return {
-        take.name: (
-            take.split,
-            take.original and take.original.name,
-            [(f.family, f.path.name, f.source) for f in take.forgeries],
+        video_group.name: (
+            video_group.split,
+            video_group.original and video_group.original.name,
+            [(f.family, f.path.name, f.source) for f in video_group.forgeries],
         )
-        for take in takes
+        for video_group in video_groups
     }
 
 
@@ -40,11 +40,14 @@ def reasons(report) -> list[tuple]:
     return [(row["file"], row["reason"], row["left_out"]) for row in report]
 
 
-def assert_nobody_is_in_two_splits(takes):
+def assert_nobody_is_in_two_splits(video_groups):
     split_of = {}
-    for take in takes:
-        for person in {take.identity, *(forgery.source for forgery in take.forgeries)}:
-            assert split_of.setdefault(person, take.split) == take.split, person
+    for video_group in video_groups:
+        for person in {
+            video_group.identity,
+            *(forgery.source for forgery in video_group.forgeries),
+        }:
+            assert split_of.setdefault(person, video_group.split) == video_group.split, person
 
 
 @pytest.fixture
@@ -63,9 +66,9 @@ def faceforensics(tmp_path):
 
 
 def test_faceforensics(faceforensics):
-    takes, report = layouts.faceforensics(faceforensics, METHODS, ["c23"])
+    video_groups, report = layouts.faceforensics(faceforensics, METHODS, ["c23"])
     assert report == []
-    assert summary(takes)["youtube-000"] == (
+    assert summary(video_groups)["youtube-000"] == (
         TRAIN,
         "000.mp4",
         [
@@ -73,29 +76,34 @@ def test_faceforensics(faceforensics):
             ("FaceShifter", "000_003.mp4", "youtube-003"),
         ],
     )
-    splits = {take.name.removeprefix("youtube-"): take.split for take in takes}
+    splits = {
+        video_group.name.removeprefix("youtube-"): video_group.split for video_group in video_groups
+    }
     assert splits == {
         "000": TRAIN, "003": TRAIN, "001": VALIDATION, "870": VALIDATION, "002": TEST, "054": TEST,
     }  # fmt: skip
-    deepfake, shifted = takes[0].forgeries
+    deepfake, shifted = video_groups[0].forgeries
     assert deepfake.mask.relative_to(faceforensics).as_posix() == (
         "manipulated_sequences/Deepfakes/masks/videos/000_003.mp4"
     )
     assert shifted.mask is None
-    assert {take.quality for take in takes} == {"c23"}
-    assert_nobody_is_in_two_splits(takes)
+    assert {video_group.quality for video_group in video_groups} == {"c23"}
+    assert_nobody_is_in_two_splits(video_groups)
 
 
 def test_faceforensics_at_further_qualities_is_for_the_test_split_alone(faceforensics):
-    takes, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
-    assert [take.split for take in takes if take.quality == "c40"] == [TEST, TEST]
-    assert len([take for take in takes if take.quality == "c23"]) == 6
+    video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
+    assert [video_group.split for video_group in video_groups if video_group.quality == "c40"] == [
+        TEST,
+        TEST,
+    ]
+    assert len([video_group for video_group in video_groups if video_group.quality == "c23"]) == 6
     with pytest.raises(FileNotFoundError, match=r"youtube.raw: no such folder"):
         layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
     for folder in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
         (faceforensics / folder / "c40").rename(faceforensics / folder / "c0")
-    takes, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
-    assert len(takes) == 6 and takes[0].quality == "raw"
+    video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
+    assert len(video_groups) == 6 and video_groups[0].quality == "raw"
 
 
 def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensics):
@@ -105,8 +113,10 @@ def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensic
     forged = faceforensics / "manipulated_sequences/Deepfakes/c23/videos"
     (forged / "002_054.mp4").unlink()
     touch(forged, "998_999.mp4")
-    takes, report = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23"])
-    assert "youtube-003" not in summary(takes) and summary(takes)["youtube-002"][2] == []
+    video_groups, report = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23"])
+    assert (
+        "youtube-003" not in summary(video_groups) and summary(video_groups)["youtube-002"][2] == []
+    )
     assert set(reasons(report)) == {
         ("Deepfakes/998_999.mp4", "named in no split file", True),
         ("Deepfakes/002", "a forgery of this video is missing at c23", True),
@@ -133,13 +143,16 @@ def test_actors_are_test_films_paired_by_scene(tmp_path):
     touch(tmp_path, f"{originals}/01__exit_phone_room.mp4", f"{originals}/02__walking.mp4")
     touch(tmp_path, f"{forged}/01_02__exit_phone_room__YVGY8LOK.mp4")
     touch(tmp_path, f"{forged}/01_02__kitchen__ABCDEFGH.mp4")
-    takes, report = layouts.faceforensics(tmp_path, ["DeepFakeDetection"], ["c23"])
-    assert summary(takes)["actor-01__exit_phone_room"] == (
+    video_groups, report = layouts.faceforensics(tmp_path, ["DeepFakeDetection"], ["c23"])
+    assert summary(video_groups)["actor-01__exit_phone_room"] == (
         TEST,
         "01__exit_phone_room.mp4",
         [("DeepFakeDetection", "01_02__exit_phone_room__YVGY8LOK.mp4", "actor-02")],
     )
-    assert len(takes) == 3 and {take.identity for take in takes} == {"actor-01", "actor-02"}
+    assert len(video_groups) == 3 and {video_group.identity for video_group in video_groups} == {
+        "actor-01",
+        "actor-02",
+    }
     assert reasons(report) == [("01_02__kitchen__ABCDEFGH.mp4", "its original is missing", False)]
 
 
@@ -158,17 +171,17 @@ def celeb(tmp_path):
 
 
 def test_celeb_df(celeb):
-    takes, report = layouts.celeb_df(celeb, [], ["c23"])
-    found = summary(takes)
+    video_groups, report = layouts.celeb_df(celeb, [], ["c23"])
+    found = summary(video_groups)
     assert found["id0_0000"] == (TEST, "id0_0000.mp4", [("CelebDF", "id0_id1_0000.mp4", "id1")])
-    # Listed, but its original is not: the original is no test film.
+    # Listed, but its original is not: the original is no test video.
     assert found["CelebDF-id1_id0_0000"] == (TEST, None, [("CelebDF", "id1_id0_0000.mp4", "id0")])
     assert found["00170"] == (TEST, "00170.mp4", [])
     # id1 lends a face in the test list, id0 is in it: neither is trained on.
     assert "id1_0000" not in found
     assert found["id2_0000"] == (None, "id2_0000.mp4", [("CelebDF", "id2_id3_0000.mp4", "id3")])
     assert found["id3_0001"] == (None, "id3_0001.mp4", [("CelebDF", "id3_id2_0001.mp4", "id2")])
-    assert_nobody_is_in_two_splits(takes)
+    assert_nobody_is_in_two_splits(video_groups)
     apart = "not in the test list, but a person of it is seen or lends a face"
     assert set(reasons(report)) == {
         ("id1_0000.mp4", apart, True),
@@ -200,14 +213,16 @@ def test_dfdc(tmp_path):
     )
     touch(tmp_path, "test/x.mp4", "test/y.mp4")
     (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,1\ny.mp4,0\n")
-    takes, report = layouts.dfdc(tmp_path, [], ["c23"])
-    assert summary(takes) == {
+    video_groups, report = layouts.dfdc(tmp_path, [], ["c23"])
+    assert summary(video_groups) == {
         "dfdc_train_part_0-a": (None, "a.mp4", [("DFDC", "b.mp4", "a"), ("DFDC", "c.mp4", "a")]),
         "DFDC-lonely": (None, None, [("DFDC", "lonely.mp4", "gone")]),
         "test-x": (TEST, None, [("DFDC", "x.mp4", "test-x")]),
         "test-y": (TEST, "y.mp4", []),
     }
-    assert {take.group for take in takes if take.split is None} == {"dfdc_train_part_0"}
+    assert {video_group.group for video_group in video_groups if video_group.split is None} == {
+        "dfdc_train_part_0"
+    }
     assert set(reasons(report)) == {
         ("dfdc_train_part_0/lost", "named in metadata.json, but missing", True),
         ("dfdc_train_part_0/unknown.mp4", "not named in metadata.json", True),
@@ -233,13 +248,13 @@ def test_dfdc_preview(tmp_path):
         }  # fmt: skip
     content["original_videos/9/9_A_001.mp4"] = content[real]
     write(tmp_path / "dataset.json", content)
-    takes, report = layouts.dfdc_preview(tmp_path, [], ["c23"])
-    assert summary(takes) == {
+    video_groups, report = layouts.dfdc_preview(tmp_path, [], ["c23"])
+    assert summary(video_groups) == {
         "1_A_001": (TEST, "1_A_001.mp4", [("DFDCP-B", "1_2_A_001.mp4", "2")]),
         "3_A_001": (None, "3_A_001.mp4", [("DFDCP-B", "3_4_A_001.mp4", "4")]),
         "5_A_001": (None, "5_A_001.mp4", []),
     }
-    assert_nobody_is_in_two_splits(takes)
+    assert_nobody_is_in_two_splits(video_groups)
     assert len(report) == 2
 
 
@@ -266,12 +281,12 @@ def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
         },
     }
     write(tmp_path / "preprocessing/dataset_json/FaceForensics++.json", {data: tree})
-    takes, report = deepfakebench(tmp_path, [data], ["c23", "c40"])
-    assert summary(takes) == {
+    video_groups, report = deepfakebench(tmp_path, [data], ["c23", "c40"])
+    assert summary(video_groups) == {
         f"{data}-000": (TEST, "000", [("Deepfakes", "000_003", "youtube-003")]),
         f"{data}-FF-DF-000_003": (TEST, None, [("Deepfakes", "000_003", "youtube-003")]),
     }
-    paired, alone = sorted(takes, key=lambda take: take.original is None)
+    paired, alone = sorted(video_groups, key=lambda video_group: video_group.original is None)
     assert paired.landmarks.name == "000" and paired.landmarks.parent.name == "landmarks"
     assert paired.forgeries[0].mask == alone.forgeries[0].mask  # the masks of c23 serve all
     assert alone.quality == "c40"
@@ -284,14 +299,14 @@ def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
 
 def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
     place = "Celeb-DF-v2/Celeb-real/frames"
-    films = {name: f"{place}/{name}/000.png" for name in ("id0_0000", "id1_0000")}
-    touch(tmp_path, *films.values())
-    entry = {name: {"label": "CelebDFv2_real", "frames": [path]} for name, path in films.items()}
+    videos = {name: f"{place}/{name}/000.png" for name in ("id0_0000", "id1_0000")}
+    touch(tmp_path, *videos.values())
+    entry = {name: {"label": "CelebDFv2_real", "frames": [path]} for name, path in videos.items()}
     tested = {"id0_0000": entry["id0_0000"]}
     splits = {"train": entry, "val": tested, "test": tested}
     write(tmp_path / "dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": {"CelebDFv2_real": splits}})
-    takes, report = deepfakebench(tmp_path, ["Celeb-DF-v2"], ["c23"])
-    assert {take.name: take.split for take in takes} == {
+    video_groups, report = deepfakebench(tmp_path, ["Celeb-DF-v2"], ["c23"])
+    assert {video_group.name: video_group.split for video_group in video_groups} == {
         "Celeb-DF-v2-id0_0000": TEST,
         "Celeb-DF-v2-id1_0000": None,
     }
@@ -303,18 +318,22 @@ def test_folder_pairs_by_name(tmp_path):
     touch(tmp_path, "fake/swap/anna_1.mov", "fake/anna_1_b-df.mp4", "fake/Zoë Ω 2.jpg")
     touch(tmp_path, "fake/swap/sub/ben.mp4", "fake/nobody.mp4", "masks/anna_1_b-df.png")
     touch(tmp_path, "masks/swap/anna_1.mkv")
-    takes, report = layouts.folder(tmp_path, [], ["c23"])
-    assert summary(takes) == {
+    video_groups, report = layouts.folder(tmp_path, [], ["c23"])
+    assert summary(video_groups) == {
         "anna_1": (None, "anna_1.mp4", [("swap", "anna_1.mov", "anna")]),
         "anna_1_b": (None, "anna_1_b.mp4", [("fake", "anna_1_b-df.mp4", "anna")]),
         "Zoë Ω": (None, "Zoë Ω.png", [("fake", "Zoë Ω 2.jpg", "Zoë Ω")]),
         "sub-ben": (None, "ben.mp4", [("swap", "ben.mp4", "ben")]),
         "fake-nobody": (None, None, [("fake", "nobody.mp4", "nobody")]),
     }
-    masks = {f.path.name: f.mask and f.mask.name for take in takes for f in take.forgeries}
+    masks = {
+        f.path.name: f.mask and f.mask.name
+        for video_group in video_groups
+        for f in video_group.forgeries
+    }
     assert masks["anna_1_b-df.mp4"] == "anna_1_b-df.png" and masks["anna_1.mov"] == "anna_1.mkv"
     assert reasons(report) == [
-        ("nobody.mp4", "no real film of this name: used without an original", False)
+        ("nobody.mp4", "no real video of this name: used without an original", False)
     ]
 
 
@@ -323,14 +342,18 @@ def test_folder_of_frames_is_one_film(tmp_path):
         tmp_path,
         *(f"{kind}/eva/{number:04d}.png" for kind in ("real", "fake") for number in (1, 2)),
     )
-    takes, _ = layouts.folder(tmp_path, [], ["c23"])
-    assert summary(takes) == {"eva": (None, "eva", [("fake", "eva", "eva")])}
+    video_groups, _ = layouts.folder(tmp_path, [], ["c23"])
+    assert summary(video_groups) == {"eva": (None, "eva", [("fake", "eva", "eva")])}
 
 
 def test_numbered_videos_are_films_of_their_own(tmp_path):
     touch(tmp_path, *(f"{kind}/you/{n:03d}.mp4" for kind in ("real", "fake") for n in range(3)))
-    takes, report = layouts.folder(tmp_path, [], ["c23"])
-    assert len(takes) == 3 and all(len(take.forgeries) == 1 for take in takes) and not report
+    video_groups, report = layouts.folder(tmp_path, [], ["c23"])
+    assert (
+        len(video_groups) == 3
+        and all(len(video_group.forgeries) == 1 for video_group in video_groups)
+        and not report
+    )
 
 
 def test_deepfakebench_people_of_names():

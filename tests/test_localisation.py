@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from fwstudy.evaluation.metrics import summarize
 from fwstudy.interpretability import localization
-from fwstudy.interpretability.localization import MEASURES, SCORES, localisation_scores
+from fwstudy.interpretability.localization import MEASURES, SCORES, localization_scores
 from fwstudy.labels import FORGED_PARTS, PARTS
 
 ORDER_ONLY = ["relevance_rank", "pixel_auc", "intersection_over_union"]
@@ -34,14 +34,14 @@ def part_map():
 
 
 def test_perfect_and_opposite_maps(masks):
-    assert (localisation_scores(masks.astype(float), masks) == 1).all(axis=None)
-    assert (localisation_scores((~masks).astype(float), masks) == 0).all(axis=None)
+    assert (localization_scores(masks.astype(float), masks) == 1).all(axis=None)
+    assert (localization_scores((~masks).astype(float), masks) == 0).all(axis=None)
 
 
 def test_random_maps_earn_chance(masks):
     rng = np.random.default_rng(0)
     many = np.repeat(masks[:2], 1000, axis=0)
-    table = localisation_scores(rng.random(many.shape), many)
+    table = localization_scores(rng.random(many.shape), many)
     for rows, share in ((slice(0, 1000), 12 / 64), (slice(1000, 2000), 16 / 64)):
         mean = table[rows].mean()
         for name in ("relevance_mass", "relevance_rank", "pointing_game"):
@@ -51,7 +51,7 @@ def test_random_maps_earn_chance(masks):
 
 def test_constant_map_earns_chance_exactly(masks):
     share = masks.mean(axis=(1, 2))
-    table = localisation_scores(np.full(masks.shape, 0.3), masks)
+    table = localization_scores(np.full(masks.shape, 0.3), masks)
     for name in ("relevance_mass", "relevance_rank", "pointing_game"):
         np.testing.assert_allclose(table[name], share)
     np.testing.assert_allclose(table["intersection_over_union"], share / (2 - share))
@@ -60,7 +60,7 @@ def test_constant_map_earns_chance_exactly(masks):
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_without_positive_relevance_nothing_is_pointed_at(masks, value):
-    table = localisation_scores(np.full(masks.shape, value), masks)
+    table = localization_scores(np.full(masks.shape, value), masks)
     assert (table[["relevance_mass", "pointing_game"]] == 0).all(axis=None)
     np.testing.assert_allclose(table["relevance_rank"], masks.mean(axis=(1, 2)))
 
@@ -68,7 +68,7 @@ def test_without_positive_relevance_nothing_is_pointed_at(masks, value):
 def test_golden_values_with_ties():
     relevance = np.array([[[4.0, 2, 2], [2, -5, 1]]])
     mask = np.array([[[True, True, False], [False, True, False]]])
-    scores = localisation_scores(relevance, mask).loc[0]
+    scores = localization_scores(relevance, mask).loc[0]
     assert scores["relevance_mass"] == pytest.approx(6 / 11)  # -5 does not count
     # The 4 is in; two places are left for three pixels of 2, one of them inside.
     assert scores["relevance_rank"] == pytest.approx((1 + 2 / 3) / 3)
@@ -107,23 +107,23 @@ def test_pixel_auc_against_scikit_learn(masks, levels):
 def test_invariances(masks):
     """Scale changes nothing; measures of the order alone allow any rising function."""
     relevance = np.random.default_rng(0).normal(size=masks.shape)
-    table = localisation_scores(relevance, masks)
-    pd.testing.assert_frame_equal(table, localisation_scores(1e6 * relevance, masks))
-    risen = localisation_scores(np.exp(relevance) - 9, masks)
+    table = localization_scores(relevance, masks)
+    pd.testing.assert_frame_equal(table, localization_scores(1e6 * relevance, masks))
+    risen = localization_scores(np.exp(relevance) - 9, masks)
     pd.testing.assert_frame_equal(table[ORDER_ONLY], risen[ORDER_ONLY])
     assert not np.allclose(table["relevance_mass"], risen["relevance_mass"])
-    turned = localisation_scores(relevance[:, ::-1].swapaxes(1, 2), masks[:, ::-1].swapaxes(1, 2))
+    turned = localization_scores(relevance[:, ::-1].swapaxes(1, 2), masks[:, ::-1].swapaxes(1, 2))
     pd.testing.assert_frame_equal(table, turned)
 
 
 def test_empty_mask_is_neither_hit_nor_miss(masks):
     masks[1] = False
-    table = localisation_scores(np.random.default_rng(0).random(masks.shape), masks)
+    table = localization_scores(np.random.default_rng(0).random(masks.shape), masks)
     assert table.loc[1].isna().all() and table.loc[[0, 2]].notna().all(axis=None)
 
 
 def test_full_mask_tells_nothing_apart():
-    table = localisation_scores(
+    table = localization_scores(
         np.random.default_rng(0).random((1, 4, 4)), np.ones((1, 4, 4), bool)
     )
     assert table.loc[0].isna().to_dict() == {name: name == "pixel_auc" for name in SCORES}
@@ -133,10 +133,10 @@ def test_full_mask_tells_nothing_apart():
 def test_table_keeps_order_and_feeds_the_summary(masks):
     relevance = np.random.default_rng(0).random(masks.shape).astype(np.float32)
     masks[1] = False
-    table = localisation_scores(relevance, masks)
+    table = localization_scores(relevance, masks)
     assert list(table) == list(SCORES) and set(SCORES) < set(MEASURES)
     assert (table.dtypes == np.float64).all() and table.index.tolist() == [0, 1, 2]
-    backwards = localisation_scores(relevance[::-1], masks[::-1])
+    backwards = localization_scores(relevance[::-1], masks[::-1])
     pd.testing.assert_frame_equal(table, backwards[::-1].reset_index(drop=True))
     about = pd.DataFrame({"group": ["a", "b", "b"], "method": "x"})
     summary = summarize(about.join(table), "relevance_mass", ["method"])
@@ -146,9 +146,9 @@ def test_table_keeps_order_and_feeds_the_summary(masks):
 
 def test_prior_may_be_broadcast_and_no_image_give_no_row(masks):
     prior = np.random.default_rng(0).random((8, 8), dtype=np.float32)
-    table = localisation_scores(np.broadcast_to(prior, masks.shape), masks)
-    pd.testing.assert_frame_equal(table, localisation_scores(np.stack([prior] * 3), masks))
-    assert len(localisation_scores(np.zeros((0, 8, 8)), masks[:0])) == 0
+    table = localization_scores(np.broadcast_to(prior, masks.shape), masks)
+    pd.testing.assert_frame_equal(table, localization_scores(np.stack([prior] * 3), masks))
+    assert len(localization_scores(np.zeros((0, 8, 8)), masks[:0])) == 0
     none = localization.part_relevance(np.zeros((0, 8, 8)), np.zeros((0, 8, 8), np.uint8))
     assert none.shape == (0, len(FORGED_PARTS))
 

@@ -104,7 +104,7 @@ def test_summarize_counts_what_is_undefined():
 def test_detection_table_levels_and_families():
     rng = np.random.default_rng(0)
     rows = [
-        {"group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
+        {"split": "test", "group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
          "label": int(v != "original"), "score": rng.normal(v != "original")}
         for i in range(6) for f in range(2) for v in ("original", "FaceSwap", "Deepfakes")
     ]  # fmt: skip

@@ -3,13 +3,13 @@
 import doctest
 from functools import partial
 
-import fwstudy.whitening.surgery
 import pytest
 import timm
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+import fwstudy.whitening.surgery
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.surgery import (
     create_model,
@@ -63,7 +63,7 @@ def test_every_family_takes_a_whitening_layer(name):
     layer = replace_norm(
         model,
         chosen,
-        partial(FeatureWhitening.from_batch_norm, num_groups=num_groups, refresh_interval=2),
+        partial(FeatureWhitening.from_batch_norm, num_groups=num_groups, whiten_every=2),
     )
     assert model.get_submodule(chosen) is layer
     assert chosen not in list_norms(model)
@@ -83,7 +83,7 @@ def test_activation_of_the_replaced_norm_is_kept():
     norm = model.get_submodule("bn2")
     assert isinstance(norm, BatchNormAct2d)
     layer = replace_norm(model, "bn2", FeatureWhitening.from_batch_norm)
-    assert [type(module) for module in layer.activation] == [type(norm.act)]
+    assert [type(module) for module in layer.act] == [type(norm.act)]
 
 
 def test_convnext_has_no_layer_to_replace():

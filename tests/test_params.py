@@ -80,9 +80,9 @@ def test_empty_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer": "bn1"}, "binding and concept_weight must be 0 unless layer is `last`"),
+        ({"layer": "bn1"}, "bottleneck and concept_weight must be 0 unless layer is `last`"),
         ({"norm": "batch"}, "rotation must be none"),
-        ({"rotation": "none", "concept_weight": 0.0}, "binding needs named axes"),
+        ({"rotation": "none", "concept_weight": 0.0}, "bottleneck needs concept axes"),
     ],
 )
 def test_impossible_combinations_name_their_keys(tmp_path, content, changes, message):
@@ -109,7 +109,7 @@ def test_at_least_one_seed_is_needed(tmp_path, content, section):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"norm": "published"}, {"rotation": "random"}, {"layer": "bn1"}]
+    "changes", [{"norm": "iternorm"}, {"rotation": "random"}, {"layer": "bn1"}]
 )
 def test_the_default_model_has_aligned_axes_at_the_last_layer(tmp_path, content, changes):
     content["whitening"] |= changes
@@ -142,10 +142,10 @@ def test_axes_are_named_by_rotation_or_loss():
 
 
 def test_films_bring_their_own_crop_scale_and_qualities(tmp_path, content):
-    content["faces"]["films"]["crop_scale"] = 1.5
+    content["faces"]["videos"]["crop_scale"] = 1.5
     assert load_params(write(tmp_path, content)).crop_scale == content["preprocess"]["crop_scale"]
     content["faces"]["source"] = "folder"
-    with pytest.raises(ValueError, match=r"faces\.films\.qualities: \['c23'\].*must be the first"):
+    with pytest.raises(ValueError, match=r"faces\.videos\.qualities: \['c23'\].*must be the first"):
         load_params(write(tmp_path, content))
     content["preprocess"]["further_test_qualities"] = []
     assert load_params(write(tmp_path, content)).crop_scale == 1.5

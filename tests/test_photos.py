@@ -69,8 +69,8 @@ def test_every_usable_photograph_becomes_a_clip(dataset):
         for name, variant in clip.variants.items():
             assert variant.frames.shape == (1, SIZE, SIZE, 3)
             if name != ORIGINAL:
-                assert 0.002 < variant.changed.mean() < 0.5
-                assert not (variant.changed & (variant.region == 0)).any()
+                assert 0.002 < variant.mask.mean() < 0.5
+                assert not (variant.mask & (variant.region == 0)).any()
                 assert (variant.source == clip.identity) == (name in OWN)
 
 
@@ -107,10 +107,10 @@ def test_frames_are_upright_and_of_standard_scale(dataset):
         assert np.allclose(eyes, (0.5, photos.EYE_HEIGHT), atol=0.03)
         assert abs(warp.interocular(landmarks) - photos.INTEROCULAR) < 0.02
         assert landmarks[8, 1] > eyes[1] + 0.3
-        assert (clip.parts == PARTS.index("nose")).any()
+        assert (clip.parsing == PARTS.index("nose")).any()
     upright, turned = (load_clip(p).variants[ORIGINAL].frames[0] for p in paths[2:4])
-    grey = turned.mean(-1)
-    assert np.abs(upright.mean(-1) - grey).mean() < 12  # bob_2 is bob_1 in colour, and turned
+    gray = turned.mean(-1)
+    assert np.abs(upright.mean(-1) - gray).mean() < 12  # bob_2 is bob_1 in color, and turned
 
 
 def test_finished_clips_are_kept_and_broken_ones_made_again(dataset, folder):

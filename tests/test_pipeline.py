@@ -15,7 +15,14 @@ import yaml
 from fwstudy.clips import load_clip
 
 ROOT = Path(__file__).parents[1]
-COPIED = ["dvc.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets", "data/left_out/.gitkeep"]
+COPIED = [
+    "dvc.yaml",
+    "fwstudy",
+    "notebooks",
+    ".dvcignore",
+    "data/assets",
+    "data/leave_one_out/.gitkeep",
+]
 SMOKE = {
     "faces.size": 96,
     "faces.rendered": {
@@ -35,11 +42,11 @@ SMOKE = {
     "train.baseline.evaluation_interval": 4,
     "train.fine_tune.steps": 4,
     "train.fine_tune.evaluation_interval": 2,
-    "whitening.rotation_interval": 2,
-    "whitening.refresh_interval": 2,
+    "whitening.rotate_every": 2,
+    "whitening.whiten_every": 2,
     "ablations.seeds": [0],
-    "ablations.run": ["binding_full", "whitening_only"],
-    "generalisation.families": ["FaceSwap"],
+    "ablations.run": ["bottleneck_full", "whitening_only"],
+    "generalization.families": ["FaceSwap"],
     "interpretability.num_images": 8,
 }
 
@@ -105,20 +112,20 @@ def test_all_results_are_there(project):
         assert 0 <= detection[name]["auc"] <= 1
         assert {"ap", "eer", "accuracy", "video_auc", "auc_c40"} <= set(detection[name])
     content = json.loads((results / "interpretability.json").read_text())["interpretability"]
-    expected = {"purity", "forged_part_top1", "named_evidence_share", "repair_correlation"}
+    expected = {"purity", "part_top1", "concept_share", "restoration_correlation"}
     expected |= {"relevance_mass", "relevance_mass_gradcam", "relevance_mass_prior"}
     assert expected <= set(content)
     ablations = json.loads((results / "ablations.json").read_text())["ablations"]
-    models = {"baseline", "batch_norm", "whitened", "binding_full", "whitening_only"}
+    models = {"baseline", "batch_norm", "whitened", "bottleneck_full", "whitening_only"}
     assert set(ablations) == models
-    assert ablations["binding_full"]["named_share"] == pytest.approx(1)
+    assert ablations["bottleneck_full"]["concept_share"] == pytest.approx(1)
     assert "trust" in json.loads((results / "trust.json").read_text())
-    assert "| whitened | named axes |" in (results / "summary.md").read_text()
+    assert "| whitened | concept axes |" in (results / "summary.md").read_text()
     executed = {path.stem for path in (project / "notebooks" / "executed").glob("*.ipynb")}
     assert len(executed) == 11
     answers = pd.read_csv(results / "answers.csv")
     assert answers["variant"].tolist() == ["whitening_only", "whitened"]
-    left_out = json.loads((results / "generalisation.json").read_text())["generalisation"]
+    left_out = json.loads((results / "generalization.json").read_text())["generalization"]
     assert set(left_out) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
     shown = dvc(project, "metrics", "show")
     assert "detection.baseline.auc" in shown and "interpretability.purity" in shown
@@ -142,22 +149,22 @@ def test_a_face_can_be_explained(project):
 
 
 def test_one_ablation_value_reruns_its_variant_alone(project):
-    change(project, {"ablations.variants.whitening_only.refresh_interval": 1})
-    assert changed(project) == {"ablation@whitening_only-0", "ablations"}
+    change(project, {"ablations.variants.whitening_only.whiten_every": 1})
+    assert changed(project) == {"variant@whitening_only-0", "ablations"}
 
 
 def test_a_new_variant_or_seed_reruns_nothing_done(project):
-    change(project, {"ablations.run": ["binding_full", "whitening_only", "binding_none"]})
+    change(project, {"ablations.run": ["bottleneck_full", "whitening_only", "bottleneck_none"]})
     change(project, {"train.seeds": [0, 1]})
     found = changed(project)
-    assert {"ablation@binding_none-0", "train@1", "measure@1"} <= found
+    assert {"variant@bottleneck_none-0", "train@1", "measure@1"} <= found
     done = {
         "faces",
         "preprocess",
-        "ablation@binding_full-0",
+        "variant@bottleneck_full-0",
         "train@0",
         "measure@0",
-        "left_out@FaceSwap-0",
+        "leave_one_out@FaceSwap-0",
     }
     assert not done & found
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fwstudy.clips import FilmOrigin, load_clip, load_header, save_clip
+from fwstudy.clips import VideoOrigin, load_clip, load_header, save_clip
 from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
 from fwstudy.crops.writers import WRITERS
 from fwstudy.labels import FAMILIES, FORGED_PART_OF, FORGED_PARTS, ORIGINAL
@@ -31,10 +31,10 @@ def test_clip_round_trip(tmp_path):
     path = save_clip(tmp_path, clip)
     read = load_clip(path)
     assert (read.name, read.identity, read.attributes) == (clip.name, "003", clip.attributes)
-    np.testing.assert_array_equal(read.parts, clip.parts)
+    np.testing.assert_array_equal(read.parsing, clip.parsing)
     for name, variant in clip.variants.items():
         np.testing.assert_array_equal(read.variants[name].frames, variant.frames)
-        np.testing.assert_array_equal(read.variants[name].changed, variant.changed)
+        np.testing.assert_array_equal(read.variants[name].mask, variant.mask)
         np.testing.assert_array_equal(read.variants[name].region, variant.region)
         assert load_header(path)["sources"][name] == variant.source
     assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
@@ -126,7 +126,7 @@ def test_crop_set(crops):
     assert (originals["variant"] == "original").all()
     for key in ("clip", "frame", "quality"):
         assert (originals[key].to_numpy() == manifest[key].to_numpy()).all()
-    changed = crops.changed.any(axis=(1, 2))
+    changed = crops.mask.any(axis=(1, 2))
     np.testing.assert_array_equal(changed, manifest["label"] == 1)
 
 
@@ -136,8 +136,8 @@ def test_changed_pixels_are_where_the_crops_differ(crops):
     difference = np.abs(crops.images[rows].astype(int) - crops.images[originals].astype(int)).max(
         axis=-1
     )
-    inside = difference[crops.changed[rows]].mean()
-    assert inside > 10 * difference[~crops.changed[rows]].mean()
+    inside = difference[crops.mask[rows]].mean()
+    assert inside > 10 * difference[~crops.mask[rows]].mean()
 
 
 def test_select(crops):
@@ -198,17 +198,17 @@ def test_to_tensor_range():
     np.testing.assert_allclose(tensor.flatten(), [-1, 127 / 127.5 - 1, 1], atol=1e-6)
 
 
-def film_crops(num_frames=6, without_original=False):
-    """The crops of a clip that was cut out of a film."""
+def video_crops(num_frames=6, without_original=False):
+    """The crops of a clip that was cut out of a video."""
     clip = make_clip(0, 0, num_frames)
-    origin = FilmOrigin("c23", list(range(10, 10 + num_frames)), None, None, [], [])
+    origin = VideoOrigin("c23", list(range(10, 10 + num_frames)), None, None, [], [])
     names = [ORIGINAL, *FAMILIES][1 if without_original else 0 :]
     variants = {name: clip.variants[name] for name in names}
-    return build.crop_film(dataclasses.replace(clip, variants=variants, film=origin), SIZE)
+    return build.crop_video(dataclasses.replace(clip, variants=variants, video=origin), SIZE)
 
 
 def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
-    crops = film_crops()
+    crops = video_crops()
     found = build.parts_one_by_one(crops)
     # Frames 10 and 14 of 10 to 15; the square of the forgeries covers the eye, nose and mouth in part.
     assert {row["frame"] for row, *_ in found} == {10, 14}
@@ -227,7 +227,7 @@ def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
 
 
 def test_no_parts_without_an_original():
-    assert build.parts_one_by_one(film_crops(without_original=True)) == []
+    assert build.parts_one_by_one(video_crops(without_original=True)) == []
 
 
 def test_forgeries_without_originals_are_told_before_anything_is_measured(crops):
@@ -249,14 +249,14 @@ def test_where_all_lend_to_all_people_are_resampled_one_by_one():
     assert clusters(pairs, dict.fromkeys("abcd", "test")) == pairs
 
 
-def film_header(identity, source, split=None, group=None):
-    film = {"split": split, "group": group}
-    return {"identity": identity, "sources": {"original": identity, "X": source}, "film": film}
+def video_header(identity, source, split=None, group=None):
+    video = {"split": split, "group": group}
+    return {"identity": identity, "sources": {"original": identity, "X": source}, "video": video}
 
 
 def test_people_of_one_folder_stay_together_or_are_too_few():
     """DFDC: nobody knows who is who within a folder."""
-    headers = [film_header(f"{g}{n}", f"{g}{n}", group=g) for g in "abc" for n in range(4)]
+    headers = [video_header(f"{g}{n}", f"{g}{n}", group=g) for g in "abc" for n in range(4)]
     _, splits = assign_splits(headers, SHARES, 0)
     assert all(len({splits[f"{g}{n}"] for n in range(4)}) == 1 for g in "abc")
     with pytest.raises(ValueError, match=r"8 identities form 2 group\(s\).*too few for the splits"):
@@ -265,14 +265,14 @@ def test_people_of_one_folder_stay_together_or_are_too_few():
 
 def test_where_all_lend_to_all_people_are_drawn_one_by_one():
     names = [f"p{n}" for n in range(10)]
-    headers = [film_header(a, b) for a in names for b in names if a != b]
+    headers = [video_header(a, b) for a in names for b in names if a != b]
     groups, splits = assign_splits(headers, SHARES, 0)
     assert len(set(groups.values())) == 1 and set(splits.values()) == set(SHARES)
 
 
 def test_people_without_official_split_are_drawn_where_all_splits_are_official():
-    headers = [film_header(name, name, split) for name, split in zip("abc", SHARES, strict=True)]
-    headers += [film_header(f"d{n}", f"d{n}") for n in range(6)]
+    headers = [video_header(name, name, split) for name, split in zip("abc", SHARES, strict=True)]
+    headers += [video_header(f"d{n}", f"d{n}") for n in range(6)]
     _, splits = assign_splits(headers, SHARES, 0)
     assert [splits[name] for name in "abc"] == list(SHARES)
     assert {splits[f"d{n}"] for n in range(6)} == set(SHARES)

@@ -31,10 +31,10 @@ def test_a_profile_sets_its_values_and_nothing_else(path, name):
     assert found == expected
     # Variants that are written as others with a change (`<<`) follow those; the rest is equal.
     followers = {name for name in variants[0] if variants[0][name] != variants[1][name]}
-    assert followers <= {"published_steps_2", "published_steps_10"}
+    assert followers <= {"iternorm_steps_2", "iternorm_steps_10"}
     lines = before.splitlines(), path.read_text().splitlines()
     gone = [line[2:] for line in difflib.ndiff(*lines) if line.startswith("- ")]
-    names = {key.rpartition(".")[2] for key in values} | {"rotation_only", "published", "run"}
+    names = {key.rpartition(".")[2] for key in values} | {"rotation_only", "iternorm", "run"}
     assert {re.match(r"\s*(\w+):", line).group(1) for line in gone} <= names
     write_profile(path, name)
     assert path.read_text().splitlines() == lines[1]
@@ -79,7 +79,7 @@ def test_the_papers_values():
 def test_an_unknown_profile_or_key_is_named_and_nothing_is_written(path):
     before = path.read_text()
     with pytest.raises(
-        ValueError, match=r"no profile 'papers'; there are: films, paper, deepfakebench"
+        ValueError, match=r"no profile 'papers'; there are: videos, paper, deepfakebench"
     ):
         write_profile(path, "papers")
     assert path.read_text() == before
@@ -95,7 +95,7 @@ def test_the_command_says_what_it_set_and_what_is_left_to_do(path):
     command = [sys.executable, "-m", "fwstudy.profiles", "paper"]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=True)
     assert "train.backbone.name: legacy_xception" in done.stdout
-    assert "faces.films.root" in done.stdout
+    assert "faces.videos.root" in done.stdout
     command[-1] = "nonsense"
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
     assert done.returncode and "no profile 'nonsense'" in done.stderr

@@ -19,7 +19,7 @@ from fwstudy.interpretability.records import variant_records
 from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
-from fwstudy.training.runs import control, evaluate, train_baseline, train_variant
+from fwstudy.training.runs import control, score_held_out, train_baseline, train_variant
 
 from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
 from .trees import TREES, dfdc_with_test, split_of
@@ -28,15 +28,15 @@ FRAMES_TAKEN = 2
 METHODS = ["Deepfakes", "NeuralTextures", "FaceShifter"]
 SETTINGS = {
     "faceforensics": {
-        "faces.films.methods": METHODS,
-        "faces.films.qualities": ["c23", "c40"],
+        "faces.videos.methods": METHODS,
+        "faces.videos.qualities": ["c23", "c40"],
         "preprocess.further_test_qualities": ["c40"],
         "preprocess.storage": "zarr",
-        "generalisation.families": ["NeuralTextures"],
+        "generalization.families": ["NeuralTextures"],
     },
-    "deepfakebench": {"faces.films.methods": ["FaceForensics++"]},
+    "deepfakebench": {"faces.videos.methods": ["FaceForensics++"]},
 }
-TRUTHS = {  # of each family, how its changed pixels are known
+MASK_SOURCES = {  # of each family, how its changed pixels are known
     "faceforensics": {"Deepfakes": "given", "NeuralTextures": "given", "FaceShifter": "difference"},
     "celeb_df": {"CelebDF": "difference"},
     "dfdc": {"DFDC": "difference"},
@@ -48,16 +48,16 @@ TRUTHS = {  # of each family, how its changed pixels are known
 
 def settings(source: str, root) -> dict:
     """Dotted keys for a run of a few steps on a tree."""
-    films = {
+    videos = {
         "faces.source": source,
-        "faces.films.root": str(root),
-        "faces.films.qualities": ["c23"],
-        "faces.films.frames_per_film": FRAMES_TAKEN,
+        "faces.videos.root": str(root),
+        "faces.videos.qualities": ["c23"],
+        "faces.videos.frames_per_video": FRAMES_TAKEN,
         "faces.num_workers": 1,
         "preprocess.further_test_qualities": [],
-        "generalisation.families": [],
+        "generalization.families": [],
     }
-    return SMOKE | films | SETTINGS.get(source, {})
+    return SMOKE | videos | SETTINGS.get(source, {})
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,9 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
     whole = table[table["kind"] == "whole"]
     forged = whole[whole["label"] == 1]
     assert forged.groupby("variant")["truth"].unique().map(list).to_dict() == {
-        family: [truth] for family, truth in TRUTHS[source].items()
+        family: [truth] for family, truth in MASK_SOURCES[source].items()
     }
-    assert whole.groupby(["film", "variant", "quality"]).size().isin([FRAMES_TAKEN]).all()
+    assert whole.groupby(["video", "variant", "quality"]).size().isin([FRAMES_TAKEN]).all()
     assert table["original_row"].notna().all()  # a forgery has its original's frame beside it
     assert set(table.loc[table["kind"] == "part", "variant"]) == set(FORGED_PARTS)
     if source == "faceforensics":
@@ -141,14 +141,14 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
         assert found == {person: names[split] for person, split in official.items()}
         assert set(whole.loc[whole["quality"] == "c40", "split"]) == {"test"}
     for detector in train_all(params, crops).values():
-        predictions, threshold = evaluate(detector, params, crops)
-        rows = detection_table(predictions, threshold).set_index(["quality", "family", "level"])
+        predictions = score_held_out(detector, params, crops)
+        rows = detection_table(predictions).set_index(["quality", "family", "level"])
         test = whole[(whole["split"] == "test") & (whole["quality"] == "c23")]
         assert rows.loc[("c23", "all", "frame"), "num_images"] == len(test)
-        num_videos = test.groupby(["film", "variant"]).ngroups
+        num_videos = test.groupby(["video", "variant"]).ngroups
         assert rows.loc[("c23", "all", "video"), "num_images"] == num_videos
     subject = load_subject(params, 0, crops)
-    found = TOPICS["localisation"](subject)
+    found = TOPICS["localization"](subject)
     assert {"relevance_mass", "part_top1"} <= set(found["measure"])
     records, _ = variant_records(params, crops)
     assert records.set_index("variant").loc["whitened", "purity"] > 0
@@ -156,7 +156,7 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
 
 def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     """DFDC with its labelled test folder: who was forged there is known, from what is not."""
-    root = dfdc_with_test(project / "films", people)
+    root = dfdc_with_test(project / "videos", people)
     change(project, settings("dfdc", root) | {"ablations.run": []})
     params = load_params()
     crops, _ = crops_of(params, project)
@@ -165,8 +165,8 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     assert set(test.loc[test["label"] == 1, "truth"]) == {"face"} and len(test) == 8 * FRAMES_TAKEN
     assert ORIGINAL in set(test["variant"])
     for detector in train_all(params, crops).values():
-        predictions, _ = evaluate(detector, params, crops)
-        assert len(predictions) == len(test)
+        predictions = score_held_out(detector, params, crops)
+        assert (predictions["split"] == "test").sum() == len(test)
     found = transfer_table(params, crops.select(split="test"))  # as another source's crops
     assert set(found["model"]) == {"baseline", "batch_norm", "whitened"}
     assert found.set_index(["model", "family"]).loc[("whitened", "all"), "num_images"] == len(test)
@@ -175,14 +175,16 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
 
 
 def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, monkeypatch):
-    root = TREES["celeb_df"](project / "films", people[:6])
+    root = TREES["celeb_df"](project / "videos", people[:6])
     change(project, settings("celeb_df", root))
     settings_of_faces, cut_again = load_params().faces, []
-    true = assemble.cut_take
+    true = assemble.cut_group
     monkeypatch.setattr(
         assemble,
-        "cut_take",
-        lambda take, *a, **k: cut_again.append(take.name) or true(take, *a, **k),
+        "cut_group",
+        lambda video_group, *a, **k: (
+            cut_again.append(video_group.name) or true(video_group, *a, **k)
+        ),
     )
     paths, report = build_faces(settings_of_faces)
     assert len(cut_again) == len(paths) == 7
@@ -197,7 +199,7 @@ def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, mo
 
 def test_a_wrong_root_is_named(project):
     change(project, settings("celeb_df", project / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=r"faces\.films\.root: .*nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"faces\.videos\.root: .*nowhere: no such folder"):
         build_faces(load_params().faces)
 
 
@@ -218,6 +220,6 @@ def test_the_whole_pipeline(trees, tmp_path, source):
     detection = json.loads((results / "detection.json").read_text())["detection"]
     assert 0 <= detection["whitened"]["auc"] <= 1
     found = json.loads((results / "interpretability.json").read_text())["interpretability"]
-    assert {"purity", "relevance_mass", "repair_correlation"} <= set(found)
-    left_out = json.loads((results / "generalisation.json").read_text())["generalisation"]
+    assert {"purity", "relevance_mass", "restoration_correlation"} <= set(found)
+    left_out = json.loads((results / "generalization.json").read_text())["generalization"]
     assert bool(left_out) == (source == "faceforensics")

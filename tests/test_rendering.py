@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fwstudy.clips import load_clip
-from fwstudy.faces.rendering.dataset import build_clip, cast, partner_of, render_dataset
+from fwstudy.faces.rendering.dataset import build_clip, identity_of, partner_of, render_dataset
 from fwstudy.faces.rendering.head import ASSETS, load_head
 from fwstudy.faces.rendering.identity import sample_identity
 from fwstudy.faces.rendering.motion import (
@@ -17,13 +17,13 @@ from fwstudy.faces.rendering.motion import (
     sample_clip_states,
     sample_driven_clip,
 )
-from fwstudy.faces.rendering.render import Person, develop, render
+from fwstudy.faces.rendering.render import Person, apply_camera, render
 from fwstudy.faces.rendering.scene import background, even_directions, harmonics_of, sample_scene
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS, SKIN_TONES
 
 SEED, FRAMES, SIZE = 7, 2, 96
 FRONTAL = State(0.0, 0.0, 0.0, (0.0, 0.0), {})
-ARRAYS = ("frames", "changed", "region")
+ARRAYS = ("frames", "mask", "region")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def part_mask(parts: np.ndarray, name: str) -> np.ndarray:
 def assert_same_clip(first, second):
     assert first.name == second.name and first.attributes == second.attributes
     np.testing.assert_array_equal(first.landmarks, second.landmarks)
-    np.testing.assert_array_equal(first.parts, second.parts)
+    np.testing.assert_array_equal(first.parsing, second.parsing)
     assert list(first.variants) == list(second.variants)
     for name, variant in first.variants.items():
         for array in ARRAYS:
@@ -120,7 +120,7 @@ def test_identity_is_reproducible_and_plain():
 
 def test_pairs_are_alike():
     for index in (0, 2, 4):
-        first, second = cast(SEED, index), cast(SEED, index + 1)
+        first, second = identity_of(SEED, index), identity_of(SEED, index + 1)
         assert first.sex == second.sex and first.seed != second.seed
         assert abs(np.log(first.skin_luminance / second.skin_luminance)) < 0.7
     assert [partner_of(index) for index in range(4)] == [1, 0, 3, 2]
@@ -171,7 +171,7 @@ def test_background_does_not_depend_on_the_person(scene):
 
 
 def test_frontal_face_lies_as_it_should(frontal):
-    landmarks, parts = frontal.landmarks, frontal.parts
+    landmarks, parts = frontal.landmarks, frontal.parsing
     assert ((landmarks >= 0) & (landmarks < SIZE)).all()
     assert frontal.visible[27:].mean() > 0.9
     x, y = landmarks.T
@@ -181,23 +181,23 @@ def test_frontal_face_lies_as_it_should(frontal):
     for name in ("skin", "left_brow", "right_brow", "left_eye", "right_eye", "nose", "mouth"):
         assert part_mask(parts, name).sum() > 5, name
 
-    def centre(name):
+    def center(name):
         return np.argwhere(part_mask(parts, name)).mean(0)[::-1]
 
     # the subject's left is on the right of the picture
-    assert centre("left_eye")[0] > SIZE / 2 > centre("right_eye")[0]
-    assert centre("left_brow")[0] > SIZE / 2 > centre("right_brow")[0]
-    assert np.linalg.norm(centre("left_eye") - landmarks[42:48].mean(0)) < 0.03 * SIZE
-    assert np.linalg.norm(centre("mouth") - landmarks[48:60].mean(0)) < 0.05 * SIZE
+    assert center("left_eye")[0] > SIZE / 2 > center("right_eye")[0]
+    assert center("left_brow")[0] > SIZE / 2 > center("right_brow")[0]
+    assert np.linalg.norm(center("left_eye") - landmarks[42:48].mean(0)) < 0.03 * SIZE
+    assert np.linalg.norm(center("mouth") - landmarks[48:60].mean(0)) < 0.05 * SIZE
 
 
 def test_same_input_same_picture(person, scene, frontal):
     again = render(Person(person.identity), scene, FRONTAL, SIZE)
     np.testing.assert_array_equal(again.linear, frontal.linear)
-    image = develop(frontal, scene, (1, 2))
+    image = apply_camera(frontal, scene, (1, 2))
     assert image.dtype == np.uint8 and image.shape == (SIZE, SIZE, 3)
-    np.testing.assert_array_equal(image, develop(frontal, scene, (1, 2)))
-    assert (image != develop(frontal, scene, (1, 3))).any()
+    np.testing.assert_array_equal(image, apply_camera(frontal, scene, (1, 2)))
+    assert (image != apply_camera(frontal, scene, (1, 3))).any()
 
 
 def test_blink_closes_the_eyes(person, scene, frontal):
@@ -209,7 +209,7 @@ def test_blink_closes_the_eyes(person, scene, frontal):
 
     closed = render(person, scene, shut, SIZE)
     assert opening(closed) < 0.5 * opening(frontal)
-    assert part_mask(closed.parts, "left_eye").any(), "the lids still count as the eye"
+    assert part_mask(closed.parsing, "left_eye").any(), "the lids still count as the eye"
 
 
 def test_clip_holds_every_variant(clip):
@@ -219,15 +219,15 @@ def test_clip_holds_every_variant(clip):
     assert clip.variants["FaceSwap"].source == "001" == clip.attributes["partner"]
     assert clip.variants["Face2Face"].source == "000" == clip.identity
     for family in FAMILIES:
-        assert clip.variants[family].changed.mean() > 0.005, family
+        assert clip.variants[family].mask.mean() > 0.005, family
     for variant in clip.variants.values():
-        assert not (variant.changed & (variant.region == 0)).any()
+        assert not (variant.mask & (variant.region == 0)).any()
 
 
 def test_forged_part_stays_at_its_place(clip):
     for part in FORGED_PARTS:
-        changed = clip.variants[PART_PREFIX + part].changed
-        for frame, parts in enumerate(clip.parts):
+        changed = clip.variants[PART_PREFIX + part].mask
+        for frame, parts in enumerate(clip.parsing):
             own = part_mask(parts, part).astype(np.uint8)
             reach = round(0.16 * SIZE)
             near = cv2.dilate(own, np.ones((2 * reach + 1, 2 * reach + 1)))
@@ -236,7 +236,7 @@ def test_forged_part_stays_at_its_place(clip):
 
 def test_background_stands_still(clip):
     frames = clip.variants[ORIGINAL].frames.astype(float)
-    behind = (clip.parts == 0).all(0)
+    behind = (clip.parsing == 0).all(0)
     assert np.abs(frames[0] - frames[1])[behind].mean() < 8  # noise only
 
 

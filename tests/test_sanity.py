@@ -66,14 +66,14 @@ def test_cascade_randomises_one_stage_more_each_time(model, images):
     before = copy.deepcopy(model.state_dict())
     groups = sanity.parameter_groups(model)
     inputs = to_tensor(images)
-    seen, previous, randomised = [model(inputs)], dict(model.named_parameters()), set()
-    for stage, copied in sanity.randomise_cascading(model, seed=0):
-        randomised |= set(groups[stage])
+    seen, previous, randomized = [model(inputs)], dict(model.named_parameters()), set()
+    for stage, copied in sanity.randomize_cascading(model, seed=0):
+        randomized |= set(groups[stage])
         parameters = dict(copied.named_parameters())
         for name, values in parameters.items():
             assert torch.equal(values, previous[name]) or name in groups[stage], name
             if values.ndim > 1:
-                assert torch.equal(values, before[name]) != (name in randomised), name
+                assert torch.equal(values, before[name]) != (name in randomized), name
         for (name, buffer), (_, trained) in zip(
             copied.named_buffers(), model.named_buffers(), strict=True
         ):
@@ -81,7 +81,7 @@ def test_cascade_randomises_one_stage_more_each_time(model, images):
         seen.append(copied(inputs))
         assert torch.isfinite(seen[-1]).all() and not torch.allclose(seen[-1], seen[-2])
         previous = parameters
-    assert stage == "conv_stem, bn1" and randomised == set(previous)
+    assert stage == "conv_stem, bn1" and randomized == set(previous)
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     whitened = copied.get_submodule("bn2")
     transform = whitened.transform.clone()
@@ -91,7 +91,7 @@ def test_cascade_randomises_one_stage_more_each_time(model, images):
 
 def test_cascade_repeats_itself_by_seed(model):
     states = [
-        [copied.state_dict() for _, copied in sanity.randomise_cascading(model, seed)]
+        [copied.state_dict() for _, copied in sanity.randomize_cascading(model, seed)]
         for seed in (0, 0, 1)
     ]
     same, other = (
@@ -106,8 +106,8 @@ def test_cascade_repeats_itself_by_seed(model):
 
 
 def test_copies_are_the_callers_own(model):
-    untouched = [copied for _, copied in sanity.randomise_cascading(model)]
-    for number, (_, copied) in enumerate(sanity.randomise_cascading(model)):
+    untouched = [copied for _, copied in sanity.randomize_cascading(model)]
+    for number, (_, copied) in enumerate(sanity.randomize_cascading(model)):
         torch.testing.assert_close(copied.state_dict(), untouched[number].state_dict())
         with torch.no_grad():
             copied.conv_stem.weight.zero_()
@@ -120,7 +120,7 @@ def test_random_values_are_as_wide_as_the_trained():
         model[0].weight.fill_(0.3)
         model[1].weight.copy_(2 + torch.rand(100, generator=generator))
         model[2].bias.fill_(5)
-    last = list(sanity.randomise_cascading(model))[-1][1].requires_grad_(False)
+    last = list(sanity.randomize_cascading(model))[-1][1].requires_grad_(False)
     assert last[0].weight.mean().abs() < 0.02
     assert last[0].weight.std() == pytest.approx(0.3, rel=0.05)
     assert last[1].weight.mean() == pytest.approx(2.5, abs=0.15)
@@ -130,14 +130,14 @@ def test_random_values_are_as_wide_as_the_trained():
 
 def test_randomisation_table_tells_a_map_of_the_model_from_one_of_the_image(model, images):
     inputs = to_tensor(images)
-    table = sanity.randomisation_table(grad_cam, model, "bn2", inputs)
+    table = sanity.randomization_table(grad_cam, model, "bn2", inputs)
     assert table["step"].tolist() == np.repeat(np.arange(1, 8), 4).tolist()
     assert table.index.tolist() == [0, 1, 2, 3] * 7
     assert table["stage"].iloc[0] == "classifier"
-    signed = sanity.randomisation_table(evidence_maps, model, "bn2", inputs)
-    assert signed.loc[signed["step"] > 1, "randomised_rank"].abs().mean() < 0.5
-    blind = sanity.randomisation_table(brightness, model, "bn2", inputs)
-    np.testing.assert_allclose(blind[["randomised_rank", "randomised_ssim"]], 1)
+    signed = sanity.randomization_table(evidence_maps, model, "bn2", inputs)
+    assert signed.loc[signed["step"] > 1, "randomized_rank"].abs().mean() < 0.5
+    blind = sanity.randomization_table(brightness, model, "bn2", inputs)
+    np.testing.assert_allclose(blind[["randomized_rank", "randomized_ssim"]], 1)
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -183,11 +183,11 @@ def test_perturbations_change_images_a_little(name, images):
 
 
 def test_noise_and_blur_by_their_spread():
-    grey = np.full((2, 64, 64, 3), 128, np.uint8)
+    gray = np.full((2, 64, 64, 3), 128, np.uint8)
     rng = np.random.default_rng(0)
-    noisy = sanity.noise(grey, rng).astype(float)
+    noisy = sanity.noise(gray, rng).astype(float)
     assert noisy.std() == pytest.approx(4, rel=0.02) and noisy.mean() == pytest.approx(128, abs=0.1)
-    assert sanity.noise(np.zeros_like(grey), rng).max() < 30  # cut off, not wrapped around
+    assert sanity.noise(np.zeros_like(gray), rng).max() < 30  # cut off, not wrapped around
     point = np.zeros((1, 33, 33, 3), np.uint8)
     point[0, 16, 16] = 255
     width = np.arange(33) - 16

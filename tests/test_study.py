@@ -19,10 +19,10 @@ from fwstudy.training.runs import (
     BASELINE,
     PREDICTION_COLUMNS,
     control,
-    evaluate,
     load_baseline,
     load_variant,
     predictions_path,
+    score_held_out,
     settings_of,
     train_baseline,
     train_variant,
@@ -54,7 +54,7 @@ def test_probe_does_not_learn_people():
 
 def test_pixel_probes_see_the_background_alone(crops):
     rows = crops.select(kind="whole", quality="c23").manifest["row"].to_numpy()
-    images, parts = np.array(crops.images[rows]), crops.parts[rows]
+    images, parts = np.array(crops.images[rows]), crops.parsing[rows]
     inside = parts != 0
     changed = images.copy()
     changed[inside] = 255 - changed[inside]
@@ -71,7 +71,7 @@ def test_shortcut_table(crops):
 def test_control_is_the_baseline_fine_tuned():
     params = load_params(ROOT / "params.yaml")
     settings = control(params.whitening)
-    assert settings.norm == "batch" and not settings.named and settings.binding == 0
+    assert settings.norm == "batch" and not settings.named and settings.bottleneck == 0
     assert settings.activation == "backbone"
     assert control(settings) == settings
 
@@ -107,11 +107,13 @@ def same(one, other):
 def test_trained_models_are_those_that_are_loaded(tiny, crops):
     baseline = train_baseline(tiny, 3, crops)
     assert same(load_baseline(tiny, 3), baseline)
-    only = tiny.whitening.model_copy(update={"rotation": "none", "concept_weight": 0, "binding": 0})
+    only = tiny.whitening.model_copy(
+        update={"rotation": "none", "concept_weight": 0, "bottleneck": 0}
+    )
     for name, settings in {
         "batch_norm": control(tiny.whitening),
         "whitened": tiny.whitening,
-        "ablation/whitening_only": only,
+        "variants/whitening_only": only,
     }.items():
         trained = train_variant(tiny, settings, name, 3, crops)
         loaded = load_variant(tiny, settings, name, 3)
@@ -119,10 +121,8 @@ def test_trained_models_are_those_that_are_loaded(tiny, crops):
         assert not same(loaded, baseline)
         assert trained.history["step"].tolist()[-1] == 2
         assert ("eval_mean_correlation" in trained.history) == (settings.norm == "whitening")
-        scored, threshold = evaluate(loaded, tiny, crops)
-        again, same_threshold = evaluate(trained, tiny, crops)
+        scored, again = (score_held_out(model, tiny, crops) for model in (loaded, trained))
         pd.testing.assert_frame_equal(scored, again)
-        assert threshold == same_threshold
 
 
 def test_each_seed_has_its_own_models_and_predictions(tiny, crops):
@@ -148,12 +148,12 @@ def test_a_family_is_left_out_of_training_and_validation_alone(crops):
 def test_models_of_another_folder_leave_the_studys_alone(tiny, crops):
     train_baseline(tiny, 0, crops)
     before = weights_path(BASELINE, 0).read_bytes()
-    elsewhere = train_baseline(tiny, 0, without(crops, "FaceSwap"), "left_out/FaceSwap")
-    assert same(load_baseline(tiny, 0, "left_out/FaceSwap"), elsewhere)
+    elsewhere = train_baseline(tiny, 0, without(crops, "FaceSwap"), "leave_one_out/FaceSwap")
+    assert same(load_baseline(tiny, 0, "leave_one_out/FaceSwap"), elsewhere)
     tuned = train_variant(
-        tiny, control(tiny.whitening), "batch_norm", 0, crops, "left_out/FaceSwap"
+        tiny, control(tiny.whitening), "batch_norm", 0, crops, "leave_one_out/FaceSwap"
     )
-    assert weights_path("batch_norm", 0, "left_out/FaceSwap").exists()
+    assert weights_path("batch_norm", 0, "leave_one_out/FaceSwap").exists()
     assert not weights_path("batch_norm", 0).exists()
     assert weights_path(BASELINE, 0).read_bytes() == before
     assert {"minutes", "core_seconds", "peak_memory_gb"} == set(tuned.cost)
@@ -172,14 +172,14 @@ def test_transfer_takes_the_models_as_they_are(tiny, crops):
     for name, settings in (
         ("batch_norm", control(chosen.whitening)),
         ("whitened", chosen.whitening),
-        ("ablation/whitening_only", chosen.variant("whitening_only")),
+        ("variants/whitening_only", chosen.variant("whitening_only")),
     ):
         train_variant(chosen, settings, name, 0, crops)
     found = transfer_table(chosen, crops).set_index(["model", "family"])
-    predictions, threshold = evaluate(
+    predictions = score_held_out(
         load_variant(chosen, chosen.whitening, "whitened", 0), chosen, crops.select(quality="c23")
     )
-    expected = detection_table(predictions, threshold)
+    expected = detection_table(predictions)
     expected = expected[expected["level"] == "frame"].set_index("family")["auc"]
     for family, auc in expected.items():
         assert found.loc[("whitened", family), "auc"] == pytest.approx(auc)
@@ -197,7 +197,8 @@ def test_cost_is_that_of_the_work_inside():
 
 
 def test_evaluation_is_of_test_people_at_every_quality(tiny, crops):
-    scored, _ = evaluate(train_baseline(tiny, 0, crops), tiny, crops)
+    held_out = score_held_out(train_baseline(tiny, 0, crops), tiny, crops)
+    scored = held_out[held_out["split"] == "test"]
     assert list(scored) == [*PREDICTION_COLUMNS, "score"]
     whole = crops.select(split="test", kind="whole").manifest
     assert scored["row"].tolist() == whole["row"].tolist()

@@ -9,13 +9,13 @@ from fwstudy.interpretability.measures import GLOSSARY
 from fwstudy.reporting import tables
 
 METHODS = [
-    ("no model", "centre prior"), ("no model", "mean-mask prior"), ("BatchNorm", "Grad-CAM"),
-    ("whitened", "named axes"),
+    ("no model", "center prior"), ("no model", "mean-mask prior"), ("BatchNorm", "Grad-CAM"),
+    ("whitened", "concept axes"),
 ]  # fmt: skip
 CONTRACT = {
-    "purity": 0.96, "forged_part_top1": 0.7, "relevance_mass": 0.8, "relevance_mass_gradcam": 0.6,
+    "purity": 0.96, "part_top1": 0.7, "relevance_mass": 0.8, "relevance_mass_gradcam": 0.6,
     "relevance_mass_prior": 0.7, "relevance_mass_part": 0.3, "relevance_mass_part_gradcam": 0.1,
-    "relevance_mass_part_prior": 0.2, "named_evidence_share": 0.9, "repair_correlation": 0.8,
+    "relevance_mass_part_prior": 0.2, "concept_share": 0.9, "restoration_correlation": 0.8,
 }  # fmt: skip
 
 
@@ -28,14 +28,14 @@ def found():
         for number, method in enumerate(METHODS, start=1)
     ]
     rows += [
-        ("concepts", "purity", "whitened", "named axes", "all", 0.9),
-        ("concepts", "purity", "whitened", "named axes", "transplants", 0.7),
+        ("concepts", "purity", "whitened", "concept axes", "all", 0.9),
+        ("concepts", "purity", "whitened", "concept axes", "transplants", 0.7),
         ("concepts", "purity", "BatchNorm", "best axes", "transplants", 0.55),
         ("concepts", "purity", "BatchNorm", "best axes", "all", 0.6),
-        ("verdict", "named_evidence_share", "whitened", "named axes", "all", 0.8),
+        ("verdict", "concept_share", "whitened", "concept axes", "all", 0.8),
         ("whitening", "mean_correlation", "whitened", "eval", "all", 0.1),
         ("whitening", "mean_correlation", "BatchNorm", "eval", "all", 0.5),
-        ("localisation", "relevance_mass", "whitened", "named axes", "FaceSwap", 0.99),
+        ("localization", "relevance_mass", "whitened", "concept axes", "FaceSwap", 0.99),
     ]
     columns = ["topic", "measure", "model", "method", "subset", "value"]
     table = pd.DataFrame(rows, columns=columns)
@@ -69,10 +69,7 @@ def test_targets_say_what_held():
     assert verdicts == ["yes", "**no**", "**no**", "yes", "yes", "yes", "yes", "yes"]
     assert "impossible" in text
     text = tables.targets(CONTRACT, {"whitened": {"difference": -0.011}})
-    assert (
-        "| named-evidence share ≥ 0.8 at ≤ 1 point of AUC | 0.900 at 1.1 points less | **no** |"
-        in text
-    )
+    assert "| concept share ≥ 0.8 at ≤ 1 point of AUC | 0.900 at 1.1 points less | **no** |" in text
 
 
 def test_glossary_explains_each_measure_once():

@@ -174,5 +174,5 @@ def test_predict_keeps_the_order(splits):
     model = tiny_model()
     scores = trainer.predict(model, train, batch_size=5)
     assert len(scores) == len(train)
-    backwards = CropSet(train.manifest[::-1], train.images, train.changed, train.parts)
+    backwards = CropSet(train.manifest[::-1], train.images, train.mask, train.parsing)
     np.testing.assert_allclose(trainer.predict(model, backwards)[::-1], scores, atol=1e-6)

@@ -239,8 +239,8 @@ def test_planted_gap_is_found_and_others_are_not(people):
     gap = table.set_index(["attribute", "measure"])
     found = gap.loc[("skin_tone", "auc")]
     assert found["p_value"] <= 0.01 and found["p_holm"] <= 0.03 and found["gap_low"] > 0.1
-    slices = slice_table(biased, biased, 1.5).set_index("value")["auc"]
-    assert found["gap"] == pytest.approx(slices[[*TONES]].max() - slices["dark"])
+    by_tone = slice_table(biased, biased, 1.5).set_index("value")["auc"]
+    assert found["gap"] == pytest.approx(by_tone[[*TONES]].max() - by_tone["dark"])
     for other in (("sex", "auc"), ("skin_tone", "false_positive_rate"), ("skin_tone", "mass")):
         assert gap.loc[other, "p_value"] > 0.05
     assert {"gap", "p_value", "p_holm"} <= set(slices.MEASURES)

@@ -5,7 +5,6 @@ import doctest
 import pickle
 from itertools import pairwise
 
-import fwstudy.whitening.solvers
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 import fwstudy.whitening
+import fwstudy.whitening.solvers
 from fwstudy.whitening.covariance import covariance, shrink
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.solvers import SOLVERS
@@ -132,7 +132,7 @@ def frozen(layer, mode):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("solver", CONVERGED)
 def test_layer_gradient(mode, interval, groups, solver):
-    layer = FeatureWhitening(4, groups, solver=solver, refresh_interval=interval)
+    layer = FeatureWhitening(4, groups, solver=solver, whiten_every=interval)
     layer(correlated(4, 4, 3, 3))
     layer.set_rotation(torch.linalg.qr(torch.randn(4, 4))[0])
     features = correlated(3, 4, 2, 2, dtype=torch.float64).requires_grad_()
@@ -142,7 +142,7 @@ def test_layer_gradient(mode, interval, groups, solver):
 @pytest.mark.parametrize("mode", [True, False])
 @pytest.mark.parametrize("interval", [1, 2])
 def test_backward_reaches_features_and_affine_parameters(mode, interval):
-    layer = FeatureWhitening(4, refresh_interval=interval).train(mode)
+    layer = FeatureWhitening(4, whiten_every=interval).train(mode)
     for _ in range(3):
         features = correlated(4, 4, 3, 3).requires_grad_()
         layer(features).square().mean().backward()
@@ -164,7 +164,7 @@ def test_exact_training_ignores_an_affine_change_of_its_input():
 
 @pytest.mark.parametrize("interval", [1, 5])
 def test_evaluation_whitens_the_running_covariance(interval):
-    layer = FeatureWhitening(6, momentum=0.2, shrinkage=0.0, refresh_interval=interval)
+    layer = FeatureWhitening(6, momentum=0.2, shrinkage=0.0, whiten_every=interval)
     mixing = torch.randn(6, 6)
 
     def draw():
@@ -180,7 +180,7 @@ def test_evaluation_whitens_the_running_covariance(interval):
 
 
 def test_amortised_refreshes_every_interval_and_is_constant_in_between():
-    layer = FeatureWhitening(4, refresh_interval=3)
+    layer = FeatureWhitening(4, whiten_every=3)
     seen = []
     for _ in range(6):
         layer(correlated(4, 4, 3, 3))
@@ -254,7 +254,7 @@ def test_one_location_is_refused_in_training_only():
         ({"solver": "qr"}, "solver must be one of eigh, cholesky, newton_schulz, .*, not 'qr'"),
         ({"shrinkage": -0.1}, r"shrinkage must be in \[0, 1\] or one of oas, not -0.1"),
         ({"shrinkage": "best"}, r"shrinkage must be in \[0, 1\] or one of oas, not 'best'"),
-        ({"refresh_interval": 0}, "refresh_interval must be at least 1, not 0"),
+        ({"whiten_every": 0}, "whiten_every must be at least 1, not 0"),
     ],
 )
 def test_argument_errors(options, message):
@@ -273,7 +273,7 @@ def test_input_errors(shape):
 
 @pytest.mark.parametrize("interval", [1, 4])
 def test_state_dict_round_trip(interval):
-    layer = FeatureWhitening(6, 2, refresh_interval=interval)
+    layer = FeatureWhitening(6, 2, whiten_every=interval)
     for _ in range(5):
         layer(correlated(4, 6, 3, 3))
     state = copy.deepcopy(layer.state_dict())
@@ -289,7 +289,7 @@ def test_state_dict_round_trip(interval):
     features = correlated(2, 6, 3, 3)
     evaluated = FeatureWhitening(6, 2).eval()
     evaluated.load_state_dict(state)  # written in training: its whitening matrix was out of date
-    resumed = pickle.loads(pickle.dumps(FeatureWhitening(6, 2, refresh_interval=interval)))
+    resumed = pickle.loads(pickle.dumps(FeatureWhitening(6, 2, whiten_every=interval)))
     resumed.load_state_dict(state)
     torch.testing.assert_close(resumed(features), layer(features), rtol=0, atol=0)
     layer.load_state_dict(state)
@@ -301,8 +301,8 @@ def test_state_dict_round_trip(interval):
 def test_autocast_keeps_statistics_in_float32(dtype, interval):
     features = correlated(4, 8, 4, 4).to(dtype)
     layer, reference = (
-        FeatureWhitening(8, refresh_interval=interval),
-        FeatureWhitening(8, refresh_interval=interval),
+        FeatureWhitening(8, whiten_every=interval),
+        FeatureWhitening(8, whiten_every=interval),
     )
     for _ in range(3):
         with torch.autocast("cpu", dtype=dtype):
@@ -342,7 +342,7 @@ def test_channels_last_input():
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_any_shape(groups, size, batch, height, width, interval, dtype):
-    layer = FeatureWhitening(groups * size, groups, refresh_interval=interval).to(dtype)
+    layer = FeatureWhitening(groups * size, groups, whiten_every=interval).to(dtype)
     features = torch.randn(batch, groups * size, height, width, dtype=dtype)
     for mode in (True, False):
         output = layer.train(mode)(features)
@@ -410,7 +410,7 @@ def test_whiteness_of_constant_channels():
 
 @pytest.mark.parametrize("interval", [1, 2])
 def test_compiles(interval):
-    layer = FeatureWhitening(4, refresh_interval=interval)
+    layer = FeatureWhitening(4, whiten_every=interval)
     reference = copy.deepcopy(layer)
     compiled = torch.compile(layer, backend="aot_eager")
     for _ in range(3):
@@ -425,7 +425,7 @@ def test_compiles(interval):
 
 def test_two_forwards_before_a_backward():
     """As in gradient accumulation; a new matrix comes in between."""
-    layer = FeatureWhitening(4, refresh_interval=2)
+    layer = FeatureWhitening(4, whiten_every=2)
     copies = [copy.deepcopy(layer), layer]
     batches = [correlated(2, 4, 3, 3) for _ in range(3)]
     for batch in batches:
@@ -437,11 +437,11 @@ def test_two_forwards_before_a_backward():
 @pytest.mark.parametrize("interval", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_model_in_half_precision_keeps_its_statistics(dtype, interval):
-    layer = FeatureWhitening(4, refresh_interval=interval, activation=nn.PReLU())
+    layer = FeatureWhitening(4, whiten_every=interval, act=nn.PReLU())
     model = nn.Sequential(nn.Conv2d(3, 4, 1), layer).to(dtype)
     tensors = [layer.weight, *(value for value in layer.buffers() if value.is_floating_point())]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
-    assert layer.activation.weight.dtype == model[0].weight.dtype == dtype
+    assert layer.act.weight.dtype == model[0].weight.dtype == dtype
     images = torch.randn(8, 3, 4, 4, dtype=dtype)
     assert model(images).dtype == dtype
     before = layer.running_covariance.clone()

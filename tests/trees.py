@@ -12,7 +12,7 @@ from PIL import Image
 from fwstudy.clips import Clip
 from fwstudy.labels import ORIGINAL
 
-CANVAS = (150, 214)  # height and width of the films; the faces are smaller
+CANVAS = (150, 214)  # height and width of the videos; the faces are smaller
 CORNER = (12, 50)
 NUM_FRAMES = 6
 FORGED = "FaceSwap"  # the forgery of trees with one kind: it changes all parts of most faces
@@ -20,17 +20,17 @@ RATES = {"raw": 0, "c23": 23, "c40": 40}
 
 
 def on_canvas(frames: np.ndarray, corner: tuple[int, int] = CORNER) -> np.ndarray:
-    """Frames (or masks) set into a larger grey picture, and repeated to `NUM_FRAMES`."""
+    """Frames (or masks) set into a larger gray picture, and repeated to `NUM_FRAMES`."""
     frames = np.resize(frames, (NUM_FRAMES, *frames.shape[1:]))
-    grey = 0 if frames.dtype == bool else 90
-    canvas = np.full((NUM_FRAMES, *CANVAS, *frames.shape[3:]), grey, frames.dtype)
+    gray = 0 if frames.dtype == bool else 90
+    canvas = np.full((NUM_FRAMES, *CANVAS, *frames.shape[3:]), gray, frames.dtype)
     top, left = corner
     canvas[:, top : top + frames.shape[1], left : left + frames.shape[2]] = frames
     return canvas
 
 
-def write_film(path: Path, frames: np.ndarray, rate: int = 23, **options) -> Path:
-    """An H.264 film of (F, H, W, 3) uint8 frames, 25 a second."""
+def write_video(path: Path, frames: np.ndarray, rate: int = 23, **options) -> Path:
+    """An H.264 video of (F, H, W, 3) uint8 frames, 25 a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": str(rate), **options})
@@ -45,12 +45,12 @@ def write_film(path: Path, frames: np.ndarray, rate: int = 23, **options) -> Pat
     return path
 
 
-def film_of(clip: Clip, variant: str) -> np.ndarray:
+def video_of(clip: Clip, variant: str) -> np.ndarray:
     return on_canvas(clip.variants[variant].frames)
 
 
 def mask_of(clip: Clip, variant: str) -> np.ndarray:
-    mask = on_canvas(clip.variants[variant].changed)
+    mask = on_canvas(clip.variants[variant].mask)
     return np.uint8(255) * np.repeat(mask[..., None], 3, axis=-1)
 
 
@@ -87,17 +87,17 @@ def faceforensics(
     for quality in qualities:
         for place, clip in enumerate(clips):
             folder = root / "original_sequences" / "youtube" / quality / "videos"
-            write_film(folder / f"{place:03d}.mp4", film_of(clip, ORIGINAL), RATES[quality])
+            write_video(folder / f"{place:03d}.mp4", video_of(clip, ORIGINAL), RATES[quality])
         for method in methods:
             family = method if method != "FaceShifter" else "FaceSwap"
             folder = root / "manipulated_sequences" / method
             for (target, source), clip in zip(pairs, clips, strict=True):
                 name = f"{target:03d}_{source:03d}.mp4"
-                write_film(
-                    folder / quality / "videos" / name, film_of(clip, family), RATES[quality]
+                write_video(
+                    folder / quality / "videos" / name, video_of(clip, family), RATES[quality]
                 )
                 if method != "FaceShifter":
-                    write_film(folder / "masks" / "videos" / name, mask_of(clip, family))
+                    write_video(folder / "masks" / "videos" / name, mask_of(clip, family))
     splits = split_of(clips)
     for name in ("train", "val", "test"):
         listed = [pair for pair in pairs if splits[pair[0]] == name and pair[0] < pair[1]]
@@ -106,15 +106,15 @@ def faceforensics(
 
 
 def celeb_df(root: Path, clips: list[Clip]) -> Path:
-    """Celeb-DF-v2: a third of the couples is in the test list, and one film of YouTube-real."""
+    """Celeb-DF-v2: a third of the couples is in the test list, and one video of YouTube-real."""
     listed, splits = [], split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
         real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
-        write_film(root / "Celeb-real" / real, film_of(clip, ORIGINAL))
-        write_film(root / "Celeb-synthesis" / fake, film_of(clip, FORGED))
+        write_video(root / "Celeb-real" / real, video_of(clip, ORIGINAL))
+        write_video(root / "Celeb-synthesis" / fake, video_of(clip, FORGED))
         if splits[target] == "test":
             listed += [f"1 Celeb-real/{real}", f"0 Celeb-synthesis/{fake}"]
-    write_film(root / "YouTube-real" / "00000.mp4", film_of(clips[0], ORIGINAL)[:, :, ::-1])
+    write_video(root / "YouTube-real" / "00000.mp4", video_of(clips[0], ORIGINAL)[:, :, ::-1])
     (root / "List_of_testing_videos.txt").write_text(
         "\n".join([*listed, "1 YouTube-real/00000.mp4"])
     )
@@ -126,8 +126,8 @@ def dfdc(root: Path, clips: list[Clip]) -> Path:
     for place, clip in enumerate(clips):
         folder = root / f"dfdc_train_part_{place // 2}"
         real, fake = f"real{place}.mp4", f"fake{place}.mp4"
-        write_film(folder / real, film_of(clip, ORIGINAL))
-        write_film(folder / fake, film_of(clip, FORGED))
+        write_video(folder / real, video_of(clip, ORIGINAL))
+        write_video(folder / fake, video_of(clip, FORGED))
         path = folder / "metadata.json"
         content = json.loads(path.read_text()) if path.exists() else {}
         content[real] = {"label": "REAL", "split": "train", "original": None}
@@ -141,7 +141,7 @@ def dfdc_with_test(root: Path, clips: list[Clip]) -> Path:
     rows = []
     for place, clip in enumerate(clips[-4:]):
         for name, variant in ((f"t{place}a.mp4", ORIGINAL), (f"t{place}b.mp4", FORGED)):
-            write_film(root / "test" / name, film_of(clip, variant))
+            write_video(root / "test" / name, video_of(clip, variant))
             rows.append([name, int(variant != ORIGINAL)])
     with open(root / "test" / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([["filename", "label"], *rows])
@@ -155,8 +155,8 @@ def dfdc_preview(root: Path, clips: list[Clip]) -> Path:
         part = "test" if splits[target] == "test" else "train"
         real = f"original_videos/{target}/{target}_A_001.mp4"
         fake = f"method_A/{target}_{source}/{target}_{source}_A_001.mp4"
-        write_film(root / real, film_of(clip, ORIGINAL))
-        write_film(root / fake, film_of(clip, FORGED))
+        write_video(root / real, video_of(clip, ORIGINAL))
+        write_video(root / fake, video_of(clip, FORGED))
         people = {"target_id": str(target), "swapped_id": None, "set": part, "augmentations": []}
         content[real] = {"label": "real", **people}
         content[fake] = {
@@ -174,11 +174,11 @@ def deepfakebench(root: Path, clips: list[Clip]) -> Path:
     tree: dict = {"FF-real": {}, "FF-DF": {}}
     splits = split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
-        films = {
+        videos = {
             "FF-real": ("original_sequences/youtube", f"{target:03d}", ORIGINAL),
             "FF-DF": ("manipulated_sequences/Deepfakes", f"{target:03d}_{source:03d}", "Deepfakes"),
         }
-        for label, (place, name, variant) in films.items():
+        for label, (place, name, variant) in videos.items():
             below = f"FaceForensics++/{place}/c23"
             paths = []
             for number, frame in enumerate(clip.variants[variant].frames):
@@ -188,11 +188,11 @@ def deepfakebench(root: Path, clips: list[Clip]) -> Path:
                 Image.fromarray(frame).save(root / below / "frames" / f"{tail}.png")
                 points = np.concatenate([clip.landmarks[number], np.zeros((13, 2))]).astype(int)
                 np.save(root / below / "landmarks" / f"{tail}.npy", points)
-                mask = clip.variants[variant].changed[number]
+                mask = clip.variants[variant].mask[number]
                 Image.fromarray(np.uint8(255) * mask).save(root / below / "masks" / f"{tail}.png")
                 paths.append("D:\\data\\" + f"{below}/frames/{tail}.png".replace("/", "\\"))
-            films_of = tree[label].setdefault(splits[target], {}).setdefault("c23", {})
-            films_of[name] = {"label": label, "frames": paths}
+            videos_of = tree[label].setdefault(splits[target], {}).setdefault("c23", {})
+            videos_of[name] = {"label": label, "frames": paths}
     write_json(root / "dataset_json" / "FaceForensics++.json", {"FaceForensics++": tree})
     return root
 
@@ -201,9 +201,9 @@ def folder(root: Path, clips: list[Clip]) -> Path:
     """real/ and fake/ with masks/: videos, names with blanks and letters of other alphabets."""
     for place, clip in enumerate(clips):
         name = f"Jürgen Ω{place}_1"
-        write_film(root / "real" / f"{name}.mp4", film_of(clip, ORIGINAL))
-        write_film(root / "fake" / "swap" / f"{name}.mov", film_of(clip, FORGED))
-        write_film(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, FORGED))
+        write_video(root / "real" / f"{name}.mp4", video_of(clip, ORIGINAL))
+        write_video(root / "fake" / "swap" / f"{name}.mov", video_of(clip, FORGED))
+        write_video(root / "masks" / "swap" / f"{name}.mkv", mask_of(clip, FORGED))
     return root
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def face_box(landmarks: np.ndarray, scale: float) -> np.ndarray:
-    """The square around a face: the landmarks' bounding box, enlarged, about its centre.
+    """The square around a face: the landmarks' bounding box, enlarged, about its center.
 
     FaceForensics++ (Roessler et al. 2019) enlarges the detected box by 1.3.
 

@@ -10,7 +10,7 @@ import torch
 
 from fwstudy.labels import ORIGINAL
 
-ARRAYS = ("images", "changed", "parts")
+ARRAYS = ("images", "mask", "parsing")
 FRAME_KEYS = ["clip", "frame", "quality"]
 
 
@@ -39,18 +39,18 @@ class CropSet:
             ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
             forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
             ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
-            points to the pristine crop of the same frame (missing where there is none). Of films, ``frame``
-            counts the film's own, ``film`` names it, and ``truth`` says how the changed pixels are known
-            (`fwstudy.labels.TRUTHS`).
+            points to the pristine crop of the same frame (missing where there is none). Of videos, ``frame``
+            counts the video's own, ``video`` names it, and ``truth`` says how the changed pixels are known
+            (`fwstudy.labels.MASK_SOURCES`).
         images: (N, S, S, 3) uint8, RGB.
-        changed: (N, S, S) bool, pixels that the forgery changed, before the codec.
-        parts: (N, S, S) uint8, indices into `fwstudy.labels.PARTS`, of the original.
+        mask: (N, S, S) bool, pixels that the forgery changed, before the codec.
+        parsing: (N, S, S) uint8, indices into `fwstudy.labels.PARTS`, of the original.
     """
 
     manifest: pd.DataFrame
     images: np.ndarray
-    changed: np.ndarray
-    parts: np.ndarray
+    mask: np.ndarray
+    parsing: np.ndarray
 
     @staticmethod
     def open(folder: Path) -> "CropSet":
@@ -61,7 +61,7 @@ class CropSet:
             ValueError: the manifest and an array differ in length (named).
         """
         folder = Path(folder)
-        names = dict.fromkeys(("identity", "source", "clip", "group", "film"), str)
+        names = dict.fromkeys(("identity", "source", "clip", "group", "video"), str)
         manifest = pd.read_csv(folder / "manifest.csv", dtype=names)
         arrays = {name: open_array(folder, name) for name in ARRAYS}
         for name, array in arrays.items():
@@ -82,7 +82,7 @@ class CropSet:
         for column, value in values.items():
             wanted = value if isinstance(value, (list, tuple)) else [value]
             keep &= self.manifest[column].isin(wanted).to_numpy()
-        return CropSet(self.manifest[keep], self.images, self.changed, self.parts)
+        return CropSet(self.manifest[keep], self.images, self.mask, self.parsing)
 
     def paired(self) -> "CropSet":
         """The rows that have their original beside them.
@@ -98,7 +98,7 @@ class CropSet:
                 f"no forgery of the split {', '.join(without)} has its original beside it: what the axes "
                 "mean cannot be measured on this data set, only detection can (`dvc repro train`)"
             )
-        return CropSet(kept.astype({"original_row": int}), self.images, self.changed, self.parts)
+        return CropSet(kept.astype({"original_row": int}), self.images, self.mask, self.parsing)
 
     def __len__(self) -> int:
         return len(self.manifest)

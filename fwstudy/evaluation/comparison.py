@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from fwstudy.evaluation.metrics import mean_interval
+from fwstudy.evaluation.metrics import detection_table, mean_interval
 from fwstudy.evaluation.paired_tests import (
     auc_by_seed,
     exchange_p_value,
@@ -33,10 +33,36 @@ def read_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
         folder: ``data/predictions``.
         name: of the model, as in `fwstudy.training.runs.predictions_path`.
     """
+    held_out = held_out_predictions(folder, name, seeds)
+    return held_out[held_out["split"] == "test"].drop(columns="split").reset_index(drop=True)
+
+
+def held_out_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
+    """As `read_predictions`, with the validation split; column split tells them apart."""
     tables = [pd.read_csv(folder / f"seed{seed}" / f"{name}.csv", dtype=TEXT) for seed in seeds]
     return pd.concat(
         [t.assign(seed=s) for t, s in zip(tables, seeds, strict=True)], ignore_index=True
     )
+
+
+def detection_by_seed(folder: Path, models: dict[str, list[int]]) -> pd.DataFrame:
+    """`detection_table` of every model and seed.
+
+    Args:
+        folder: ``data/predictions``.
+        models: name of the model (as in its file's path) to the seeds it was trained from.
+
+    Returns:
+        columns of `detection_table`, model (the last part of the name) and seed.
+    """
+    tables = [
+        detection_table(held_out_predictions(folder, name, [seed])).assign(
+            model=name.rpartition("/")[2], seed=seed
+        )
+        for name, seeds in tqdm(models.items(), "detection")
+        for seed in seeds
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def difference(model: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
@@ -45,7 +71,7 @@ def difference(model: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]
     Intervals and tests: see `fwstudy.evaluation.paired_tests`.
 
     Args:
-        model, reference: as from `fwstudy.training.runs.evaluate` with a column ``seed``; one quality.
+        model, reference: as from `fwstudy.training.runs.score` with a column ``seed``; one quality.
 
     Returns:
         auc, difference (means over seeds) and their _low and _high; difference_least and
@@ -78,7 +104,7 @@ def compare(predictions: dict[str, pd.DataFrame], reference: str, quality: str) 
     """Every model beside a reference model, each on the seeds that it was trained from.
 
     Args:
-        predictions: model name to table as from `fwstudy.training.runs.evaluate` with a column ``seed``.
+        predictions: model name to table as from `fwstudy.training.runs.score` with a column ``seed``.
         reference: one of the names.
         quality: codec quality to compare at.
 
@@ -132,7 +158,7 @@ def of_family(predictions: pd.DataFrame, family: str, quality: str) -> pd.DataFr
     return predictions[shown & (predictions["quality"] == quality)]
 
 
-def left_out_table(
+def leave_one_out_table(
     seen: dict[str, pd.DataFrame], unseen: dict[str, pd.DataFrame], family: str, quality: str
 ) -> pd.DataFrame:
     """What models make of a forgery family that was left out of their training, beside those that saw it.

@@ -182,24 +182,28 @@ def score_auc(table: pd.DataFrame) -> float:
 
 
 def by_video(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a clip variant, or a film where the table tells films: the mean score of its frames."""
-    keys = ["group", "identity", "clip", "variant", "quality", "label", *({"film"} & set(table))]
+    """One row a clip variant, or a video where the table tells videos: the mean score of its frames."""
+    keys = ["group", "identity", "clip", "variant", "quality", "label", *({"video"} & set(table))]
     return table.groupby(keys, as_index=False)["score"].mean()
 
 
-def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def detection_table(predictions: pd.DataFrame, threshold: float | None = None) -> pd.DataFrame:
     """Metrics at frame and video level, for each quality, overall and for each forgery family.
 
     Args:
-        predictions: columns group, identity, clip, variant, quality, label, score; one split.
-        threshold: chosen on validation.
+        predictions: columns split, group, identity, clip, variant, quality, label, score. The split
+            ``test`` is measured.
+        threshold: of the accuracy; None: the one that is best on the split ``validation``.
 
     Returns:
         columns level, quality, family (``all`` or one), auc, auc_low, auc_high, ap, eer, accuracy,
-        num_images, num_identities.
+        num_images, num_identities, threshold.
     """
-    rows = []
-    levels = {"frame": predictions, "video": by_video(predictions)}
+    if threshold is None:
+        held_out = predictions[predictions["split"] == "validation"]
+        threshold = balanced_threshold(held_out["label"], held_out["score"])
+    test, rows = predictions[predictions["split"] == "test"], []
+    levels = {"frame": test, "video": by_video(test)}
     for level, everything in levels.items():
         for quality, table in everything.groupby("quality", sort=False):
             families = [name for name in table["variant"].unique() if name != "original"]
@@ -219,6 +223,7 @@ def detection_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame
                         **values,
                         "num_images": len(part),
                         "num_identities": part["identity"].nunique(),
+                        "threshold": threshold,
                     }
                 )
     return pd.DataFrame(rows)

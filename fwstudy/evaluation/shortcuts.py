@@ -31,7 +31,7 @@ def background(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def border(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Mean and spread of each colour in the four outermost strips: (N, 24)."""
+    """Mean and spread of each color in the four outermost strips: (N, 24)."""
     strips = [
         images[:, :BORDER],
         images[:, -BORDER:],
@@ -49,11 +49,11 @@ def border(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def mean_color(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Mean colour of the crop: (N, 3)."""
+    """Mean color of the crop: (N, 3)."""
     return images.mean(axis=(1, 2))
 
 
-PIXEL_PROBES = {"background pixels": background, "border pixels": border, "mean colour": mean_color}
+PIXEL_PROBES = {"background pixels": background, "border pixels": border, "mean color": mean_color}
 
 
 def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
@@ -86,7 +86,7 @@ def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
 
 
 def shortcut_table(crops: CropSet) -> pd.DataFrame:
-    """One probe a row: pixels that no forgery changes, mean colour, and size of the encoded clip.
+    """One probe a row: pixels that no forgery changes, mean color, and size of the encoded clip.
 
     Args:
         crops: whole faces at one quality; all splits. Of more than `MAX_IMAGES`, that many at random.
@@ -98,9 +98,9 @@ def shortcut_table(crops: CropSet) -> pd.DataFrame:
     if len(table) > MAX_IMAGES:
         table = table.sample(MAX_IMAGES, random_state=0).sort_index()
     rows = table["row"].to_numpy()
-    images, parts = crops.images[rows], crops.parts[rows]
+    images, parts = crops.images[rows], crops.parsing[rows]
     features = {name: describe(images, parts) for name, describe in PIXEL_PROBES.items()}
-    if "bytes" in table:  # not of films: those were encoded elsewhere
+    if "bytes" in table:  # not of videos: those were encoded elsewhere
         features["file size"] = table[["bytes"]].to_numpy()
     return pd.DataFrame(
         [{"features": name, **probe_auc(values, table)} for name, values in features.items()]

@@ -9,7 +9,7 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.comparison import mean_over_seeds
 from fwstudy.evaluation.metrics import detection_table
 from fwstudy.params import Params
-from fwstudy.training.runs import BASELINE, control, load_baseline, load_variant, score_test
+from fwstudy.training.runs import BASELINE, control, load_baseline, load_variant, score
 
 COLUMNS = ["model", "family", "num_images", "num_identities"]
 
@@ -31,7 +31,7 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
     size = params.preprocess.crop_size
     if crops.images.shape[1] != size:
         raise ValueError(
-            f"generalisation.other_crops: crops of {crops.images.shape[1]} pixels, "
+            f"generalization.other_crops: crops of {crops.images.shape[1]} pixels, "
             f"the models were trained on {size} (preprocess.crop_size)"
         )
     default, train, ablations = params.whitening, params.train, params.ablations
@@ -43,13 +43,13 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
         for seed in train.seeds
     ]
     models += [
-        (name, seed, partial(load_variant, params, params.variant(name), f"ablation/{name}"))
+        (name, seed, partial(load_variant, params, params.variant(name), f"variants/{name}"))
         for name in ablations.run
         for seed in ablations.seeds
     ]
-    chosen, tables = crops.select(quality=params.preprocess.quality), []
+    test, tables = crops.select(split="test", kind="whole", quality=params.preprocess.quality), []
     for name, seed, load in tqdm(models, "other source"):
         # The threshold is of no account: AUC needs none, and there may be no validation split.
-        table = detection_table(score_test(load(seed), chosen), threshold=0.0)
+        table = detection_table(score(load(seed), test), threshold=0.0)
         tables.append(table[table["level"] == "frame"].assign(model=name, seed=seed))
     return mean_over_seeds(pd.concat(tables, ignore_index=True), COLUMNS, ["auc"])

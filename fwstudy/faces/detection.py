@@ -34,7 +34,7 @@ MIN_PROBABILITY = 0.9
 BROW_THICKNESS = 0.08  # share of the interocular distance
 RIM = 0.35  # width of the rim of a face in which hair and background are looked for
 PART_RIM = 0.12  # width of the rim of brows, eyes and mouth that counts as skin
-SKIN_LIMIT = 4.0  # Mahalanobis distance beyond which a colour is not skin
+SKIN_LIMIT = 4.0  # Mahalanobis distance beyond which a color is not skin
 REACH = 0.8  # how far a landmark's displacement is felt, in interocular distances
 
 TEMPLATE = np.array(
@@ -152,17 +152,17 @@ def landmarks_from_points(points: np.ndarray, template: np.ndarray = TEMPLATE) -
 
 
 def looks_like_skin(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """(H, W) bool: colours that the middle of the face has too, by their distance in CIELAB."""
-    colours = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.0), cv2.COLOR_RGB2LAB).astype(float)
+    """(H, W) bool: colors that the middle of the face has too, by their distance in CIELAB."""
+    colors = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.0), cv2.COLOR_RGB2LAB).astype(float)
     middle = hull_mask(landmarks[[*range(31, 36), 36, 39, 42, 45, 48, 54]], image.shape[:2]) > 0.5
     for name, points in PART_LANDMARKS.items():
         if name != "nose":
             middle &= hull_mask(landmarks[list(points)], image.shape[:2]) < 0.5
-    samples = colours[middle]
+    samples = colors[middle]
     if len(samples) < 10:
         return np.ones(image.shape[:2], bool)
     spread = np.cov(samples.T) + np.diag([60.0, 8.0, 8.0])  # shadows change the lightness most
-    away = colours - np.median(samples, axis=0)
+    away = colors - np.median(samples, axis=0)
     return np.einsum("hwi,ij,hwj->hw", away, np.linalg.inv(spread), away) < SKIN_LIMIT**2
 
 

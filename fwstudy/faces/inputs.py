@@ -15,10 +15,10 @@ from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces, landmarks_from_points
 from fwstudy.faces.forging.warp import interocular
 from fwstudy.faces.photos import SUFFIXES as PHOTO_SUFFIXES
-from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Footage, InputError
+from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Frames, InputError
 
 MAX_ENLARGEMENT = 2.0  # of a face to the size of a crop, above which it is called small
-GREY = 3.0  # mean difference of the colours below which a face counts as grey
+GRAY = 3.0  # mean difference of the colors below which a face counts as gray
 OUTSIDE = 0.1  # share of the landmarks beyond the picture above which a face counts as cut off
 
 
@@ -103,12 +103,12 @@ def find_face(
         notes.append("the border of the picture cuts the face; what is missing is mirrored")
     how = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
     cut = crop(image, box, size, how)
-    if np.ptp(cut.astype(int), axis=2).mean() < GREY:
-        notes.append("grey-scale: the model has learned from colour")
+    if np.ptp(cut.astype(int), axis=2).mean() < GRAY:
+        notes.append("gray-scale: the model has learned from color")
     return FaceCrop(cut, box, points, len(faces), float(interocular(points)), notes)
 
 
-def find_faces(footage: Footage, size: int, scale: float) -> list[FaceCrop | None]:
+def find_faces(footage: Frames, size: int, scale: float) -> list[FaceCrop | None]:
     """The same face through a clip: the largest of the first frame with one, then the nearest."""
     faces, near = [], None
     for image in footage.images:

@@ -101,7 +101,7 @@ def choose_donors(
         theirs = photos[partner]
         donor = theirs.get(key) or theirs[min(theirs)]
         moved = warp.warp_portrait(
-            donor, target.landmarks[warp.STABLE], target.parts.shape, warp.STABLE
+            donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE
         )
         donors |= {"FaceSwap": (donor, partner), "Deepfakes": (moved, partner)}
         donors |= {f"part:{part}": (moved, partner) for part in FORGED_PARTS}
@@ -110,7 +110,7 @@ def choose_donors(
         other = photos[identity][own[(own.index(key) + 1) % len(own)]]
         rigid = slice(27, 48)  # nose and eyes
         still = warp.similarity(other.landmarks[rigid], target.landmarks[rigid])
-        moved = warp.align_portrait(other, still, target.parts.shape)
+        moved = warp.align_portrait(other, still, target.parsing.shape)
         donors |= {"Face2Face": (moved, identity), "NeuralTextures": (moved, identity)}
     return donors
 
@@ -141,11 +141,11 @@ def make_clip(
             image, region = families.forge_part(target, donor, part, rng)
         variants[variant] = Variant(
             frames=image[None],
-            changed=(image != target.image).any(-1)[None],
+            mask=(image != target.image).any(-1)[None],
             region=np.round(region * 255).astype(np.uint8)[None],
             source=source,
         )
-    return Clip(name, identity, target.landmarks[None], target.parts[None], variants, attributes)
+    return Clip(name, identity, target.landmarks[None], target.parsing[None], variants, attributes)
 
 
 def _parallel(function: Callable, tasks: list[tuple], num_workers: int, label: str) -> list:

@@ -9,7 +9,7 @@ from fwstudy.faces.photos import photo_dataset
 from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.faces.rendering.head import ASSETS
 from fwstudy.faces.videos import layouts
-from fwstudy.faces.videos.assemble import film_dataset
+from fwstudy.faces.videos.assemble import video_dataset
 from fwstudy.faces.videos.deepfakebench import deepfakebench
 from fwstudy.faces.videos.layouts import Reader
 from fwstudy.params import Faces
@@ -42,22 +42,22 @@ def photo_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
     )
 
 
-def film_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Path], Report]:
-    """A benchmark's films; the report lists what is missing, unreadable, short or without a face."""
-    films = settings.films
-    root = (project_root() / Path(films.root).expanduser()).resolve()
+def video_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Path], Report]:
+    """A benchmark's videos; the report lists what is missing, unreadable, short or without a face."""
+    videos = settings.videos
+    root = (project_root() / Path(videos.root).expanduser()).resolve()
     if not root.is_dir():
-        raise FileNotFoundError(f"faces.films.root: {root}: no such folder")
-    takes, report = reader(root, films.methods, films.qualities)
+        raise FileNotFoundError(f"faces.videos.root: {root}: no such folder")
+    video_groups, report = reader(root, videos.methods, videos.qualities)
     with workers(settings.scheduler):
-        paths, rows = film_dataset(
-            takes,
+        paths, rows = video_dataset(
+            video_groups,
             root,
             folder,
             settings.size,
-            films.frames_per_film,
-            films.crop_scale,
-            films.qualities[0],
+            videos.frames_per_video,
+            videos.crop_scale,
+            videos.qualities[0],
             settings.num_workers,
         )
     return paths, report + rows
@@ -74,7 +74,7 @@ READERS: dict[str, Reader] = {
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
     "rendered": rendered_faces,
     "photos": photo_faces,
-    **{name: partial(film_faces, reader) for name, reader in READERS.items()},
+    **{name: partial(video_faces, reader) for name, reader in READERS.items()},
 }
 
 
@@ -84,15 +84,15 @@ INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
         path for path in (project_root() / settings.photos.root).rglob("*") if path.is_file()
     ],
 }
-"""Files that the clips depend on, to resume unfinished work on these alone. Not of films: each of their
-clips remembers its own, so that one more film does not undo the others."""
+"""Files that the clips depend on, to resume unfinished work on these alone. Not of videos: each of their
+clips remembers its own, so that one more video does not undo the others."""
 
 
 def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     """Write the clips of the chosen source to ``data/faces``.
 
     Work in progress lies elsewhere, so that an interrupted run resumes and ``data/faces`` never holds clips
-    of two settings. It stays there (as links, which need no space) until the settings change: when films
+    of two settings. It stays there (as links, which need no space) until the settings change: when videos
     are added or replaced, a forced run cuts those alone.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What do the named axes mean? Measures of pooled activations on images whose concept is known.
+"""What do the concept axes mean? Measures of pooled activations on images whose concept is known.
 
 Axis j stands for concept j. Does it answer to that concept (purity, rank), to that one only (impurity,
 similarity), there in the face where the concept is (part share), and does the verdict need it
@@ -123,7 +123,7 @@ def concept_purity(activations: np.ndarray, concepts: np.ndarray) -> np.ndarray:
     Chen, Bei and Rudin 2020, section "concept purity".
 
     Args:
-        activations: (N, k), of the k named axes.
+        activations: (N, k), of the k concept axes.
         concepts: (N,) int, the concept of each image.
 
     Returns:
@@ -177,7 +177,7 @@ def similarity_ratio(
     """Cosine similarity between images of different concepts over that within concepts.
 
     Chen, Bei and Rudin 2020: with d_ij the mean cosine similarity of images of concepts i and j, the
-    mean over pairs of concepts of d_ij / sqrt(d_ii d_jj). Not centred, as in the paper. Sums of unit
+    mean over pairs of concepts of d_ij / sqrt(d_ii d_jj). Not centered, as in the paper. Sums of unit
     vectors give every d_ij, so no two images need be compared.
 
     Departures: an image is not compared with itself, so that concepts which nothing tells apart have
@@ -244,7 +244,7 @@ def _held_out(probe, features: np.ndarray, label: np.ndarray, training: np.ndarr
     return fitted.predict_proba(features[~training])[:, 1]
 
 
-def _standardised(features: np.ndarray, folds: np.ndarray) -> Iterator[tuple]:
+def _standardized(features: np.ndarray, folds: np.ndarray) -> Iterator[tuple]:
     """For each fold: which images train, and all features, standardised on those."""
     for number in np.unique(folds):
         training = folds != number
@@ -254,7 +254,7 @@ def _standardised(features: np.ndarray, folds: np.ndarray) -> Iterator[tuple]:
 def _axis_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, probe) -> np.ndarray:
     """Held-out score of axis i alone for label j: (N, i, j)."""
     scores = np.empty((*features.shape, labels.shape[1]))
-    for training, scaled in _standardised(features, folds):
+    for training, scaled in _standardized(features, folds):
         for i, j in np.ndindex(scores.shape[1:]):
             scores[~training, i, j] = _held_out(probe, scaled[:, [i]], labels[:, j], training)
     return scores
@@ -263,7 +263,7 @@ def _axis_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, pr
 def _niche_scores(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, probe) -> np.ndarray:
     """Held-out score for label j of the axes outside its niche, for each threshold: (N, β, j)."""
     scores = np.empty((len(features), len(THRESHOLDS), labels.shape[1]))
-    for training, scaled in _standardised(features, folds):
+    for training, scaled in _standardized(features, folds):
         truth = StandardScaler().fit_transform(labels[training])
         correlation = np.abs(truth.T @ scaled[training]) / training.sum()
         for j, label in enumerate(labels.T):
@@ -309,7 +309,7 @@ def oracle_impurity_score(
     split. Chance deviations of the AUC add up: at 100 images a concept, pure axes get about 0.06.
 
     Args:
-        activations: (N, k), of the named axes.
+        activations: (N, k), of the concept axes.
         labels: (N, k) 0 or 1, whether image n shows concept j; it may show several, one or none.
         groups: (N,) of people; none is in training and test at once.
         probe: scikit-learn classifier with ``predict_proba``, given standardised axes.
@@ -422,7 +422,7 @@ def part_share(
     forgery is blended over its edge and the maps are coarse.
 
     Args:
-        maps: (N, k, H, W), activations of the named axes at input resolution.
+        maps: (N, k, H, W), activations of the concept axes at input resolution.
         parts: (N, H, W) uint8, indices into `fwstudy.labels.PARTS`.
         names: (k,) the part of each axis.
         margin: by how much the region exceeds the part, as a share of W.
@@ -462,7 +462,7 @@ def importance_table(
     repeats: int = PERMUTATIONS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`permutation_importance` of each named axis, of all named and of all unnamed ones.
+    """`permutation_importance` of each concept axis, of all named and of all residual ones.
 
     The bootstrap draws groups of people from images permuted once.
 
@@ -472,14 +472,14 @@ def importance_table(
         names: (k,) of the first k axes.
 
     Returns:
-        columns axes (a name, ``all named`` or ``all unnamed``), permutation_importance and its _low
+        columns axes (a name, ``all named`` or ``all residual``), permutation_importance and its _low
         and _high.
     """
-    labels, num_named = np.asarray(labels), len(names)
+    labels, num_concept_axes = np.asarray(labels), len(names)
     sets = {
         **{name: [number] for number, name in enumerate(names)},
-        "all named": list(range(num_named)),
-        "all unnamed": list(range(num_named, np.shape(evidence)[1])),
+        "all named": list(range(num_concept_axes)),
+        "all residual": list(range(num_concept_axes, np.shape(evidence)[1])),
     }
     rows = []
     for name, axes in sets.items():

@@ -123,7 +123,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.nda
     return np.clip(resize(maps.detach()[:, 0], images.shape[-1]), 0, None)
 
 
-def centre_prior(size: int) -> np.ndarray:
+def center_prior(size: int) -> np.ndarray:
     """A Gaussian in the middle, a quarter of the width wide: what a map earns that sees nothing."""
     offset = (np.arange(size) + 0.5) / size - 0.5
     bell = np.exp(-(offset**2) / (2 * 0.25**2))
@@ -133,15 +133,15 @@ def centre_prior(size: int) -> np.ndarray:
 def mean_mask_prior(crops: CropSet) -> np.ndarray:
     """How often each pixel is changed in the forgeries of (the training) crops: (S, S) float32."""
     rows = crops.manifest.loc[crops.manifest["label"] == 1, "row"].to_numpy()
-    return crops.changed[rows].mean(axis=0, dtype=np.float32)
+    return crops.mask[rows].mean(axis=0, dtype=np.float32)
 
 
-def named_share(decomposition: Decomposition, num_named: int) -> float:
-    """Share of the logit's variance over images that flows through the first ``num_named`` axes.
+def concept_share(decomposition: Decomposition, num_concept_axes: int) -> float:
+    """Share of the logit's variance over images that flows through the first ``num_concept_axes`` axes.
 
     cov(named evidence, logit) / var(logit); with the share of the other axes it sums to one, and it
     can leave [0, 1] where the two oppose each other.
     """
-    named = decomposition.evidence[:, :num_named].sum(axis=1).astype(np.float64)
+    named = decomposition.evidence[:, :num_concept_axes].sum(axis=1).astype(np.float64)
     total = decomposition.evidence.sum(axis=1).astype(np.float64)
     return float(np.cov(named, total)[0, 1] / total.var(ddof=1))

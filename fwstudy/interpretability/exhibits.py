@@ -9,16 +9,16 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.interpretability.decomposition import capture, resize
 from fwstudy.interpretability.localization import relevance_mass
 from fwstudy.interpretability.model import (
-    ALL,
+    ALL_AXES,
     BATCH_NORM,
-    NAMED,
+    CONCEPT_AXES,
     PURITY_IMAGES,
     WHITENED,
     Subject,
     concept_activations,
+    concept_maps,
     evenly,
     maps_of,
-    named_maps,
     tensor_of,
     truth_of,
 )
@@ -63,10 +63,10 @@ def subspace_whiteness(layer: FeatureWhitening, features: torch.Tensor) -> dict[
 
 
 def average_activations(subject: Subject) -> pd.DataFrame:
-    """What each concept adds to each named axis beyond a typical original, test people.
+    """What each concept adds to each concept axis beyond a typical original, test people.
 
     Returns:
-        a row a concept, a column a named axis, in standard deviations of the axis over originals.
+        a row a concept, a column a concept axis, in standard deviations of the axis over originals.
     """
     settings, detector, names = subject.settings, subject.whitened, subject.names
     make = CONCEPT_SETS[settings.concepts].images
@@ -96,21 +96,21 @@ def panel_rows(subject: Subject) -> list[dict]:
         tables += [found for _, found in manifest.groupby("variant", sort=False)]
     places = [(2 * i + 1) * len(table) // (2 * len(tables)) for i, table in enumerate(tables)]
     chosen = pd.concat([t.iloc[[place]] for t, place in zip(tables, places, strict=True)])
-    crops = CropSet(chosen, subject.crops.images, subject.crops.changed, subject.crops.parts)
+    crops = CropSet(chosen, subject.crops.images, subject.crops.mask, subject.crops.parsing)
     originals = subject.faces("validation", kind="whole", variant=ORIGINAL)
     shown = {
         "Grad-CAM, BatchNorm": maps_of(subject, (BATCH_NORM, "Grad-CAM"), crops),
-        ALL: maps_of(subject, (WHITENED, ALL), crops)
-        - maps_of(subject, (WHITENED, ALL), originals).mean(axis=0),
-        NAMED: maps_of(subject, (WHITENED, NAMED), crops),
+        ALL_AXES: maps_of(subject, (WHITENED, ALL_AXES), crops)
+        - maps_of(subject, (WHITENED, ALL_AXES), originals).mean(axis=0),
+        CONCEPT_AXES: maps_of(subject, (WHITENED, CONCEPT_AXES), crops),
     }
     limits = {name: np.quantile(np.abs(values), 0.99) for name, values in shown.items()}
-    evidence = subject.named_evidence(crops)
+    evidence = subject.concept_evidence(crops)
     return [
         {
             "label": entry["variant"].replace("_", " "),
             "image": crops.images[entry["row"]],
-            "truth": crops.changed[entry["row"]],
+            "truth": crops.mask[entry["row"]],
             "evidence": evidence[number],
             **{
                 name: overlay(crops.images[entry["row"]], values[number], limits[name])
@@ -144,9 +144,9 @@ def resolution_bound(subject: Subject, kind: str) -> tuple[float, int]:
 
 
 def sharper_maps(subject: Subject) -> pd.DataFrame:
-    """Relevance mass of the named axes' map and of two that might be sharper, beside Grad-CAM's.
+    """Relevance mass of the concept axes' map and of two that might be sharper, beside Grad-CAM's.
 
-    Of the strongest named axis alone; and averaged over shifts of the image by a quarter of a cell, each
+    Of the strongest concept axis alone; and averaged over shifts of the image by a quarter of a cell, each
     shifted back, because cells of another grid cut another outline.
 
     Returns:
@@ -157,11 +157,11 @@ def sharper_maps(subject: Subject) -> pd.DataFrame:
     for kind in ("whole", "part"):
         crops = subject.faces("test", subject.num_images, kind=kind, label=1)
         images, changed = tensor_of(crops, subject.whitened), truth_of(crops)[0]
-        typical = named_maps(subject, originals).mean(axis=0)
-        strongest = subject.named_evidence(crops).argmax(axis=1)
-        single = (named_maps(subject, crops) - typical)[np.arange(len(crops)), strongest]
+        typical = concept_maps(subject, originals).mean(axis=0)
+        strongest = subject.concept_evidence(crops).argmax(axis=1)
+        single = (concept_maps(subject, crops) - typical)[np.arange(len(crops)), strongest]
         step = images.shape[-1] // (4 * resolution_bound(subject, kind)[1])
-        detector, explain = subject.methods[WHITENED, NAMED]
+        detector, explain = subject.methods[WHITENED, CONCEPT_AXES]
         moved = [
             np.roll(
                 explain(
@@ -175,9 +175,9 @@ def sharper_maps(subject: Subject) -> pd.DataFrame:
         ]  # fmt: skip
         maps = {
             "Grad-CAM, BatchNorm": maps_of(subject, (BATCH_NORM, "Grad-CAM"), crops),
-            "named axes": maps_of(subject, (WHITENED, NAMED), crops),
-            "the strongest named axis": single,
-            "named axes, averaged over shifts": np.mean(moved, axis=0),
+            "concept axes": maps_of(subject, (WHITENED, CONCEPT_AXES), crops),
+            "the strongest concept axis": single,
+            "concept axes, averaged over shifts": np.mean(moved, axis=0),
         }
         columns[kind] = {n: np.nanmean(relevance_mass(m, changed)) for n, m in maps.items()}
     return pd.DataFrame(columns)

@@ -8,12 +8,12 @@ relevance is (N, S, S) float32, positive where a pixel speaks for *forged*. `evi
 `fwstudy.interpretability.decomposition` has this signature, too. Models (modes, gradients, hooks) and images are left as
 they were found.
 
-"Nothing seen" is zero: mid-grey, the middle of the images' range, as around zero-padded concepts.
-A square of the image that is mid-grey in itself gets no relevance from methods that look at pixels.
+"Nothing seen" is zero: mid-gray, the middle of the images' range, as around zero-padded concepts.
+A square of the image that is mid-gray in itself gets no relevance from methods that look at pixels.
 Gradient SHAP is left out: with this one baseline it is integrated gradients at random steps, drawn
 from NumPy's global generator.
 
-Maps that see no image are what each method must beat: `random_maps` here, `centre_prior` and
+Maps that see no image are what each method must beat: `random_maps` here, `center_prior` and
 `mean_mask_prior` in `fwstudy.interpretability.decomposition`.
 """
 
@@ -74,10 +74,10 @@ def layer_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
 def integrated_gradients(
     model: nn.Module, layer: nn.Module, images: Tensor, num_steps: int = 16
 ) -> np.ndarray:
-    """Gradients along the straight line from mid-grey to the image, times what each pixel changed.
+    """Gradients along the straight line from mid-gray to the image, times what each pixel changed.
 
     Sundararajan, Taly, Yan, ICML 2017, equation 1; Captum, Gauss-Legendre quadrature. Summed over
-    colour channels, so that the map sums to logit(image) - logit(grey), up to the quadrature.
+    color channels, so that the map sums to logit(image) - logit(gray), up to the quadrature.
 
     Args:
         images: (N, 3, S, S) float32 in [-1, 1].
@@ -104,7 +104,7 @@ def occlusion(
     window: float = 1 / 8,
     stride: float = 1 / 16,
 ) -> np.ndarray:
-    """How much the logit falls when a square of the image turns mid-grey, per pixel.
+    """How much the logit falls when a square of the image turns mid-gray, per pixel.
 
     Zeiler, Fergus, ECCV 2014; Captum: the mean fall over all squares that cover the pixel. Squares
     stand on a grid; cost is one forward pass a square, (1 + (1 - window) / stride)² of them: 225 by
@@ -122,7 +122,7 @@ def occlusion(
     side, step = (max(1, round(share * size)) for share in (window, stride))
     values = Occlusion(model).attribute(
         images,
-        sliding_window_shapes=(images.shape[1], side, side),  # all colour channels at once
+        sliding_window_shapes=(images.shape[1], side, side),  # all color channels at once
         strides=(images.shape[1], step, step),
         baselines=0.0,
         target=0,

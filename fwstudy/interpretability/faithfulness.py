@@ -1,7 +1,7 @@
 """Does the verdict use what an explanation names? Pixels of the original are put back to see.
 
 Every forged image has its untouched original, so evidence can be taken away without leaving a
-hole: grey or blurred patches are themselves unlike any face, and blur wipes out traces of a forgery
+hole: gray or blurred patches are themselves unlike any face, and blur wipes out traces of a forgery
 that the explanation did not name.
 """
 
@@ -42,15 +42,15 @@ MEASURES: dict[str, Measure] = {
         "ours",
         "-",
     ),
-    "repair_correlation": Measure(
+    "restoration_correlation": Measure(
         "correlation, over images and parts, of the evidence for a part with the fall of the logit "
         "when the part is repaired",
         "ours",
         "higher",
         0.0,
     ),
-    "repair_rank_correlation": Measure(
-        "as repair_correlation, of ranks (Spearman)", "ours", "higher", 0.0
+    "restoration_rank_correlation": Measure(
+        "as restoration_correlation, of ranks (Spearman)", "ours", "higher", 0.0
     ),
     "repair_within_image": Measure(
         "rank correlation of evidence and fall over the parts of one image", "ours", "higher", 0.0
@@ -133,14 +133,14 @@ def deletion_insertion_curves(
     """The verdict while the most relevant pixels are removed, and while they are entered.
 
     Petsiuk, Das, Saenko, "RISE", BMVC 2018. Departures: pixels give way to those of a reference,
-    best the untouched original, in both curves (RISE: grey in one, blur in the other); portions
+    best the untouched original, in both curves (RISE: gray in one, blur in the other); portions
     grow quadratically, since forged regions are small and a good map spends them at once.
 
     Args:
         images: (N, 3, S, S) float32, forged.
         relevance: (N, S, S), the more, the sooner; equals in an order drawn by lot, so that a
             constant map is a random one.
-        reference: images of the same shape, or one that expands to it: originals, `blurred`, grey.
+        reference: images of the same shape, or one that expands to it: originals, `blurred`, gray.
         steps: number of portions.
         seed: of the lot.
         output: what the curves are of, from the logits: the probability by default; `numpy.asarray`
@@ -194,7 +194,7 @@ def deletion_insertion(
     )
 
 
-def repair(
+def restoration(
     model: nn.Module,
     forged: torch.Tensor,
     originals: torch.Tensor,
@@ -225,7 +225,7 @@ def repair(
     return np.stack(falls, axis=1)
 
 
-def repair_table(
+def restoration_table(
     manifest: pd.DataFrame,
     fall: np.ndarray,
     evidence: np.ndarray,
@@ -262,13 +262,13 @@ def _pairs(table: pd.DataFrame) -> np.ndarray:
     return table[["fall", "evidence"]].dropna().to_numpy().T
 
 
-def repair_correlation(table: pd.DataFrame) -> float:
-    """Pearson's correlation of fall and evidence over the defined pairs of a `repair_table`."""
+def restoration_correlation(table: pd.DataFrame) -> float:
+    """Pearson's correlation of fall and evidence over the defined pairs of a `restoration_table`."""
     return float(correlation(*_pairs(table)))
 
 
-def repair_rank_correlation(table: pd.DataFrame) -> float:
-    """Spearman's correlation of fall and evidence over the defined pairs of a `repair_table`."""
+def restoration_rank_correlation(table: pd.DataFrame) -> float:
+    """Spearman's correlation of fall and evidence over the defined pairs of a `restoration_table`."""
     return float(rank_correlation(*_pairs(table)))
 
 
@@ -279,10 +279,10 @@ def repair_within_image(table: pd.DataFrame) -> pd.DataFrame:
     them so.
 
     Args:
-        table: from `repair_table`.
+        table: from `restoration_table`.
 
     Returns:
         columns row, group, variant, repair_within_image; NaN with fewer than two visible parts.
     """
     by_image = table.groupby(["row", "group", "variant"], sort=False)[["fall", "evidence"]]
-    return by_image.apply(repair_rank_correlation).rename("repair_within_image").reset_index()
+    return by_image.apply(restoration_rank_correlation).rename("repair_within_image").reset_index()

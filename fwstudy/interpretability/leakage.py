@@ -53,7 +53,7 @@ def identity_leakage(activations: dict[str, np.ndarray], manifest: pd.DataFrame)
     """How well people are named from each kind of activations; more axes name more.
 
     Args:
-        activations: name to (N, C): of the named axes, as many others, all axes, the baseline.
+        activations: name to (N, C): of the concept axes, as many others, all axes, the baseline.
         manifest: see `identity_probe`.
 
     Returns:

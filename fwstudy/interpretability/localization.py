@@ -275,7 +275,7 @@ MEASURES: dict[str, Measure] = {
 """What each column means. Chance depends on the mask, and is then told in words."""
 
 
-def localisation_scores(relevance: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
+def localization_scores(relevance: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
     """All measures of `SCORES`, one row an image in the given order, one column a measure.
 
     Args:

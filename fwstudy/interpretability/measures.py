@@ -29,12 +29,12 @@ from fwstudy.interpretability.calibration import (
     calibration_table,
     reliability_curve,
 )
-from fwstudy.interpretability.decomposition import Decomposition, decompose, named_share
+from fwstudy.interpretability.decomposition import Decomposition, concept_share, decompose
 from fwstudy.interpretability.leakage import identity_leakage
 from fwstudy.interpretability.model import (
     BATCH_NORM,
+    CONCEPT_AXES,
     LEARNED_IMAGES,
-    NAMED,
     NORMALIZED_IMAGES,
     PURITY_IMAGES,
     WHITENED,
@@ -42,9 +42,9 @@ from fwstudy.interpretability.model import (
     axes_explainer,
     best_axes,
     concept_activations,
+    concept_maps,
     evenly,
     maps_of,
-    named_maps,
     normalized_features,
     originals_of,
     part_evidence,
@@ -87,8 +87,10 @@ GLOSSARY: dict[str, Measure] = {
         "higher",
         0.5,
     ),
-    "named_evidence_share": Measure(
-        "share of the logit's variance over images that flows through named axes", "ours", "higher"
+    "concept_share": Measure(
+        "share of the logit's variance over images that flows through concept axes",
+        "ours",
+        "higher",
     ),
     **concept_metrics.MEASURES,
     **localization.MEASURES,
@@ -98,7 +100,7 @@ GLOSSARY: dict[str, Measure] = {
     **slices.MEASURES,
     **leakage.MEASURES,
 }
-CHECKED = [(BATCH_NORM, "Grad-CAM"), (WHITENED, "Grad-CAM"), (WHITENED, NAMED)]
+CHECKED = [(BATCH_NORM, "Grad-CAM"), (WHITENED, "Grad-CAM"), (WHITENED, CONCEPT_AXES)]
 
 
 def row(topic: str, model: str, method: str, subset: str, measure: str, *values: float) -> dict:
@@ -235,7 +237,7 @@ def paired_purity(
         gain = shown[axes] - absent[axes]
         tables.append(gain.assign(concept=number, group=concept.groups))
     model = WHITENED if detector is subject.whitened else BATCH_NORM
-    method = NAMED if detector is subject.whitened else "best axes"
+    method = CONCEPT_AXES if detector is subject.whitened else "best axes"
     table = pd.concat(tables, ignore_index=True)
     return purity_row(model, method, "all", "purity_paired", table, axes)
 
@@ -253,7 +255,7 @@ def concept_topic(subject: Subject) -> pd.DataFrame:
     count, rows = len(concepts), []
     chosen = best_axes(concept_activations(subject.batch_norm, learned), count)
     compared = [
-        (WHITENED, NAMED, subject.whitened, list(range(count))),
+        (WHITENED, CONCEPT_AXES, subject.whitened, list(range(count))),
         (BATCH_NORM, "best axes", subject.batch_norm, chosen),
     ]
     for model, method, detector, axes in compared:
@@ -289,7 +291,7 @@ def concept_topic(subject: Subject) -> pd.DataFrame:
 
 
 def verdict_topic(subject: Subject) -> pd.DataFrame:
-    """Does the verdict flow through the named axes, and do they lie at their parts?"""
+    """Does the verdict flow through the concept axes, and do they lie at their parts?"""
     whole = subject.faces("test", kind="whole")
     detector, count = subject.whitened, len(subject.names)
     parts = decompose(detector.model, detector.layer, whole)
@@ -298,14 +300,14 @@ def verdict_topic(subject: Subject) -> pd.DataFrame:
 
     def share(part: pd.DataFrame) -> float:
         drawn = part["row"].to_numpy()
-        return named_share(
+        return concept_share(
             Decomposition(
                 parts.bias, evidence[drawn], parts.activations[drawn], parts.logits[drawn]
             ),
             count,
         )
 
-    rows = [statistic_row("verdict", WHITENED, NAMED, "all", "named_evidence_share", table, share)]
+    rows = [statistic_row("verdict", WHITENED, CONCEPT_AXES, "all", "concept_share", table, share)]
     labels = whole.manifest["label"].to_numpy()
     found = concept_metrics.importance_table(
         evidence, labels, groups, subject.names, seed=subject.seed
@@ -316,7 +318,7 @@ def verdict_topic(subject: Subject) -> pd.DataFrame:
         )
     if subject.settings.concepts != "grid":
         faces = evenly(whole, subject.num_images)
-        maps = named_maps(subject, faces)
+        maps = concept_maps(subject, faces)
         shares, areas = concept_metrics.part_share(maps, truth_of(faces)[1])
         about = faces.manifest[["group", "variant"]]
         for measure, values in (("part_share", shares), ("part_area", areas)):
@@ -331,16 +333,16 @@ def verdict_topic(subject: Subject) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def localisation_topic(subject: Subject) -> pd.DataFrame:
+def localization_topic(subject: Subject) -> pd.DataFrame:
     """Do the maps lie on the changed pixels, and which part do they say was forged?"""
     whole = subject.faces("test", subject.num_images, kind="whole", label=1)
     single = subject.faces("test", subject.num_images, kind="part")
     rows, measures = [], list(localization.SCORES)
     forged = np.array([list(FORGED_PARTS).index(name) for name in single.manifest["variant"]])
-    for key in tqdm(subject.methods, "localisation"):
-        for topic, crops in (("localisation", whole), ("parts", single)):
+    for key in tqdm(subject.methods, "localization"):
+        for topic, crops in (("localization", whole), ("parts", single)):
             maps = maps_of(subject, key, crops)
-            table = localization.localisation_scores(maps, truth_of(crops)[0])
+            table = localization.localization_scores(maps, truth_of(crops)[0])
             table = crops.manifest[["group", "variant"]].reset_index(drop=True).join(table)
             columns = measures
             if topic == "parts":
@@ -368,16 +370,16 @@ def faithfulness_topic(subject: Subject) -> pd.DataFrame:
         table = few.manifest[["group", "variant"]].reset_index(drop=True).join(curves)
         rows += mean_rows("faithfulness", *key, table, ["deletion", "insertion"])
         if key[0] not in falls:
-            falls[key[0]] = faithfulness.repair(
+            falls[key[0]] = faithfulness.restoration(
                 detector.model,
                 tensor_of(crops, detector),
                 originals_of(crops, detector),
                 truth_of(crops)[1],
             )
-        table = faithfulness.repair_table(
+        table = faithfulness.restoration_table(
             crops.manifest, falls[key[0]], part_evidence(subject, key, maps, crops)
         )
-        for measure in ("repair_correlation", "repair_rank_correlation"):
+        for measure in ("restoration_correlation", "restoration_rank_correlation"):
             statistic = getattr(faithfulness, measure)
             rows.append(statistic_row("faithfulness", *key, "all", measure, table, statistic))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -391,14 +393,14 @@ def sanity_topic(subject: Subject) -> pd.DataFrame:
     for key in tqdm(CHECKED, "sanity"):
         detector, explain = subject.methods[key]
         model, layer = detector.model, detector.layer
-        # what is typical of the trained model must not make a randomised one look like it
-        raw = axes_explainer(slice(0, len(subject.names))) if key[1] == NAMED else explain
-        table = sanity.randomisation_table(
+        # what is typical of the trained model must not make a randomized one look like it
+        raw = axes_explainer(slice(0, len(subject.names))) if key[1] == CONCEPT_AXES else explain
+        table = sanity.randomization_table(
             raw, model, detector.layer_name, tensor_of(faces, detector), subject.seed
         )
         for stage, part in table.groupby("stage", sort=False):
             part = about.join(part)
-            found = next(mean_rows("randomisation", *key, part, ["randomised_absolute_rank"]))
+            found = next(mean_rows("randomization", *key, part, ["randomized_absolute_rank"]))
             rows.append(found | {"subset": stage})
         for name, perturbation in sanity.PERTURBATIONS.items():
             table = sanity.stability(explain, model, layer, pixels, perturbation, subject.seed)
@@ -415,19 +417,19 @@ def codec_topic(subject: Subject, other: CropSet, quality: str) -> pd.DataFrame:
     Args:
         other: the test split at the other quality.
     """
-    keys = ["clip", "frame", "variant", *({"film"} & set(other.manifest))]
+    keys = ["clip", "frame", "variant", *({"video"} & set(other.manifest))]
     faces = subject.faces("test", 64, kind="whole", label=1)
     found = other.select(kind="whole").manifest.set_index(keys)["row"]
-    # Of films, a face may not have been found at the other quality.
+    # Of videos, a face may not have been found at the other quality.
     there = pd.MultiIndex.from_frame(faces.manifest[keys]).isin(found.index)
-    faces = CropSet(faces.manifest[there], faces.images, faces.changed, faces.parts)
+    faces = CropSet(faces.manifest[there], faces.images, faces.mask, faces.parsing)
     rows_other = found.loc[pd.MultiIndex.from_frame(faces.manifest[keys])].to_numpy()
     again = other.select(row=rows_other.tolist())
     again = CropSet(
         again.manifest.set_index("row").loc[rows_other].reset_index(),
         other.images,
-        other.changed,
-        other.parts,
+        other.mask,
+        other.parsing,
     )
     rows = []
     for key in CHECKED:
@@ -445,7 +447,7 @@ TOPICS: dict[str, Callable[[Subject], pd.DataFrame]] = {
     "whitening": whitening_topic,
     "concepts": concept_topic,
     "verdict": verdict_topic,
-    "localisation": localisation_topic,
+    "localization": localization_topic,
     "faithfulness": faithfulness_topic,
     "sanity": sanity_topic,
 }
@@ -461,7 +463,7 @@ def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
     labels = held_out.manifest["label"].to_numpy()
     forged = subject.faces("test", kind="whole", label=1)
     mass = localization.relevance_mass(
-        maps_of(subject, (WHITENED, NAMED), forged), truth_of(forged)[0]
+        maps_of(subject, (WHITENED, CONCEPT_AXES), forged), truth_of(forged)[0]
     )
     quality = pd.Series(mass, forged.manifest["row"]).reindex(whole.manifest["row"]).to_numpy()
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -494,8 +496,8 @@ def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
         for detector in (subject.whitened, subject.batch_norm)
     )
     kinds = {
-        "named axes": white[:, :count],
-        "as many unnamed axes": white[:, count : 2 * count],
+        "concept axes": white[:, :count],
+        "as many residual axes": white[:, count : 2 * count],
         "all axes": white,
         "BatchNorm, all channels": plain,
     }

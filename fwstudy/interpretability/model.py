@@ -12,7 +12,7 @@ from fwstudy.evaluation.metrics import rank_auc
 from fwstudy.interpretability import localization
 from fwstudy.interpretability.decomposition import (
     capture,
-    centre_prior,
+    center_prior,
     decompose,
     evidence_maps,
     mean_mask_prior,
@@ -35,8 +35,8 @@ PURITY_IMAGES = 96  # per concept
 NORMALIZED_IMAGES = 512
 LEARNED_IMAGES = 64  # per concept, of training people, on which the best axes of a model are chosen
 BATCH_NORM, WHITENED, NONE = "BatchNorm", "whitened", "no model"
-NAMED, ALL = "named axes", "all axes"
-RANDOM, CENTRE, MEAN_MASK = "random map", "centre prior", "mean-mask prior"
+CONCEPT_AXES, ALL_AXES = "concept axes", "all axes"
+RANDOM, CENTER, MEAN_MASK = "random map", "center prior", "mean-mask prior"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Subject:
 
     Args:
         batch_norm: the baseline, fine-tuned for as many steps.
-        whitened: with named axes in its layer.
+        whitened: with concept axes in its layer.
         settings: of the whitened model.
         crops: all splits, at the study's quality.
         seed: of training; sampling of images uses it too.
@@ -61,7 +61,7 @@ class Subject:
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the named axes."""
+        """Of the concept axes."""
         make = CONCEPT_SETS[self.settings.concepts].images
         found = make(self.crops.select(split="train"), 1, self.seed, self.settings.grid_size)
         return [concept.name for concept in found]
@@ -86,7 +86,7 @@ class Subject:
 
     @cached_property
     def typical_map(self) -> np.ndarray:
-        """Mean map of the named axes' evidence on the same originals: (S, S) float32."""
+        """Mean map of the concept axes' evidence on the same originals: (S, S) float32."""
         originals = self.faces("validation", kind="whole", variant=ORIGINAL)
         explain = axes_explainer(slice(0, len(self.names)))
         model, layer = self.whitened.model, self.whitened.layer
@@ -98,8 +98,8 @@ class Subject:
         """See `explainers`."""
         return explainers(self)
 
-    def named_evidence(self, crops: CropSet) -> np.ndarray:
-        """Evidence of the named axes beyond that of a typical original: (N, k)."""
+    def concept_evidence(self, crops: CropSet) -> np.ndarray:
+        """Evidence of the concept axes beyond that of a typical original: (N, k)."""
         evidence = decompose(self.whitened.model, self.whitened.layer, crops).evidence
         return (evidence - self.typical)[:, : len(self.names)]
 
@@ -126,7 +126,7 @@ def evenly(crops: CropSet, count: int | None) -> CropSet:
     if count is None or count >= len(crops):
         return crops
     places = np.linspace(0, len(crops) - 1, count).astype(int)
-    return CropSet(crops.manifest.iloc[places], crops.images, crops.changed, crops.parts)
+    return CropSet(crops.manifest.iloc[places], crops.images, crops.mask, crops.parsing)
 
 
 def device_of(detector: Detector) -> torch.device:
@@ -149,7 +149,7 @@ def originals_of(crops: CropSet, detector: Detector) -> torch.Tensor:
 def truth_of(crops: CropSet) -> tuple[np.ndarray, np.ndarray]:
     """Changed pixels (N, S, S) bool and part maps (N, S, S) uint8 of the crops."""
     rows = crops.manifest["row"].to_numpy()
-    return np.asarray(crops.changed[rows]), np.asarray(crops.parts[rows])
+    return np.asarray(crops.mask[rows]), np.asarray(crops.parsing[rows])
 
 
 @torch.inference_mode()
@@ -214,14 +214,14 @@ def best_axes(activations: pd.DataFrame, num_concepts: int) -> list[int]:
 def explainers(subject: Subject) -> dict[tuple[str, str], tuple[Detector, Explainer]]:
     """Every method of the tables: (model, method) to the detector and what makes a map of it.
 
-    The maps of the named axes are, like their evidence, told relative to a typical original.
+    The maps of the concept axes are, like their evidence, told relative to a typical original.
     """
     size = subject.crops.images.shape[1]
     quick = {**EXPLAINERS, "occlusion": partial(occlusion, stride=1 / 8)}
     named = axes_explainer(slice(0, len(subject.names)))
     training = subject.faces("train", kind="whole")
     priors = {
-        CENTRE: partial(repeated, prior=centre_prior(size)),
+        CENTER: partial(repeated, prior=center_prior(size)),
         MEAN_MASK: partial(repeated, prior=mean_mask_prior(training)),
         RANDOM: lambda model, layer, images: random_maps(len(images), size, subject.seed),
     }
@@ -232,8 +232,8 @@ def explainers(subject: Subject) -> dict[tuple[str, str], tuple[Detector, Explai
             for model, detector in subject.models.items()
             for name, explain in quick.items()
         },
-        (WHITENED, ALL): (subject.whitened, axes_explainer(slice(None))),
-        (WHITENED, NAMED): (
+        (WHITENED, ALL_AXES): (subject.whitened, axes_explainer(slice(None))),
+        (WHITENED, CONCEPT_AXES): (
             subject.whitened,
             lambda model, layer, images: named(model, layer, images) - subject.typical_map,
         ),
@@ -259,8 +259,8 @@ def maps_of(subject: Subject, key: tuple[str, str], crops: CropSet) -> np.ndarra
 
 
 @torch.inference_mode()
-def named_maps(subject: Subject, crops: CropSet) -> np.ndarray:
-    """Activation of each named axis at input resolution: (N, k, S, S) float32."""
+def concept_maps(subject: Subject, crops: CropSet) -> np.ndarray:
+    """Activation of each concept axis at input resolution: (N, k, S, S) float32."""
     detector, size, maps = subject.whitened, crops.images.shape[1], []
     for images in tensor_of(crops, detector).split(BATCH_SIZE):
         found = capture(detector.model.eval(), detector.layer, images)[0][:, : len(subject.names)]
@@ -271,7 +271,7 @@ def named_maps(subject: Subject, crops: CropSet) -> np.ndarray:
 def part_evidence(
     subject: Subject, key: tuple[str, str], maps: np.ndarray, crops: CropSet
 ) -> np.ndarray:
-    """What a method gives each part (N, k): the named axes' own evidence, else relevance in its region."""
-    if key == (WHITENED, NAMED) and subject.settings.concepts == "forged_parts":
-        return subject.named_evidence(crops)
+    """What a method gives each part (N, k): the concept axes' own evidence, else relevance in its region."""
+    if key == (WHITENED, CONCEPT_AXES) and subject.settings.concepts == "forged_parts":
+        return subject.concept_evidence(crops)
     return localization.part_relevance(maps, truth_of(crops)[1])

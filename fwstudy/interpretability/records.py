@@ -7,10 +7,10 @@ from tqdm import tqdm
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.metrics import group_interval, mean_interval
 from fwstudy.interpretability import concept_metrics, faithfulness, localization
-from fwstudy.interpretability.decomposition import decompose, named_share
+from fwstudy.interpretability.decomposition import concept_share, decompose
 from fwstudy.interpretability.model import (
+    CONCEPT_AXES,
     LEARNED_IMAGES,
-    NAMED,
     NORMALIZED_IMAGES,
     PURITY_IMAGES,
     WHITENED,
@@ -57,7 +57,7 @@ def image_table(measure: str, crops: CropSet, values: np.ndarray) -> pd.DataFram
 def explanation_metrics(subject: Subject) -> tuple[dict, pd.DataFrame]:
     """The few numbers that every ablation variant is judged by, on test people.
 
-    ``batch_norm`` of the subject is not looked at. What only named axes have is missing (None) where
+    ``batch_norm`` of the subject is not looked at. What only concept axes have is missing (None) where
     there are none, or where the layer does not feed the pooling.
 
     Returns:
@@ -74,7 +74,9 @@ def explanation_metrics(subject: Subject) -> tuple[dict, pd.DataFrame]:
     whole = subject.faces("test", NORMALIZED_IMAGES, kind="whole")
     values = purity_with_interval(table, chosen, "best_purity")
     values |= whiteness(normalized_features(detector, whole))
-    missing = dict.fromkeys(["named_share", "relevance_mass", "part_top1", "repair_correlation"])
+    missing = dict.fromkeys(
+        ["concept_share", "relevance_mass", "part_top1", "restoration_correlation"]
+    )
     images = pd.DataFrame(columns=["measure", "row", "group", "value"])
     if not settings.named:
         return values | {"purity": None} | missing, images
@@ -82,21 +84,23 @@ def explanation_metrics(subject: Subject) -> tuple[dict, pd.DataFrame]:
     if detector.layer_name != last_norm(detector.model):
         return values | missing, images
     everything = subject.faces("test", kind="whole")
-    share = named_share(decompose(detector.model, detector.layer, everything), count)
-    values |= missing | {"named_share": share}
+    share = concept_share(decompose(detector.model, detector.layer, everything), count)
+    values |= missing | {"concept_share": share}
     forged = subject.faces("test", subject.num_images, kind="whole", label=1)
-    maps = maps_of(subject, (WHITENED, NAMED), forged)
+    maps = maps_of(subject, (WHITENED, CONCEPT_AXES), forged)
     changed, parts = truth_of(forged)
     found = [image_table("relevance_mass", forged, localization.relevance_mass(maps, changed))]
     if settings.concepts == "forged_parts":
-        fall = faithfulness.repair(
+        fall = faithfulness.restoration(
             detector.model, tensor_of(forged, detector), originals_of(forged, detector), parts
         )
-        pairs = faithfulness.repair_table(forged.manifest, fall, subject.named_evidence(forged))
-        values["repair_correlation"] = faithfulness.repair_correlation(pairs)
+        pairs = faithfulness.restoration_table(
+            forged.manifest, fall, subject.concept_evidence(forged)
+        )
+        values["restoration_correlation"] = faithfulness.restoration_correlation(pairs)
         single = subject.faces("test", kind="part")
         part = np.array([list(FORGED_PARTS).index(name) for name in single.manifest["variant"]])
-        hits = localization.part_top1(subject.named_evidence(single), part)
+        hits = localization.part_top1(subject.concept_evidence(single), part)
         found.append(image_table("part_top1", single, hits))
     for table in found:
         name, numbers = table["measure"].iloc[0], table["value"].to_numpy()
@@ -123,7 +127,7 @@ def variant_records(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.Da
         for seed in params.train.seeds
     ]
     models += [
-        (name, f"ablation/{name}", params.variant(name), seed)
+        (name, f"variants/{name}", params.variant(name), seed)
         for name in params.ablations.run
         for seed in params.ablations.seeds
     ]

@@ -1,6 +1,6 @@
 """Do maps depend on the model, and do they withstand what leaves the face as it is?
 
-A map that stays when the weights are randomised shows the image, not the model (Adebayo et al.
+A map that stays when the weights are randomized shows the image, not the model (Adebayo et al.
 2018). A map that changes under a little blur shows the wind.
 """
 
@@ -107,16 +107,16 @@ def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
 
 
 @torch.no_grad()
-def _randomise(values: torch.Tensor, generator: torch.Generator) -> None:
+def _randomize(values: torch.Tensor, generator: torch.Generator) -> None:
     mean = values.mean() if values.ndim < 2 else 0.0
     scale = (values - mean).square().mean().sqrt()
     values.copy_(torch.randn(values.shape, generator=generator).to(values) * scale + mean)
 
 
-def randomise_cascading(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """The model with its last stage randomised, then the last two, and so on down to the input.
+def randomize_cascading(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    """The model with its last stage randomized, then the last two, and so on down to the input.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, cascading randomisation.
+    Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, cascading randomization.
     Departure: values are drawn from a normal distribution as wide as the trained ones, so that any
     architecture does and signals keep their size: kernels and matrices about zero, vectors (biases,
     the scales of norm layers) about their own mean. A parameter of one value, or of equal values,
@@ -129,35 +129,35 @@ def randomise_cascading(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, 
         seed: of the values.
 
     Yields:
-        the name of the stage randomised last, and a copy of the model, the caller's to keep.
+        the name of the stage randomized last, and a copy of the model, the caller's to keep.
     """
     generator = torch.Generator().manual_seed(seed)
     model = copy.deepcopy(model)
     for stage, names in reversed(parameter_groups(model).items()):
         for name in names:
-            _randomise(model.get_parameter(name), generator)
+            _randomize(model.get_parameter(name), generator)
         yield stage, copy.deepcopy(model)
 
 
-def randomisation_table(
+def randomization_table(
     explain: Explain, model: nn.Module, layer_name: str, images: torch.Tensor, seed: int = 0
 ) -> pd.DataFrame:
-    """How alike maps are to those of the trained model while it is randomised from the output on.
+    """How alike maps are to those of the trained model while it is randomized from the output on.
 
     Args:
         layer_name: dotted name of the layer that `explain` looks at.
         images: (N, 3, S, S).
 
     Returns:
-        step (1 …), stage (randomised last), randomised_<similarity> for each of `SIMILARITIES`;
+        step (1 …), stage (randomized last), randomized_<similarity> for each of `SIMILARITIES`;
         indexed by image, 0 … N - 1 in each step.
     """
     trained = explain_in_batches(explain, model, model.get_submodule(layer_name), images)
     tables = []
-    for step, (stage, randomised) in enumerate(randomise_cascading(model, seed), start=1):
-        layer = randomised.get_submodule(layer_name)
-        maps = explain_in_batches(explain, randomised, layer, images)
-        table = map_similarity(trained, maps, "randomised_")
+    for step, (stage, randomized) in enumerate(randomize_cascading(model, seed), start=1):
+        layer = randomized.get_submodule(layer_name)
+        maps = explain_in_batches(explain, randomized, layer, images)
+        table = map_similarity(trained, maps, "randomized_")
         table.insert(0, "step", step)
         table.insert(1, "stage", stage)
         tables.append(table)
@@ -258,7 +258,7 @@ def stability(
 
 
 COMPARED = {
-    "randomised": ("the maps of trained and randomised model", "Adebayo et al. 2018", "lower"),
+    "randomized": ("the maps of trained and randomized model", "Adebayo et al. 2018", "lower"),
     "stability": ("the maps of an image and the perturbed image", "ours", "higher"),
 }
 MEASURES: dict[str, Measure] = {

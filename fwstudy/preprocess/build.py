@@ -16,48 +16,48 @@ from fwstudy.preprocess.codec import compress
 from fwstudy.preprocess.splits import assign_splits, clusters, joins_splits
 from fwstudy.runtime import run
 
-PART_INTERVAL = 4  # one in so many frames of a film is shown with its parts forged one by one
+PART_INTERVAL = 4  # one in so many frames of a video is shown with its parts forged one by one
 
 
-def crop_film(clip: Clip, size: int) -> list[tuple]:
-    """The crops of a clip that was cut out of a film: as they are, or scaled. See `crop_clip`."""
+def crop_video(clip: Clip, size: int) -> list[tuple]:
+    """The crops of a clip that was cut out of a video: as they are, or scaled. See `crop_clip`."""
     crops = []
     for name, variant in clip.variants.items():
         for number, image in enumerate(variant.frames):
             row = {
                 "clip": clip.name,
-                "frame": clip.film.numbers[number],
-                "quality": clip.film.quality,
+                "frame": clip.video.numbers[number],
+                "quality": clip.video.quality,
                 "kind": "whole",
                 "variant": family_of(name),
                 "label": int(name != ORIGINAL),
                 "identity": clip.identity,
                 "source": variant.source,
-                "film": variant.film,
-                "truth": variant.truth,
+                "video": variant.video,
+                "mask_source": variant.mask_source,
                 **clip.attributes,
             }
             box = np.array([0, 0, *image.shape[1::-1]])
-            changed = variant.changed[number].astype(np.uint8) * 255
+            changed = variant.mask[number].astype(np.uint8) * 255
             how = cv2.INTER_AREA if size <= len(image) else cv2.INTER_LINEAR
             crops.append(
                 (
                     row,
                     crop(image, box, size, how),
                     crop(changed, box, size, how) > 127,
-                    crop(clip.parts[number], box, size, cv2.INTER_NEAREST),
+                    crop(clip.parsing[number], box, size, cv2.INTER_NEAREST),
                 )
             )
     return crops
 
 
 def parts_one_by_one(crops: list[tuple]) -> list[tuple]:
-    """Single parts forged, of films that have none: taken from forgeries of the whole face.
+    """Single parts forged, of videos that have none: taken from forgeries of the whole face.
 
     Every `PART_INTERVAL`-th frame is shown once with each part, from its forgeries in turn.
 
     Args:
-        crops: of one clip, as from `crop_film`.
+        crops: of one clip, as from `crop_video`.
 
     Returns:
         crops of kind ``part``; none of a clip without its original.
@@ -94,13 +94,13 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
         changed pixels (size, size) bool, part map (size, size) uint8.
     """
     clip, size, crops = load_clip(path), settings["crop_size"], []
-    if clip.film is not None:
-        crops = crop_film(clip, size) if clip.film.quality in qualities else []
-        return crops + (parts_one_by_one(crops) if clip.film.quality == qualities[0] else [])
+    if clip.video is not None:
+        crops = crop_video(clip, size) if clip.video.quality in qualities else []
+        return crops + (parts_one_by_one(crops) if clip.video.quality == qualities[0] else [])
     boxes = [face_box(points, settings["crop_scale"]) for points in clip.landmarks]
     parts = [
         crop(part, box, size, cv2.INTER_NEAREST)
-        for part, box in zip(clip.parts, boxes, strict=True)
+        for part, box in zip(clip.parsing, boxes, strict=True)
     ]
     for name, variant in clip.variants.items():
         kind = "part" if name.startswith(PART_PREFIX) else "whole"
@@ -123,7 +123,7 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
                     "bytes": num_bytes,
                     **clip.attributes,
                 }
-                changed = variant.changed[number].astype(np.uint8) * 255
+                changed = variant.mask[number].astype(np.uint8) * 255
                 image = crop(frame, box, size, cv2.INTER_AREA)
                 changed = crop(changed, box, size, cv2.INTER_AREA) > 127
                 crops.append((row, image, changed, parts[number]))

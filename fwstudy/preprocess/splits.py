@@ -75,20 +75,20 @@ def assign_splits(
     Raises:
         ValueError: official splits that share a person (named), or too few people.
     """
-    films = [head.get("film") or {} for head in headers]
+    videos = [head.get("video") or {} for head in headers]
     rows = [(head["identity"], source) for head in headers for source in head["sources"].values()]
     known = [
-        (head["identity"], film["group"])
-        for head, film in zip(headers, films, strict=True)
-        if film.get("group")
+        (head["identity"], video["group"])
+        for head, video in zip(headers, videos, strict=True)
+        if video.get("group")
     ]
     # A named group is one more lender, whom nobody else has.
     rows += [(identity, f"group of {group}") for identity, group in known]
     groups = lending_groups(pd.DataFrame(rows, columns=["identity", "source"]))
     groups = {name: group for name, group in groups.items() if not name.startswith("group of ")}
     official: dict[str, str] = {}
-    for head, film in zip(headers, films, strict=True):
-        split = film.get("split")
+    for head, video in zip(headers, videos, strict=True):
+        split = video.get("split")
         for person in {head["identity"], *head["sources"].values()} if split else ():
             if official.setdefault(person, split) != split:
                 raise ValueError(
@@ -102,7 +102,7 @@ def assign_splits(
     try:
         splits = split_identities(drawn, left or shares, seed)
     except ValueError:
-        if not any(films):
+        if not any(videos):
             raise
         alone = {name: named.get(name, name) for name in drawn}
         splits = split_identities(alone, left or shares, seed)

@@ -13,7 +13,7 @@ BLOCK = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.DOTALL)
 MODELS = {
     "baseline": "BatchNorm (baseline)",
     "batch_norm": "BatchNorm, fine-tuned as long",
-    "whitened": "feature whitening, named axes",
+    "whitened": "feature whitening, concept axes",
 }
 
 
@@ -45,10 +45,10 @@ def headline_table(results: Path) -> str:
         f"{gap['difference_most']:+.3f})."
     )
     note += (
-        f" Its named axes: {gap['named_share']:.0%} of the verdict's variance, purity "
+        f" Its concept axes: {gap['concept_share']:.0%} of the verdict's variance, purity "
         f"{gap['purity']:.2f}, forged part found {gap['part_top1']:.0%} (chance {1 / len(FORGED_PARTS):.0%}), relevance mass on "
         f"the changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the fall "
-        f"of the logit on its repair {gap['repair_correlation']:.2f}."
+        f"of the logit on its repair {gap['restoration_correlation']:.2f}."
     )
     return "\n".join([markdown(rows), note, ""])
 

@@ -46,10 +46,10 @@ def write_page(page: Path, title: str, body: str, navigation: str = "") -> None:
         title: plain text.
         body, navigation: HTML.
     """
-    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    colors = HtmlFormatter(style="friendly").get_style_defs(".highlight")
     page.write_text(
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}'
-        f"</title><style>{STYLE}{colours}</style></head>\n"
+        f"</title><style>{STYLE}{colors}</style></head>\n"
         f"<body>{navigation}{body}</body></html>\n",
         encoding="utf-8",
     )

@@ -21,7 +21,7 @@ def strongest(evidence: np.ndarray, count: int = MOST) -> np.ndarray:
 
 
 def marked(image: np.ndarray, box: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """A picture in a square of grey with a face's box drawn in: (side, side, 3) uint8."""
+    """A picture in a square of gray with a face's box drawn in: (side, side, 3) uint8."""
     scale = side / max(image.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     width, height = (max(1, round(length * scale)) for length in image.shape[1::-1])
@@ -31,8 +31,8 @@ def marked(image: np.ndarray, box: np.ndarray, side: int = SIDE) -> np.ndarray:
         image, (width, height), interpolation=how
     )
     corners = np.round(np.reshape(box, (2, 2)) * scale + (left, top)).astype(int).tolist()
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):  # seen on dark and light
-        cv2.rectangle(canvas, *corners, colour, thickness)
+    for color, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):  # seen on dark and light
+        cv2.rectangle(canvas, *corners, color, thickness)
     return canvas
 
 
@@ -51,14 +51,14 @@ def face_sheet(
 
     Args:
         pictures, boxes, crops: see `fwstudy.faces.inputs.FaceCrop`; N of each.
-        maps: (N, k, S, S), of the named axes.
+        maps: (N, k, S, S), of the concept axes.
         rest_maps: (N, S, S), of all others.
         names: of the k axes.
         labels: one a face.
     """
     axes = strongest(maps.mean(axis=(2, 3)))
     named = maps.sum(axis=1)
-    sums = {"all axes": named + rest_maps, "named axes": named}
+    sums = {"all axes": named + rest_maps, "concept axes": named}
     singles = {names[axis]: maps[:, axis] for axis in axes}
     shown = [
         (title, values, np.quantile(np.abs(list(group.values())), 0.995))
@@ -73,18 +73,18 @@ def face_sheet(
 
 
 def evidence_bars(evidence: pd.DataFrame, rest: np.ndarray, title: str) -> Figure:
-    """The logit as a sum: one bar a named axis, one for all the rest, one for the verdict.
+    """The logit as a sum: one bar a concept axis, one for all the rest, one for the verdict.
 
     Args:
-        evidence: a row for each frame, a column for each named axis; the bar is the mean, the line
+        evidence: a row for each frame, a column for each concept axis; the bar is the mean, the line
             on it reaches from the least to the largest frame.
-        rest: of the unnamed axes and the bias, one a frame.
+        rest: of the residual axes and the bias, one a frame.
     """
     shown = evidence.iloc[:, strongest(evidence.to_numpy(), 2 * MOST)]
     others = evidence.drop(columns=shown.columns)
     if others.shape[1]:
-        shown = shown.assign(**{f"{others.shape[1]} other named axes": others.sum(axis=1)})
-    shown = shown.assign(**{"unnamed axes, bias": rest})
+        shown = shown.assign(**{f"{others.shape[1]} other concept axes": others.sum(axis=1)})
+    shown = shown.assign(**{"residual axes, bias": rest})
     shown = shown.assign(**{"verdict (logit)": evidence.sum(axis=1) + rest})
     figure, axes = new_figure(7, 0.9 + 0.32 * shown.shape[1])
     axis, mean = axes[0, 0], shown.mean()
@@ -111,13 +111,13 @@ def evidence_bars(evidence: pd.DataFrame, rest: np.ndarray, title: str) -> Figur
 
 
 def evidence_over_time(table: pd.DataFrame, names: Sequence[str], rest: str) -> Figure:
-    """Verdict and evidence of a clip over time: above the sums, below one line a named axis.
+    """Verdict and evidence of a clip over time: above the sums, below one line a concept axis.
 
     Args:
         table: see `fwstudy.explain.Explained`; lines break where there is no face, and a cross on
             the lower edge marks the frame.
-        names: columns of the named axes; of many, those with most evidence are drawn.
-        rest: column of the unnamed axes and the bias.
+        names: columns of the concept axes; of many, those with most evidence are drawn.
+        rest: column of the residual axes and the bias.
     """
     figure, axes = new_figure(9, 6, 2, 1, sharex=True)
     seen = table[list(names)].dropna().to_numpy()
@@ -126,9 +126,9 @@ def evidence_over_time(table: pd.DataFrame, names: Sequence[str], rest: str) -> 
     time = table["time"]
     above.plot(time, table["logit"], "o-", color="black", linewidth=2.5, label="verdict (logit)")
     above.plot(
-        time, table[list(names)].sum(axis=1, skipna=False), "s--", color=FOR, label="named axes"
+        time, table[list(names)].sum(axis=1, skipna=False), "s--", color=FOR, label="concept axes"
     )
-    above.plot(time, table[rest], "^:", color=REST, label="unnamed axes, bias")
+    above.plot(time, table[rest], "^:", color=REST, label="residual axes, bias")
     for number, name in enumerate(chosen):
         below.plot(time, table[name], STYLES[number], color=COLORS[number], label=name)
     missing = time[~table["has_face"]]
@@ -146,7 +146,7 @@ def evidence_over_time(table: pd.DataFrame, names: Sequence[str], rest: str) -> 
     return figure
 
 
-def unlikeness_strip(known: np.ndarray, inputs: dict[str, float]) -> Figure:
+def ood_strip(known: np.ndarray, inputs: dict[str, float]) -> Figure:
     """How far inputs lie from the training data, beside faces the model has not seen of its kind.
 
     Args:

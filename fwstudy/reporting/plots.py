@@ -1,4 +1,4 @@
-"""Figures: a table or arrays in, a matplotlib Figure out. Colour-blind safe, legible in print."""
+"""Figures: a table or arrays in, a matplotlib Figure out. Color-blind safe, legible in print."""
 
 import io
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def contact_sheet(
         columns: one title a column.
         labels: one a row.
         inches: size of a cell.
-        color_map: for images without colour.
+        color_map: for images without color.
     """
     figure, axes = new_figure(
         inches * len(columns), inches * len(rows) + 0.3, len(rows), len(columns)
@@ -64,7 +64,7 @@ def contact_sheet(
 def intervals(
     table: pd.DataFrame, value: str, group: str, hue: str, reference: float, label: str
 ) -> Figure:
-    """Points with 95 % intervals, one row a group, one colour a hue value.
+    """Points with 95 % intervals, one row a group, one color a hue value.
 
     Args:
         table: columns ``group``, ``hue``, ``value``, ``<value>_low``, ``<value>_high``.
@@ -186,11 +186,11 @@ def evidence_panel(
     maps: Sequence[str],
     title: str = "evidence for a forgery (logit)",
 ) -> Figure:
-    """For each face: the image, the truth, one overlay a map, and bars of evidence by named axis.
+    """For each face: the image, the truth, one overlay a map, and bars of evidence by concept axis.
 
     Args:
         rows: dicts with ``label`` (str), ``image`` and ``truth`` (H, W[, 3]), one overlay (H, W, 3)
-            under each name in ``maps``, and ``evidence`` (one number a named axis).
+            under each name in ``maps``, and ``evidence`` (one number a concept axis).
         names: of the axes.
         maps: keys of the overlays, also their titles.
     """

@@ -7,16 +7,16 @@ import pandas as pd
 from fwstudy.evaluation.metrics import Measure
 
 SUMMARY = {
-    ("localisation", "relevance_mass"): "relevance mass",
-    ("localisation", "relevance_rank"): "relevance rank",
-    ("localisation", "pointing_game"): "pointing game",
-    ("localisation", "pixel_auc"): "pixel AUC",
-    ("localisation", "intersection_over_union"): "IoU",
+    ("localization", "relevance_mass"): "relevance mass",
+    ("localization", "relevance_rank"): "relevance rank",
+    ("localization", "pointing_game"): "pointing game",
+    ("localization", "pixel_auc"): "pixel AUC",
+    ("localization", "intersection_over_union"): "IoU",
     ("parts", "relevance_mass"): "relevance mass, one part",
     ("parts", "part_top1"): "forged part, top 1",
     ("faithfulness", "deletion"): "deletion",
     ("faithfulness", "insertion"): "insertion",
-    ("faithfulness", "repair_correlation"): "repair correlation",
+    ("faithfulness", "restoration_correlation"): "repair correlation",
 }  # topic and measure to the heading of a column
 LOWER_IS_BETTER = {"deletion"}
 
@@ -92,10 +92,10 @@ def contract(found: pd.DataFrame) -> dict[str, float]:
     """
     keys = ["topic", "measure", "model", "method"]
     value = found[found["subset"] == "all"].set_index(keys)["value"].sort_index()
-    named, best = ("whitened", "named axes"), ("BatchNorm", "best axes")
-    mass = value["localisation", "relevance_mass"]
+    named, best = ("whitened", "concept axes"), ("BatchNorm", "best axes")
+    mass = value["localization", "relevance_mass"]
     single = value["parts", "relevance_mass"]
-    priors = [("no model", name) for name in ("centre prior", "mean-mask prior")]
+    priors = [("no model", name) for name in ("center prior", "mean-mask prior")]
     subtle = found[(found["subset"] == "transplants") & (found["measure"] == "purity")]
     subtle = subtle.set_index(["model", "method"])["value"]
     numbers = {
@@ -103,15 +103,15 @@ def contract(found: pd.DataFrame) -> dict[str, float]:
         "purity_paired": value["concepts"].get(("purity_paired", *named)),
         "purity_transplants": subtle.get(named),
         "purity_batch_norm": value["concepts", "purity", *best],
-        "forged_part_top1": value["parts", "part_top1", *named],
+        "part_top1": value["parts", "part_top1", *named],
         "relevance_mass": mass[named],
         "relevance_mass_gradcam": mass["BatchNorm", "Grad-CAM"],
         "relevance_mass_prior": max(mass[prior] for prior in priors),
         "relevance_mass_part": single[named],
         "relevance_mass_part_gradcam": single["BatchNorm", "Grad-CAM"],
         "relevance_mass_part_prior": max(single[prior] for prior in priors),
-        "named_evidence_share": value["verdict", "named_evidence_share", *named],
-        "repair_correlation": value["faithfulness", "repair_correlation", *named],
+        "concept_share": value["verdict", "concept_share", *named],
+        "restoration_correlation": value["faithfulness", "restoration_correlation", *named],
         "mean_correlation": value["whitening", "mean_correlation", "whitened", "eval"],
         "mean_correlation_batch_norm": value["whitening", "mean_correlation", "BatchNorm", "eval"],
     }
@@ -126,15 +126,15 @@ def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -
         ablations: of ``ablations.json``.
     """
     cost = -ablations["whitened"]["difference"]
-    share, mass = numbers["named_evidence_share"], numbers["relevance_mass"]
+    share, mass = numbers["concept_share"], numbers["relevance_mass"]
     gradcam, prior = numbers["relevance_mass_gradcam"], numbers["relevance_mass_prior"]
     part, part_gradcam = numbers["relevance_mass_part"], numbers["relevance_mass_part_gradcam"]
     rows = [
         ("purity ≥ 0.95", f"{numbers['purity']:.3f}", numbers["purity"] >= 0.95),
         (
             "forged part, top 1 ≥ 0.8",
-            f"{numbers['forged_part_top1']:.3f}",
-            numbers["forged_part_top1"] >= 0.8,
+            f"{numbers['part_top1']:.3f}",
+            numbers["part_top1"] >= 0.8,
         ),
         (
             "relevance mass ≥ 2 × Grad-CAM on BatchNorm, whole faces",
@@ -158,14 +158,14 @@ def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -
             part > numbers["relevance_mass_part_prior"],
         ),
         (
-            "named-evidence share ≥ 0.8 at ≤ 1 point of AUC",
+            "concept share ≥ 0.8 at ≤ 1 point of AUC",
             f"{share:.3f} at {abs(100 * cost):.1f} points {'less' if cost > 0 else 'more'}",
             share >= 0.8 and cost <= 0.01,
         ),
         (
             "repair correlation ≥ 0.8",
-            f"{numbers['repair_correlation']:.3f}",
-            numbers["repair_correlation"] >= 0.8,
+            f"{numbers['restoration_correlation']:.3f}",
+            numbers["restoration_correlation"] >= 0.8,
         ),
     ]
     words = {True: "yes", False: "**no**"}

@@ -35,14 +35,14 @@ class Batch:
     Args:
         images: (B, 3, S, S) float32 in [-1, 1]: originals, then a forgery of each.
         labels: (B,) float32, 1 for forged.
-        changed: (B, S, S) bool, the pixels that the forgery changed.
-        parts: (B, S, S) uint8, indices into `fwstudy.labels.PARTS`.
+        mask: (B, S, S) bool, the pixels that the forgery changed.
+        parsing: (B, S, S) uint8, indices into `fwstudy.labels.PARTS`.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    changed: torch.Tensor
-    parts: torch.Tensor
+    mask: torch.Tensor
+    parsing: torch.Tensor
 
 
 def subset(members: Sequence[int], rng: np.random.Generator) -> np.ndarray:
@@ -67,7 +67,7 @@ def shifted(images: torch.Tensor, shifts: np.ndarray) -> torch.Tensor:
     return torch.stack([image[:, y : y + size, x : x + size] for image, (y, x) in pairs])
 
 
-def draw_colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_colors(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random contrast and brightness of each channel: two arrays (count, 3)."""
     gain = rng.uniform(-MAX_GAIN, MAX_GAIN, (count, 1))
     gain = 1 + gain + rng.uniform(-1, 1, (count, 3)) * MAX_GAIN / 3
@@ -75,12 +75,12 @@ def draw_colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return gain, offset
 
 
-def recoloured(images: torch.Tensor, gain: np.ndarray, offset: np.ndarray) -> torch.Tensor:
+def recolored(images: torch.Tensor, gain: np.ndarray, offset: np.ndarray) -> torch.Tensor:
     """Change contrast and brightness; the two images of a pair alike.
 
     Args:
         images: (2 B, 3, S, S) float32: originals, then their forgeries.
-        gain, offset: (B, 3), see `draw_colours`.
+        gain, offset: (B, 3), see `draw_colors`.
     """
     gain, offset = (
         torch.from_numpy(np.tile(x, (2, 1))).to(images)[..., None, None] for x in (gain, offset)
@@ -102,7 +102,7 @@ class PairedBatches:
         crops: crops of the training split.
         batch_size: even; half originals, half forgeries.
         seed: of the order, the choice of forgeries and the augmentation.
-        part_share: share of the forgeries in which only some parts are forged, in [0, 1].
+        partial_forgery_ratio: share of the forgeries in which only some parts are forged, in [0, 1].
         random_labels: which of a pair is called forged is drawn by lot, where it is changed with it.
 
     Raises:
@@ -114,11 +114,11 @@ class PairedBatches:
         crops: CropSet,
         batch_size: int,
         seed: int,
-        part_share: float,
+        partial_forgery_ratio: float,
         random_labels: bool = False,
     ):
         self.crops, self.half, self.seed = crops, batch_size // 2, seed
-        self.part_share, self.random_labels = part_share, random_labels
+        self.partial_forgery_ratio, self.random_labels = partial_forgery_ratio, random_labels
         forged = crops.manifest[crops.manifest["label"] == 1]
         self.paired, self.single = (
             forged[forged["kind"] == kind].groupby("original_row")["row"].agg(list).to_dict()
@@ -149,13 +149,13 @@ class PairedBatches:
 
     def forgery(self, row: int, rng: np.random.Generator) -> Pixels:
         """Draw one forgery of an original; its pixels are read when the result is called."""
-        if rng.random() < self.part_share:
+        if rng.random() < self.partial_forgery_ratio:
             return (self.composed if row in self.single else self.transplanted)(row, rng)
         return partial(self.stored, rng.choice(self.whole[row]))
 
     def stored(self, chosen: int) -> tuple[np.ndarray, np.ndarray]:
         """A forgery as it is."""
-        return self.crops.images[chosen], self.crops.changed[chosen]
+        return self.crops.images[chosen], self.crops.mask[chosen]
 
     def composed(self, row: int, rng: np.random.Generator) -> Pixels:
         """Some parts forged, each taken from a crop in which it alone is."""
@@ -165,7 +165,7 @@ class PairedBatches:
         image = np.array(self.crops.images[row])
         changed = np.zeros(image.shape[:2], bool)
         for chosen in parts:
-            mask = self.crops.changed[chosen].astype(np.uint8)
+            mask = self.crops.mask[chosen].astype(np.uint8)
             around = cv2.dilate(mask, np.ones((2 * SPILL + 1,) * 2, np.uint8)) > 0
             image[around] = self.crops.images[chosen][around]
             changed |= mask > 0
@@ -176,7 +176,7 @@ class PairedBatches:
         if row not in self.paired:
             return partial(self.stored, rng.choice(self.whole[row]))
         chosen = rng.choice(self.paired[row])
-        possible = np.flatnonzero(forged_parts(self.crops.changed[chosen], self.crops.parts[row]))
+        possible = np.flatnonzero(forged_parts(self.crops.mask[chosen], self.crops.parsing[row]))
         if not len(possible):
             return partial(self.stored, chosen)
         return partial(self._transplant, row, chosen, subset(possible, rng))
@@ -186,7 +186,7 @@ class PairedBatches:
     ) -> tuple[np.ndarray, np.ndarray]:
         image, changed = self.stored(chosen)
         original = self.crops.images[row]
-        image, where = transplant(original, image, self.crops.parts[row], parts)
+        image, where = transplant(original, image, self.crops.parsing[row], parts)
         return image, changed & where
 
     def batch(
@@ -205,13 +205,13 @@ class PairedBatches:
         drawn = [self.forgery(row, rng) for row in originals][share]
         rng = np.random.default_rng([self.seed, 3, step])
         shifts = rng.integers(0, 2 * MAX_SHIFT + 1, (self.half, 2))[share]
-        colours = [values[share] for values in draw_colours(self.half, rng)]
+        colors = [values[share] for values in draw_colors(self.half, rng)]
         swapped = rng.random(self.half) < 0.5 if self.random_labels else np.zeros(self.half, bool)
         originals = originals[share]
         forged, changed = zip(*[read() for read in drawn], strict=True)
         images = to_tensor(np.concatenate([self.crops.images[originals], forged]), device)
-        truth = np.stack([changed, self.crops.parts[originals]], axis=1).astype(np.float32)
-        images = recoloured(shifted(images, np.tile(shifts, (2, 1))), *colours)
+        truth = np.stack([changed, self.crops.parsing[originals]], axis=1).astype(np.float32)
+        images = recolored(shifted(images, np.tile(shifts, (2, 1))), *colors)
         changed, parts = shifted(torch.from_numpy(truth).to(images.device), shifts).unbind(1)
         half = len(originals)
         labels = torch.arange(2, device=device).repeat_interleave(half)

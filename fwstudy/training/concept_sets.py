@@ -1,4 +1,4 @@
-"""Concept sets: what the named axes shall stand for.
+"""Concept sets: what the concept axes shall stand for.
 
 Every set says it twice. By *images* (`Concept`): some that show the concept and, where there are any,
 images that are alike in all but the concept; their difference is what an axis is turned towards. By
@@ -33,7 +33,7 @@ def groups_of(crops: CropSet, rows: np.ndarray) -> np.ndarray:
 def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
     """Zero-padded patches: cell (i, j) of an n × n grid is kept, the rest set to zero.
 
-    Hua et al. 2021 as in the authors' code (there n = 10). Zero is mid-grey here, because images
+    Hua et al. 2021 as in the authors' code (there n = 10). Zero is mid-gray here, because images
     are scaled to [-1, 1].
     """
     rows = sample_rows(crops.select(kind="whole"), count, seed)
@@ -52,7 +52,7 @@ def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
 def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
     """Zero-padded facial parts: the pixels of one part are kept, the rest set to zero."""
     rows = sample_rows(crops.select(kind="whole"), count, seed)
-    images, numbers = to_tensor(crops.images[rows]), FORGED_PART_OF[crops.parts[rows]]
+    images, numbers = to_tensor(crops.images[rows]), FORGED_PART_OF[crops.parsing[rows]]
     return [
         Concept(
             name,
@@ -79,8 +79,8 @@ def transplants(
     for forged, original in order:
         if count is not None and len(images) == count:
             break
-        parts = crops.parts[original]
-        if forged_parts(crops.changed[forged], parts)[number]:
+        parts = crops.parsing[original]
+        if forged_parts(crops.mask[forged], parts)[number]:
             image, _ = transplant(crops.images[original], crops.images[forged], parts, [number])
             images.append(image)
             originals.append(original)

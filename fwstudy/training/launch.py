@@ -23,7 +23,7 @@ import torch
 import torch.distributed
 
 from fwstudy.params import Launch
-from fwstudy.whitening.sync import joined
+from fwstudy.whitening.sync import is_distributed
 
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # signals whose handlers the launcher replaces
@@ -117,7 +117,7 @@ def launched(function: Callable, launch: Launch, *arguments) -> Any:
         RuntimeError: PyTorch or the machine cannot (`backend_for`), or the workers failed once too
             often; the message ends with the last lines of their errors.
     """
-    if launch.num_processes == 1 or joined():
+    if launch.num_processes == 1 or is_distributed():
         return function(*arguments)
     backend_for(launch.num_processes)
     # here, because not all builds have them

@@ -4,13 +4,13 @@ Hua et al. 2021 ("feature constraint"); Chen, Bei, Rudin 2020. The rotation itse
 from `fwstudy.whitening.rotation`.
 
 A rotation can only find what the layers below have learned. So there is a second half: a *concept
-loss* that teaches them, cell by cell, where the concept of each named axis is present. It reads the
+loss* that teaches them, cell by cell, where the concept of each concept axis is present. It reads the
 axis before its activation function as log-odds. The activation function is then the softplus,
 log(1 + exp(x)) = -log P(absent): it grows with the odds (SiLU falls before it rises), and its sum over
 positions is -log of the chance that the concept is nowhere, if positions are independent.
-Third, the *binding* of the verdict to the named axes, between 0 (free) and 1 (they alone decide).
+Third, the *bottleneck* of the verdict to the concept axes, between 0 (free) and 1 (they alone decide).
 
-The classifier reads the axes, so a rotation must not change them more than needed: a named axis follows
+The classifier reads the axes, so a rotation must not change them more than needed: a concept axis follows
 its concept, which moves little between two updates, and the axes without a concept change as little
 as orthogonality allows. The first rotation, which changes all, is followed by fitting the classifier
 anew (`fwstudy.training.variants.refit_classifier`).
@@ -24,18 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fwstudy.training.batches import Batch
-from fwstudy.whitening.surgery import activation_of, find_classifier, pooled_and_logits
-from fwstudy.whitening.sync import num_processes, total, total_count
+from fwstudy.whitening.surgery import find_classifier, pooled_and_logits
+from fwstudy.whitening.sync import all_reduce_count, num_processes, total
 
 PRESENT = 0.04  # share of a cell of the map that must show a concept for the cell to count
 PRESENT_WEIGHT = 4.0  # of a cell that shows a concept, against one that does not: few cells do
-RARE = (
-    0.05  # what a named axis takes the chance of its concept in a cell to be, before it has learned
-)
+RARE = 0.05  # what a concept axis takes the chance of its concept in a cell to be, before it has learned
 
 
 def concept_loss(axes: Tensor, present: Tensor) -> Tensor:
-    """Cross-entropy of named axes, read as log-odds, and the presence of their concepts: mean over cells.
+    """Cross-entropy of concept axes, read as log-odds, and the presence of their concepts: mean over cells.
 
     A cell that shows its concept counts `PRESENT_WEIGHT` times, so the odds come out as many times higher.
 
@@ -55,36 +53,36 @@ class ConstrainedLoss:
     """Classification, plus concept loss, plus the price of evidence that has no name.
 
     classification + concept_weight · `concept_loss`
-    + binding / (1 − binding) · (variance over the batch of the evidence of all unnamed axes)
+    + bottleneck / (1 − bottleneck) · (variance over the batch of the evidence of all residual axes)
 
-    With binding = 1 the unnamed axes are cut off instead (`cut_unnamed`, after every step).
+    With bottleneck = 1 the residual axes are cut off instead (`cut_residual`, after every step).
 
     Args:
-        layer: whose first axes are named; it feeds the pooling, unless binding is 0.
-        num_named: number k of named axes.
+        layer: whose first axes are named; it feeds the pooling, unless bottleneck is 0.
+        num_concept_axes: number k of concept axes.
         masks: changed and parts of a batch to the pixels that show each concept, (B, k, S, S) bool.
         concept_weight: at least 0.
-        binding: in [0, 1].
+        bottleneck: in [0, 1].
     """
 
     def __init__(
         self,
         layer: nn.Module,
-        num_named: int,
+        num_concept_axes: int,
         masks: Callable[[Tensor, Tensor], Tensor],
         concept_weight: float,
-        binding: float,
+        bottleneck: float,
     ):
-        self.layer, self.num_named, self.masks = layer, num_named, masks
+        self.layer, self.num_concept_axes, self.masks = layer, num_concept_axes, masks
         self.concept_weight = concept_weight
-        self.price = binding / (1 - binding) if binding < 1 else 0.0
+        self.price = bottleneck / (1 - bottleneck) if bottleneck < 1 else 0.0
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch: ()."""
         found: list[Tensor] = []
-        handle = activation_of(self.layer).register_forward_pre_hook(
+        handle = self.layer.act.register_forward_pre_hook(
             # a copy, because backbones' activations work in place
-            lambda module, inputs: found.append(inputs[0][:, : self.num_named].clone())
+            lambda module, inputs: found.append(inputs[0][:, : self.num_concept_axes].clone())
         )
         try:
             pooled, logits = pooled_and_logits(model, batch.images)
@@ -93,12 +91,12 @@ class ConstrainedLoss:
         loss = functional.binary_cross_entropy_with_logits(logits, batch.labels)
         if self.concept_weight:
             axes = found[0]
-            masks = self.masks(batch.changed, batch.parts).to(axes.dtype)
+            masks = self.masks(batch.mask, batch.parsing).to(axes.dtype)
             present = functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > PRESENT
             loss = loss + self.concept_weight * concept_loss(axes, present)
         if self.price:
-            weight = find_classifier(model).weight.reshape(-1)[self.num_named :]
-            loss = loss + self.price * variance(pooled[:, self.num_named :] @ weight)
+            weight = find_classifier(model).weight.reshape(-1)[self.num_concept_axes :]
+            loss = loss + self.price * variance(pooled[:, self.num_concept_axes :] @ weight)
         return loss
 
 
@@ -106,25 +104,25 @@ def variance(values: Tensor) -> Tensor:
     """Variance over the batch, of all processes that share it: (B,) to ()."""
     if num_processes() == 1:
         return values.var()
-    count = total_count(len(values), values.device)
+    count = all_reduce_count(len(values), values.device)
     mean = total(values.sum()) / count
     return total((values - mean).square().sum()) / (count - 1)
 
 
 @torch.no_grad()
-def cut_unnamed(model: nn.Module, num_named: int) -> None:
-    """Let the verdict read the named axes alone."""
-    find_classifier(model).weight.flatten(1)[:, num_named:] = 0
+def cut_residual(model: nn.Module, num_concept_axes: int) -> None:
+    """Let the verdict read the concept axes alone."""
+    find_classifier(model).weight.flatten(1)[:, num_concept_axes:] = 0
 
 
 @torch.no_grad()
-def keep_positive(model: nn.Module, num_named: int) -> None:
-    """Let the named axes speak for a forgery only: what they stand for is evidence of one."""
-    find_classifier(model).weight.flatten(1)[:, :num_named].clamp_(min=0)
+def keep_positive(model: nn.Module, num_concept_axes: int) -> None:
+    """Let the concept axes speak for a forgery only: what they stand for is evidence of one."""
+    find_classifier(model).weight.flatten(1)[:, :num_concept_axes].clamp_(min=0)
 
 
 @torch.no_grad()
-def start_log_odds(layer: nn.Module, num_named: int) -> None:
-    """Give the named axes scale 1 and the log-odds of a rare concept (Lin et al. 2017, section 3.3)."""
-    layer.weight[:num_named] = 1.0
-    layer.bias[:num_named] = math.log(RARE / (1 - RARE))
+def start_log_odds(layer: nn.Module, num_concept_axes: int) -> None:
+    """Give the concept axes scale 1 and the log-odds of a rare concept (Lin et al. 2017, section 3.3)."""
+    layer.weight[:num_concept_axes] = 1.0
+    layer.bias[:num_concept_axes] = math.log(RARE / (1 - RARE))

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
-from fwstudy.evaluation.metrics import balanced_threshold
 from fwstudy.params import Params, Train, Whitening
 from fwstudy.runtime import (
     default_device,
@@ -26,11 +25,21 @@ from fwstudy.training.trainer import fit, load_backbone, load_weights, predict, 
 from fwstudy.training.variants import NORMS, layer_name, make_variant, norm_factory, set_activation
 from fwstudy.whitening.statistics import whiteness_by_mode
 from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
-from fwstudy.whitening.sync import gathered, process_number, wait_for_all
+from fwstudy.whitening.sync import all_gather_list, rank, wait_for_all
 
 LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
 FINE_TUNE = 1000  # added to the seed of the batches on which variants are fine-tuned
-PREDICTION_COLUMNS = ["row", "group", "identity", "clip", "frame", "variant", "quality", "label"]
+PREDICTION_COLUMNS = [
+    "row",
+    "split",
+    "group",
+    "identity",
+    "clip",
+    "frame",
+    "variant",
+    "quality",
+    "label",
+]
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def array_stamps() -> list:
 def settings_of(params: Params, seed: int, schedule: str) -> dict:
     """What a run of the optimiser depends on, as JSON values."""
     train = params.train.model_dump()
-    keys = ("batch_size", "part_share", "backbone", "baseline", schedule)
+    keys = ("batch_size", "partial_forgery_ratio", "backbone", "baseline", schedule)
     return {"seed": seed, "arrays": array_stamps(), **{key: train[key] for key in keys}}
 
 
@@ -167,7 +176,9 @@ def _fit_baseline(
     seed_everything(seed)
     model = new_model(train)
     what = settings_of(params, seed, "baseline")
-    batches = PairedBatches(crops.select(split="train"), train.batch_size, seed, train.part_share)
+    batches = PairedBatches(
+        crops.select(split="train"), train.batch_size, seed, train.partial_forgery_ratio
+    )
     state = partial_folder(f"{folder}/{BASELINE}", what, [manifest_path()]) / "state"
     with measured_cost() as cost:
         history = fit(model, batches, validation_of(crops, params), train.baseline, state)
@@ -177,14 +188,14 @@ def _fit_baseline(
 
 def keep(model: nn.Module, path: Path) -> None:
     """Write the weights, from the first of several processes; all return when it is done."""
-    if process_number() == 0:
+    if rank() == 0:
         save_weights(model, path)
     wait_for_all()
 
 
 def cost_of_all(cost: dict[str, float]) -> dict[str, float]:
     """What training cost all processes together: the longest time, the sum of cores and memory."""
-    costs = pd.DataFrame(gathered([cost]))
+    costs = pd.DataFrame(all_gather_list([cost]))
     return costs.sum().to_dict() | {"minutes": float(costs["minutes"].max())}
 
 
@@ -199,7 +210,7 @@ def validation_of(crops: CropSet, params: Params) -> CropSet:
         missing = "forgeries" if (chosen.manifest["label"] == 0).any() else "originals"
         raise ValueError(
             f"the validation split holds no {missing}, so that no model can be selected: this data set can "
-            "only test models that were trained on another (generalisation.other_crops)"
+            "only test models that were trained on another (generalization.other_crops)"
         )
     return chosen
 
@@ -207,7 +218,7 @@ def validation_of(crops: CropSet, params: Params) -> CropSet:
 def control(settings: Whitening) -> Whitening:
     """The settings of the control: the baseline as it is, fine-tuned for as many steps."""
     changes = {"norm": "batch", "rotation": "none", "activation": "backbone"}
-    return settings.model_copy(update=changes | {"concept_weight": 0.0, "binding": 0.0})
+    return settings.model_copy(update=changes | {"concept_weight": 0.0, "bottleneck": 0.0})
 
 
 def train_variant(
@@ -242,8 +253,8 @@ def _fit_variant(
         training,
         train.batch_size,
         FINE_TUNE + seed,
-        train.part_share,
-        settings.labels == "random",
+        train.partial_forgery_ratio,
+        settings.random_labels,
     )
     with measured_cost() as cost:
         variant = make_variant(baseline, settings, training, seed)
@@ -270,7 +281,7 @@ def train_by_name(params: Params, name: str, seed: int, crops: CropSet) -> Detec
         return train_baseline(params, seed, crops)
     own = {"batch_norm": control(params.whitening), "whitened": params.whitening}
     settings = own.get(name) or params.variant(name)
-    return train_variant(params, settings, name if name in own else f"ablation/{name}", seed, crops)
+    return train_variant(params, settings, name if name in own else f"variants/{name}", seed, crops)
 
 
 def whiteness_log(
@@ -304,21 +315,20 @@ def load_variant(
     )
 
 
-def score_test(detector: Detector, crops: CropSet) -> pd.DataFrame:
-    """Score the test split: one row a test image, columns `PREDICTION_COLUMNS` and score."""
-    test = crops.select(split="test", kind="whole")
-    scores = predict(detector.model, test).astype(np.float64)
-    columns = [*PREDICTION_COLUMNS, *({"film"} & set(test.manifest))]
-    return test.manifest[columns].assign(score=scores)
+def score(detector: Detector, crops: CropSet) -> pd.DataFrame:
+    """Logits of crops: one row an image, columns `PREDICTION_COLUMNS` and score."""
+    scores = predict(detector.model, crops).astype(np.float64)
+    columns = [*PREDICTION_COLUMNS, *({"video"} & set(crops.manifest))]
+    return crops.manifest[columns].assign(score=scores)
 
 
-def evaluate(detector: Detector, params: Params, crops: CropSet) -> tuple[pd.DataFrame, float]:
-    """Score the test split, and choose the threshold on validation.
+def score_held_out(detector: Detector, params: Params, crops: CropSet) -> pd.DataFrame:
+    """Logits of all whole faces that the detector did not learn from.
+
+    The validation split is there for the threshold, which must not be chosen on test people.
 
     Returns:
-        see `score_test`; and the threshold.
+        see `score`; column split is ``validation`` or ``test``.
     """
-    validation = validation_of(crops, params)
-    labels = validation.manifest["label"].to_numpy()
-    threshold = balanced_threshold(labels, predict(detector.model, validation))
-    return score_test(detector, crops), threshold
+    held_out = [validation_of(crops, params), crops.select(split="test", kind="whole")]
+    return pd.concat([score(detector, split) for split in held_out], ignore_index=True)

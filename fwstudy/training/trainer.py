@@ -21,12 +21,12 @@ from fwstudy.params import Schedule
 from fwstudy.training.batches import Batch, PairedBatches
 from fwstudy.whitening.surgery import find_classifier
 from fwstudy.whitening.sync import (
+    all_gather_list,
     follow_first,
-    gathered,
-    own,
-    process_number,
+    local_shard,
+    rank,
     share_of,
-    synchronised,
+    synchronized,
 )
 
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
@@ -46,10 +46,10 @@ def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarra
     """
     model.eval()
     device = next(model.parameters()).device
-    rows = own(crops.manifest["row"].to_numpy())
+    rows = local_shard(crops.manifest["row"].to_numpy())
     parts = np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))
     logits = [model(to_tensor(crops.images[part], device))[:, 0].cpu().numpy() for part in parts]
-    return np.concatenate(gathered(logits))
+    return np.concatenate(all_gather_list(logits))
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -199,7 +199,7 @@ def fit(
 
     The validation AUC is taken every ``schedule.evaluation_interval`` steps and at the end;
     the run resumes from the last of these. Where several processes run, all call it alike and get the
-    same history; each takes its share of every batch, gradients are averaged (`synchronised`), the mean
+    same history; each takes its share of every batch, gradients are averaged (`synchronized`), the mean
     loss is that over all shares, and the first writes the checkpoint.
 
     Args:
@@ -228,12 +228,12 @@ def fit(
     if checkpoint.exists():
         best, history = keeper.restore()
     start = history[-1]["step"] if history else 0
-    if len(set(gathered([start]))) > 1:
+    if len(set(all_gather_list([start]))) > 1:
         raise RuntimeError(
             f"{checkpoint} is not seen by all processes: the machines of a training run must share the "
             "project's folder"
         )
-    first, share, trained = process_number() == 0, share_of(batches.half), synchronised(model)
+    first, share, trained = rank() == 0, share_of(batches.half), synchronized(model)
     steps = range(start, schedule.steps)
     for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
         model.train()
@@ -253,7 +253,7 @@ def fit(
             score = roc_auc_score(validation.manifest["label"], predict(model, validation))
             entry = {
                 "step": done,
-                "loss": float(np.mean(gathered(losses))),
+                "loss": float(np.mean(all_gather_list(losses))),
                 "validation_auc": score,
             }
             history.append(entry | measure())

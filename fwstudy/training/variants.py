@@ -19,15 +19,15 @@ from torch import nn
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.params import Whitening
 from fwstudy.training.concept_sets import CONCEPT_SETS
-from fwstudy.training.losses import ConstrainedLoss, cut_unnamed, keep_positive, start_log_odds
+from fwstudy.training.losses import ConstrainedLoss, cut_residual, keep_positive, start_log_odds
 from fwstudy.training.trainer import Loss, classification_loss
 from fwstudy.whitening.concepts import BATCH_SIZE, Alignment
-from fwstudy.whitening.iternorm import PublishedWhitening
+from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import find_classifier, last_norm, pooled_and_logits, replace_norm
-from fwstudy.whitening.sync import gathered, own
+from fwstudy.whitening.sync import all_gather_list, local_shard
 
 CONCEPT_IMAGES = 32  # per concept, at one update of the rotation
 CALIBRATION_IMAGES = 512  # from which the statistics of a new whitening layer start
@@ -42,9 +42,9 @@ def layer_name(model: nn.Module, settings: Whitening) -> str:
 NORMS = {
     "whitening": (
         FeatureWhitening,
-        {name: name for name in ("num_groups", "solver", "shrinkage", "refresh_interval")},
+        {name: name for name in ("num_groups", "solver", "shrinkage", "whiten_every")},
     ),
-    "published": (PublishedWhitening, {"num_groups": "num_groups", "steps": "newton_steps"}),
+    "iternorm": (IterNormWhitening, {"num_groups": "num_groups", "steps": "newton_steps"}),
 }  # of params.yaml: the layer, and which of its arguments is which setting
 
 
@@ -61,8 +61,7 @@ def norm_factory(settings: Whitening) -> Callable[[nn.BatchNorm2d], FeatureWhite
 def set_activation(layer: nn.Module, name: str) -> None:
     """Give a norm layer another activation function; ``backbone`` leaves the one it has."""
     if name != "backbone":
-        attribute = "activation" if isinstance(layer, FeatureWhitening) else "act"
-        setattr(layer, attribute, ACTIVATIONS[name]())
+        layer.act = ACTIVATIONS[name]()
 
 
 @torch.no_grad()
@@ -81,10 +80,10 @@ def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
     """
     model.eval()
     device = next(model.parameters()).device
-    images = crops.images[own(crops.manifest["row"].to_numpy())]
+    images = crops.images[local_shard(crops.manifest["row"].to_numpy())]
     batches = np.array_split(images, max(1, len(images) // BATCH_SIZE))
     read = [pooled_and_logits(model, to_tensor(batch, device))[0].cpu() for batch in batches]
-    return torch.cat(gathered(read))
+    return torch.cat(all_gather_list(read))
 
 
 @torch.no_grad()
@@ -152,7 +151,7 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
     set_activation(layer, settings.activation)
     if settings.norm in NORMS:
         rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
-        batches = to_tensor(whole.images[own(np.sort(rows.to_numpy()))]).split(BATCH_SIZE)
+        batches = to_tensor(whole.images[local_shard(np.sort(rows.to_numpy()))]).split(BATCH_SIZE)
         update_statistics(model, layer, batches)
         if settings.rotation == "random":
             turn_randomly(layer, seed)
@@ -160,21 +159,21 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
             concepts = CONCEPT_SETS[settings.concepts].images(
                 training, CONCEPT_IMAGES, seed, settings.grid_size
             )
-            alignment = Alignment(model, layer, concepts, settings.rotation_interval)
+            alignment = Alignment(model, layer, concepts, settings.rotate_every)
             alignment.update()  # before the classifier is refitted
             steps.append(alignment)
     loss = classification_loss
-    if settings.concept_weight or settings.binding:
+    if settings.concept_weight or settings.bottleneck:
         named = num_concepts(settings, training)
         masks = partial(CONCEPT_SETS[settings.concepts].masks, grid_size=settings.grid_size)
-        loss = ConstrainedLoss(layer, named, masks, settings.concept_weight, settings.binding)
+        loss = ConstrainedLoss(layer, named, masks, settings.concept_weight, settings.bottleneck)
         if settings.concept_weight:
             start_log_odds(layer, named)
     refit_classifier(model, whole)
     if settings.concept_weight and settings.concepts == "forged_parts":
         steps.append(lambda step: keep_positive(model, named))
-    if settings.binding == 1:
-        steps.append(lambda step: cut_unnamed(model, named))
+    if settings.bottleneck == 1:
+        steps.append(lambda step: cut_residual(model, named))
 
     def after_step(step: int) -> None:
         for action in steps:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import align_mean
 from fwstudy.whitening.statistics import evaluation_mode
-from fwstudy.whitening.sync import total, total_count
+from fwstudy.whitening.sync import all_reduce_count, total
 
 BATCH_SIZE = 64
 
@@ -72,7 +72,7 @@ def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Con
 
     def mean(images: Tensor) -> Tensor:
         inputs = layer_inputs(model, layer, images)
-        return total(inputs.sum(dim=0)) / total_count(len(inputs), inputs.device)
+        return total(inputs.sum(dim=0)) / all_reduce_count(len(inputs), inputs.device)
 
     with evaluation_mode(model):
         columns = [

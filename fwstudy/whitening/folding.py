@@ -94,8 +94,8 @@ def _find_producers(model: nn.Module, images: Tensor) -> dict[str, str | None]:
 
 def _takes_matrix(module: nn.Module) -> bool:
     """A dense convolution whose weight is a parameter, not computed from others."""
-    own = dict(module.named_parameters(recurse=False))
-    return isinstance(module, nn.Conv2d) and module.groups == 1 and "weight" in own
+    local_shard = dict(module.named_parameters(recurse=False))
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and "weight" in local_shard
 
 
 def _remove(model: nn.Module, name: str, producer: str | None, images: Tensor) -> nn.Module:
@@ -112,7 +112,7 @@ def _merge(model: nn.Module, name: str, producer: str) -> nn.Module:
     model = copy.deepcopy(model)
     layer = model.get_submodule(name)
     _absorb(model.get_submodule(producer), layer)
-    return _replace(model, layer, layer.activation)
+    return _replace(model, layer, layer.act)
 
 
 def _insert(model: nn.Module, name: str) -> nn.Module:
@@ -123,7 +123,7 @@ def _insert(model: nn.Module, name: str) -> nn.Module:
     convolution = nn.utils.skip_init(nn.Conv2d, size, size, 1, bias=False, dtype=dtype)
     nn.init.dirac_(convolution.weight)
     _absorb(convolution, layer)
-    return _replace(model, layer, nn.Sequential(convolution, layer.activation).eval())
+    return _replace(model, layer, nn.Sequential(convolution, layer.act).eval())
 
 
 def _absorb(convolution: nn.Conv2d, layer: FeatureWhitening) -> None:

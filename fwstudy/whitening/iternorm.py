@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import as_blocks, covariance
 from fwstudy.whitening.layer import FeatureWhitening
-from fwstudy.whitening.solvers import published_newton
+from fwstudy.whitening.solvers import iternorm_newton
 from fwstudy.whitening.sync import total
 
 MOMENTUM = 0.9  # the authors': nearly all of a running average is the last batch
 STEPS = 5  # IterNorm's T
 
 
-class PublishedWhitening(FeatureWhitening):
+class IterNormWhitening(FeatureWhitening):
     """Five Newton steps in training, the running average of their results in evaluation.
 
     That average is of whitening matrices, which is not the whitening of the average covariance;
@@ -29,7 +29,7 @@ class PublishedWhitening(FeatureWhitening):
     rotation is set from outside: the study finds it for both layers in the same way.
 
     Args:
-        num_features, num_groups, eps, affine, activation: as in `FeatureWhitening`.
+        num_features, num_groups, eps, affine, act: as in `FeatureWhitening`.
         momentum: weight of a new batch in the running mean and whitening; in [0, 1].
         steps: number T of Newton iterations; at least 1. It diverges with many.
 
@@ -45,16 +45,16 @@ class PublishedWhitening(FeatureWhitening):
         momentum: float = MOMENTUM,
         affine: bool = True,
         steps: int = STEPS,
-        activation: nn.Module | None = None,
+        act: nn.Module | None = None,
     ):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, not {steps}")
-        fixed = {"solver": "published_newton", "shrinkage": 0.0, "activation": activation}
+        fixed = {"solver": "iternorm_newton", "shrinkage": 0.0, "act": act}
         super().__init__(num_features, num_groups, eps, momentum, affine, **fixed)
         self.steps = steps
 
     @classmethod
-    def from_batch_norm(cls, norm: nn.BatchNorm2d, **options) -> "PublishedWhitening":
+    def from_batch_norm(cls, norm: nn.BatchNorm2d, **options) -> "IterNormWhitening":
         """A layer with the statistics and parameters of a BatchNorm2d, and the published momentum.
 
         With many channels it is far from equal to it: five steps do not reach the scale.
@@ -66,7 +66,7 @@ class PublishedWhitening(FeatureWhitening):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
     def _solve(self, blocks: Tensor) -> Tensor:
-        return published_newton(blocks, self.eps, self.steps)
+        return iternorm_newton(blocks, self.eps, self.steps)
 
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
         mean, blocks = covariance(rows, self.num_groups, total)

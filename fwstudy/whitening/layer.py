@@ -1,6 +1,6 @@
 """Feature whitening: a drop-in for BatchNorm2d whose output channels are uncorrelated.
 
-Batch normalisation centres and scales each channel. Whitening also removes the correlation between
+Batch normalisation centers and scales each channel. Whitening also removes the correlation between
 channels, so that a rotation costs nothing afterwards and may give each axis to a concept::
 
     y = activation(weight * R W (x - mean) + bias)        W covariance W^T = I,  R R^T = I
@@ -21,21 +21,21 @@ from torch import Tensor, nn
 from fwstudy.whitening.covariance import ESTIMATORS, as_rows, check_groups, covariance, shrink
 from fwstudy.whitening.rotation import orthogonality_error
 from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
-from fwstudy.whitening.sync import num_processes, total, total_count
+from fwstudy.whitening.sync import all_reduce_count, num_processes, total
 
 
 class FeatureWhitening(nn.Module):
     """Whiten and rotate the channels of a feature map; a drop-in for BatchNorm2d.
 
-    Training is *exact* with refresh_interval = 1: mean and covariance are those of the batch and
-    gradients flow through both and through the solver. Otherwise it is *amortised*: the mean is
+    Training is *exact* with whiten_every = 1: mean and covariance are those of the batch and
+    gradients flow through both and through the solver. Otherwise it is *amortized*: the mean is
     that of the batch, the running covariance is updated without gradient, and W is computed from
-    it every refresh_interval batches and is a constant in between. Evaluation whitens the running
+    it every whiten_every batches and is a constant in between. Evaluation whitens the running
     covariance. Statistics and parameters are float32 or wider, also under autocast and in a model cast
     to half precision. Where torch.distributed runs several processes, batch statistics are those of
     all of them, as in SyncBatchNorm.
 
-    Before amortised training, `update_statistics` should have seen some batches: the running
+    Before amortized training, `update_statistics` should have seen some batches: the running
     covariance starts as that of the BatchNorm2d, or as the identity. With several groups the output
     is white within each, and a rotation that mixes groups does not keep the variances at 1.
 
@@ -49,17 +49,17 @@ class FeatureWhitening(nn.Module):
         shrinkage: of each batch covariance towards a multiple of the identity, before it is
             averaged; in [0, 1] or a key of ESTIMATORS. Not 0 in exact training when a batch has fewer
             locations than channels. Estimators shrink nothing from four locations a channel on (in
-            amortised training those of the running average count): keep batches of one size. A small
+            amortized training those of the running average count): keep batches of one size. A small
             number damps directions of little variance, which else move much while the layers before
             this one learn.
-        refresh_interval: batches between two computations of W; at least 1. The larger, the more
+        whiten_every: batches between two computations of W; at least 1. The larger, the more
             W jumps when it is computed, also on leaving training: keep it to 10 or so unless the
             layers before this one learn slowly.
-        activation: module applied to the output, as in timm's BatchNormAct2d.
+        act: module applied to the output, as in timm's BatchNormAct2d.
 
     Shape: (N, C, H, W) -> the same. Buffers: running_mean (C,), running_covariance and whitening
     (G, d, d), rotation (C, C) orthogonal, rows are the axes, num_batches_tracked; derived from them
-    and not in the state_dict: transform (C, C) = R W, so that evaluation and amortised training
+    and not in the state_dict: transform (C, C) = R W, so that evaluation and amortized training
     cost one matrix product.
 
     Raises:
@@ -80,8 +80,8 @@ class FeatureWhitening(nn.Module):
         affine: bool = True,
         solver: str = "eigh",
         shrinkage: float | str = "oas",
-        refresh_interval: int = 1,
-        activation: nn.Module | None = None,
+        whiten_every: int = 1,
+        act: nn.Module | None = None,
     ):
         super().__init__()
         check_groups(num_features, num_groups)
@@ -95,13 +95,11 @@ class FeatureWhitening(nn.Module):
             shrinkage in ESTIMATORS if isinstance(shrinkage, str) else 0 <= shrinkage <= 1,
             f"shrinkage must be in [0, 1] or one of {', '.join(ESTIMATORS)}, not {shrinkage!r}",
         )
-        _check(
-            refresh_interval >= 1, f"refresh_interval must be at least 1, not {refresh_interval}"
-        )
+        _check(whiten_every >= 1, f"whiten_every must be at least 1, not {whiten_every}")
         self.num_features, self.num_groups = num_features, num_groups
         self.eps, self.momentum, self.affine = eps, momentum, affine
-        self.solver, self.shrinkage, self.refresh_interval = solver, shrinkage, refresh_interval
-        self.activation = nn.Identity() if activation is None else activation
+        self.solver, self.shrinkage, self.whiten_every = solver, shrinkage, whiten_every
+        self.act = nn.Identity() if act is None else act
         self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
         blocks = torch.eye(num_features // num_groups).repeat(num_groups, 1, 1)
@@ -131,7 +129,7 @@ class FeatureWhitening(nn.Module):
             "eps": norm.eps,
             "momentum": norm.momentum,
             "affine": norm.affine,
-            "activation": nn.Sequential(*fused) if fused else None,
+            "act": nn.Sequential(*fused) if fused else None,
         }
         layer = cls(norm.num_features, **(copied | options)).to(norm.running_var)
         with torch.no_grad():
@@ -157,7 +155,7 @@ class FeatureWhitening(nn.Module):
                 output = self._normalize_by_running(rows)
             if self.affine:
                 output = torch.addcmul(self.bias.to(rows), output, self.weight.to(rows))
-        return self.activation(_as_maps(output.to(features.dtype), features))
+        return self.act(_as_maps(output.to(features.dtype), features))
 
     def normalize(self, features: Tensor) -> Tensor:
         """R W (x - mean) with the running statistics, before scale and activation: (N, C, H, W).
@@ -228,7 +226,7 @@ class FeatureWhitening(nn.Module):
         self.refresh()
 
     def extra_repr(self) -> str:
-        names = "num_features num_groups eps momentum affine solver shrinkage refresh_interval"
+        names = "num_features num_groups eps momentum affine solver shrinkage whiten_every"
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
     @torch.no_grad()
@@ -242,10 +240,10 @@ class FeatureWhitening(nn.Module):
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
         """Rows of a training batch, count in all processes; updates the running statistics."""
         mean, blocks = covariance(rows, self.num_groups, total)
-        amortised = self.refresh_interval > 1
-        held = 2 / self.momentum - 1 if amortised and self.momentum else 1  # batches in the average
+        amortized = self.whiten_every > 1
+        held = 2 / self.momentum - 1 if amortized and self.momentum else 1  # batches in the average
         blocks = shrink(blocks, held * count, self.shrinkage)
-        if amortised:
+        if amortized:
             output = (rows - mean) @ self.transform.to(rows, copy=True).mT  # W may change below
         else:
             output = self._whiten(rows - mean, blocks)
@@ -267,7 +265,7 @@ class FeatureWhitening(nn.Module):
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
         self.running_covariance.lerp_(blocks.to(self.running_covariance), self.momentum)
         self.num_batches_tracked.add_(1)
-        if self.refresh_interval > 1 and self.num_batches_tracked % self.refresh_interval == 0:
+        if self.whiten_every > 1 and self.num_batches_tracked % self.whiten_every == 0:
             self.refresh()
 
 
@@ -279,7 +277,7 @@ def _compose(rotation: Tensor, whitening: Tensor) -> Tensor:
 
 def _count(rows: Tensor) -> int:
     """Number of rows in all processes; ValueError where that is too few for statistics."""
-    count = total_count(len(rows), rows.device)
+    count = all_reduce_count(len(rows), rows.device)
     _check(count > 1, f"features must have at least 2 locations in training, not {count}")
     return count
 

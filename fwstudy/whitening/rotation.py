@@ -78,11 +78,11 @@ def align_max(
     start = align_mean(means) if previous is None else _checked_rotation(previous, means)
     reference = start.double()
     axes = reference[: len(concept_maps)].mT
-    objective, linear = _linearise(concept_maps, axes, window)
+    objective, linear = _linearize(concept_maps, axes, window)
     history = [objective]
     for _ in range(max_iterations):
         proposal = _polar(linear, reference)
-        objective, linear = _linearise(concept_maps, proposal, window)
+        objective, linear = _linearize(concept_maps, proposal, window)
         if objective <= history[-1]:
             break
         axes = proposal
@@ -101,7 +101,7 @@ def max_objective(
     rotation: Tensor, concept_maps: Sequence[Tensor], window: int | None = None
 ) -> float:
     """The objective of `align_max` for a rotation (C, C)."""
-    return _linearise(concept_maps, rotation[: len(concept_maps)].double().mT, window)[0]
+    return _linearize(concept_maps, rotation[: len(concept_maps)].double().mT, window)[0]
 
 
 def orthogonality_error(rotation: Tensor) -> float:
@@ -163,7 +163,7 @@ def cayley_search(
     return moved.mT.to(concept_means.dtype)
 
 
-def _linearise(concept_maps, axes: Tensor, window: int | None) -> tuple[float, Tensor]:
+def _linearize(concept_maps, axes: Tensor, window: int | None) -> tuple[float, Tensor]:
     """Objective at the axes (C, k), and its (sub)gradient (C, k): means over the largest."""
     columns = []
     for maps, axis in zip(concept_maps, axes.mT, strict=True):

@@ -92,7 +92,7 @@ def _rounding(matrix: Tensor, failed: Tensor) -> Tensor:
     return ridge * _identity(matrix)
 
 
-def published_newton(covariance: Tensor, eps: float, steps: int = 5) -> Tensor:
+def iternorm_newton(covariance: Tensor, eps: float, steps: int = 5) -> Tensor:
     """IterNorm as published (Huang et al. 2019, Algorithm 1, T = 5): the baseline.
 
     It stops long before convergence when channels are many, and diverges with more steps: the
@@ -110,7 +110,7 @@ SOLVERS = {
     "eigh": eigh,
     "cholesky": cholesky,
     "newton_schulz": newton_schulz,
-    "published_newton": published_newton,
+    "iternorm_newton": iternorm_newton,
 }
 MATRIX_FUNCTIONS = ("eigh", "newton_schulz")  # solvers that return f(covariance)
 
@@ -118,7 +118,7 @@ MATRIX_FUNCTIONS = ("eigh", "newton_schulz")  # solvers that return f(covariance
 def whiten_few(
     rows: Tensor, num_groups: int, solver: str, shrinkage: float | str, eps: float
 ) -> Tensor:
-    """Whiten centred rows by themselves, where they are fewer than the channels of a group.
+    """Whiten centered rows by themselves, where they are fewer than the channels of a group.
 
     X (X^T X)^(-1/2) = (X X^T)^(-1/2) X: the same result from the M x M Gram matrix, at M^3 instead of
     d^3 operations. Holds for functions of the covariance, shrunk or not, not for Cholesky factors.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import as_rows, covariance, shrink
 from fwstudy.whitening.layer import FeatureWhitening, _check, _count
-from fwstudy.whitening.sync import total, total_count
+from fwstudy.whitening.sync import all_reduce_count, total
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def update_statistics(model: nn.Module, layer: FeatureWhitening, batches) -> Non
                 model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
     finally:
         handle.remove()
-    own_count, count = count, total_count(count, device)
+    own_count, count = count, all_reduce_count(count, device)
     _check(count > 1, f"batches must give the layer at least two locations, not {count}")
     own_mean, mean = mean, total(mean * own_count) / count
     blocks = (own_mean - mean).unflatten(0, (layer.num_groups, -1, 1))

@@ -159,8 +159,3 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
-
-
-def activation_of(layer: nn.Module) -> nn.Module:
-    """The activation function fused into a norm layer, of timm's or of this package."""
-    return layer.activation if isinstance(layer, FeatureWhitening) else layer.act

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def joined() -> bool:
+def is_distributed() -> bool:
     """Whether this process has joined others, be it alone (`fwstudy.training.launch.initialise`)."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def num_processes() -> int:
     """How many processes train together; 1 where torch.distributed is not initialised."""
-    return torch.distributed.get_world_size() if joined() else 1
+    return torch.distributed.get_world_size() if is_distributed() else 1
 
 
-def process_number() -> int:
+def rank() -> int:
     """Which of the processes this is, from 0."""
     return torch.distributed.get_rank() if num_processes() > 1 else 0
 
@@ -45,7 +45,7 @@ def total(share: Tensor) -> Tensor:
     return share if num_processes() == 1 else _Total.apply(share)
 
 
-def total_count(count: int, device: torch.device) -> int:
+def all_reduce_count(count: int, device: torch.device) -> int:
     """Sum of a number over all processes; on one process without a look at the device."""
     if num_processes() == 1:
         return count
@@ -64,19 +64,19 @@ def share_of(count: int) -> slice:
             f"train.batch_size: {count} pairs cannot be divided among {num_processes()} processes "
             "(train.launch.num_processes)"
         )
-    return slice(process_number() * each, (process_number() + 1) * each)
+    return slice(rank() * each, (rank() + 1) * each)
 
 
-def own(rows: np.ndarray) -> np.ndarray:
+def local_shard(rows: np.ndarray) -> np.ndarray:
     """This process's part of an array; those of all, one after another, make the whole.
 
     Args:
         rows: (n, ...); parts differ in length by one at most.
     """
-    return np.array_split(rows, num_processes())[process_number()]
+    return np.array_split(rows, num_processes())[rank()]
 
 
-def gathered(values: list) -> list:
+def all_gather_list(values: list) -> list:
     """The lists of all processes, one after another."""
     if num_processes() == 1:
         return values
@@ -91,7 +91,7 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def synchronised(model: nn.Module) -> nn.Module:
+def synchronized(model: nn.Module) -> nn.Module:
     """The model as several processes train it: gradients are averaged over them.
 
     Whitening layers sum their statistics over the processes. So do BatchNorm layers on CUDA, which are
@@ -117,5 +117,5 @@ def follow_first(model: nn.Module) -> None:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model without what `synchronised` put around it."""
+    """The model without what `synchronized` put around it."""
     return model.module if isinstance(model, DistributedDataParallel) else model

@@ -1,4 +1,4 @@
-"""Make a foreign patch look at home: colour, sharpness, camera noise, seams. Pure functions.
+"""Make a foreign patch look at home: color, sharpness, camera noise, seams. Pure functions.
 
 Sources: Reinhard et al., "Color Transfer between Images", 2001 (statistics are matched here in
 CIELAB, inside a mask, and not in lαβ over whole images); Pérez et al., "Poisson Image Editing",
@@ -8,7 +8,7 @@ CIELAB, inside a mask, and not in lαβ over whole images); Pérez et al., "Pois
 import cv2
 import numpy as np
 
-STD_RATIO = (0.8, 1.25)  # limits of the change of contrast in a colour transfer
+STD_RATIO = (0.8, 1.25)  # limits of the change of contrast in a color transfer
 SHARPNESS = np.linspace(-0.8, 1.2, 9)  # amounts of unsharp masking (negative: blur) to choose from
 GRAIN_BLUR = 0.8  # px; noise is a sum of white noise and of white noise blurred by this
 BANDS = (0.6, 1.2)  # px; the high-pass filters that tell the two apart
@@ -34,7 +34,7 @@ def composite(
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8), weight
 
 
-def transfer_colour(
+def transfer_color(
     forged: np.ndarray, image: np.ndarray, forged_mask: np.ndarray, image_mask: np.ndarray
 ) -> np.ndarray:
     """Give `forged` the mean and standard deviation of `image` in CIELAB.
@@ -48,7 +48,7 @@ def transfer_colour(
     Returns:
         (H, W, 3) float32, 0..255; `forged` unchanged if a mask has fewer than `MIN_PIXELS`. Unlike
         in the original, the change of hue fades towards black, so that pupils and open mouths
-        keep their colour.
+        keep their color.
     """
     forged = forged.astype(np.float32)
     if min(forged_mask.sum(), image_mask.sum()) < MIN_PIXELS:
@@ -60,7 +60,7 @@ def transfer_colour(
     ratio = np.clip(here.std(0) / (there.std(0) + 1e-3), *STD_RATIO)
     ratio[0] = min(ratio[0], here[:, 0].mean() / (there[:, 0].mean() + 1e-3))  # black stays black
     change = (source - there.mean(0)) * ratio + here.mean(0) - source
-    change[..., 1:] *= np.clip(source[..., :1] / (there[:, 0].mean() + 1e-3), 0, 1)  # and grey
+    change[..., 1:] *= np.clip(source[..., :1] / (there[:, 0].mean() + 1e-3), 0, 1)  # and gray
     return np.clip(cv2.cvtColor(source + change, cv2.COLOR_LAB2RGB), 0, 1) * 255
 
 
@@ -162,7 +162,7 @@ def match_noise(
 ) -> np.ndarray:
     """Add the camera noise that `forged` lacks, by comparison with `image` in a mask.
 
-    The covariance between the colour channels in two high-pass bands is estimated robustly; the
+    The covariance between the color channels in two high-pass bands is estimated robustly; the
     missing part is drawn as white plus slightly blurred normal noise, which is how sensor noise
     looks after demosaicing.
 

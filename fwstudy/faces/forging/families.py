@@ -28,7 +28,7 @@ POISSON_SHARE = 0.5  # FaceSwap: how often the seam is solved by Poisson instead
 FACE_INSET = 0.04  # how far a swapped face stays inside the outline
 SWAP_FEATHER = (0.02, 0.10)
 REENACT_FEATHER = (0.08, 0.16)
-REENACT_GAIN = 0.02  # Face2Face: standard deviation of the error of the three colour gains
+REENACT_GAIN = 0.02  # Face2Face: standard deviation of the error of the three color gains
 REENACT_SHIFT = 0.3  # Face2Face: px, tracking error that makes the forger resample the face
 REENACT_BLUR = 0.7  # Face2Face: px, what the two resamplings of texture and rendering cost
 DEEPFAKE_RESOLUTION = (0.4, 0.6)  # size of the generated face, share of its size in the frame
@@ -43,14 +43,14 @@ TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
 
 Forged = tuple[np.ndarray, np.ndarray]
-FACE = ("skin", "nose", "mouth")  # where colour statistics are taken
+FACE = ("skin", "nose", "mouth")  # where color statistics are taken
 JAW = range(4, 13)
 
 
 def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
     """FaceSwap: another person's face, bent to the target's landmarks.
 
-    Landmark warp, colour transfer, then Poisson or feathered blending. The original warps by a
+    Landmark warp, color transfer, then Poisson or feathered blending. The original warps by a
     fitted 3D model; here the landmarks' triangles are warped in the image.
 
     Args:
@@ -62,7 +62,7 @@ def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
         image and region, see the module.
     """
     warped = warp.warp_portrait(
-        donor, target.landmarks[warp.STABLE], target.parts.shape, warp.STABLE
+        donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE
     )
     support = _face_support(target, warped)
     forged = _settle(warped, target, support, rng)
@@ -77,7 +77,7 @@ def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
 def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
     """Face2Face: the same person, re-enacted with another expression.
 
-    The face without hair comes from the donor, with a slight error of colour and of tracking. The
+    The face without hair comes from the donor, with a slight error of color and of tracking. The
     original renders a tracked 3D model and fetches the mouth from other frames.
 
     Args:
@@ -90,7 +90,7 @@ def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
     """
     shift = np.float64([[1, 0, 0], [0, 1, 0]])
     shift[:, 2] = rng.uniform(-REENACT_SHIFT, REENACT_SHIFT, 2)
-    moved = warp.align_portrait(donor, shift, target.parts.shape)
+    moved = warp.align_portrait(donor, shift, target.parsing.shape)
     outline = np.concatenate([warp.face_outline(p.landmarks) for p in (target, moved)])
     support = _shared_support(target, moved, outline)
     soft = cv2.GaussianBlur(moved.image, (0, 0), REENACT_BLUR)
@@ -106,7 +106,7 @@ def deepfakes(
 ) -> Forged:
     """Deepfakes: another person's face with the target's pose and expression, from a small net.
 
-    The inner face is squeezed through a low resolution, colour matched and blended softly; noise
+    The inner face is squeezed through a low resolution, color matched and blended softly; noise
     like the target's is added. The original decodes the face by an autoencoder trained on the two
     people; here the donor's picture takes the place of the decoder's output.
 
@@ -119,12 +119,12 @@ def deepfakes(
     Returns:
         image and region, see the module.
     """
-    shape = target.parts.shape
+    shape = target.parsing.shape
     side = np.ptp(target.landmarks[17:], axis=0).max() / DEEPFAKE_COVER
     small = max(8, round(side * rng.uniform(*resolution)))
     square = np.array([[0, 0], [small, 0], [small, small], [0, small]], np.float64)
-    centre = target.landmarks[17:].mean(0)
-    to_crop = warp.similarity(centre + side * (square / small - 0.5), square)
+    center = target.landmarks[17:].mean(0)
+    to_crop = warp.similarity(center + side * (square / small - 0.5), square)
     to_target = warp.similarity(donor.landmarks[17:], target.landmarks[17:])
 
     aligned = warp.align_portrait(donor, to_target, shape)
@@ -143,7 +143,7 @@ def deepfakes(
         shape[::-1],
         flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
     )
-    face = Portrait(generated, aligned.landmarks, aligned.parts)
+    face = Portrait(generated, aligned.landmarks, aligned.parsing)
     support = _face_support(target, face) & (inside > 0)
     support &= warp.hull_mask(warp.face_outline(face.landmarks), shape) > 0.5
     return _blend(
@@ -169,9 +169,9 @@ def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator)
     unit = warp.interocular(target.landmarks)
     mouths = np.concatenate([p.landmarks[48:60] for p in (target, donor)])
     jaws = np.concatenate([p.landmarks[list(JAW)] for p in (target, donor)])
-    centre = mouths.mean(0)
-    reach = np.linalg.norm(mouths - centre, axis=1, keepdims=True)
-    wide = centre + (mouths - centre) * (1 + TEXTURE_MARGIN * unit / np.maximum(reach, 1))
+    center = mouths.mean(0)
+    reach = np.linalg.norm(mouths - center, axis=1, keepdims=True)
+    wide = center + (mouths - center) * (1 + TEXTURE_MARGIN * unit / np.maximum(reach, 1))
     support = _shared_support(target, donor, np.concatenate([wide, jaws]))
     forged = _restore(_resynthesise(donor.image, rng), target, support, rng)
     return _blend(forged, target, support, TEXTURE_FEATHER)
@@ -226,10 +226,10 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 def _face_support(target: Portrait, warped: Portrait) -> np.ndarray:
     """(H, W) bool: just inside the target's outline, where both show face and not hair."""
-    hull = warp.hull_mask(warp.face_outline(target.landmarks), target.parts.shape) > 0.5
+    hull = warp.hull_mask(warp.face_outline(target.landmarks), target.parsing.shape) > 0.5
     inner = cv2.distanceTransform(hull.astype(np.uint8), cv2.DIST_L2, 5)
     deep = inner > FACE_INSET * warp.interocular(target.landmarks)
-    foreign = [warp.is_part(p.parts, "background", "hair", "clothes") for p in (target, warped)]
+    foreign = [warp.is_part(p.parsing, "background", "hair", "clothes") for p in (target, warped)]
     return deep & ~_grown(foreign[0]) & ~_grown(foreign[1])
 
 
@@ -238,15 +238,15 @@ def _shared_support(target: Portrait, donor: Portrait, outline: np.ndarray) -> n
 
     The donor's background counts only where the target shows background too.
     """
-    covered = [warp.is_part(p.parts, "hair", "clothes") for p in (target, donor)]
-    behind = [warp.is_part(p.parts, "background") for p in (target, donor)]
-    hull = warp.hull_mask(outline, target.parts.shape) > 0.5
+    covered = [warp.is_part(p.parsing, "hair", "clothes") for p in (target, donor)]
+    behind = [warp.is_part(p.parsing, "background") for p in (target, donor)]
+    hull = warp.hull_mask(outline, target.parsing.shape) > 0.5
     return hull & ~_grown(covered[0] | covered[1] | (behind[1] & ~behind[0]))
 
 
 def _calm(target: Portrait, support: np.ndarray) -> np.ndarray:
     """(H, W) bool: skin inside the support, where noise can be measured."""
-    skin = support & warp.is_part(target.parts, *FACE)
+    skin = support & warp.is_part(target.parsing, *FACE)
     return skin if skin.sum() >= blending.MIN_PIXELS else support
 
 
@@ -262,10 +262,10 @@ def _restore(
 def _settle(
     warped: Portrait, target: Portrait, support: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Colours of the target, then the sharpness and noise of its camera."""
-    here, there = (support & warp.is_part(portrait.parts, *FACE) for portrait in (target, warped))
-    coloured = blending.transfer_colour(warped.image, target.image, there, here)
-    return _restore(coloured, target, support, rng)
+    """Colors of the target, then the sharpness and noise of its camera."""
+    here, there = (support & warp.is_part(portrait.parsing, *FACE) for portrait in (target, warped))
+    colored = blending.transfer_color(warped.image, target.image, there, here)
+    return _restore(colored, target, support, rng)
 
 
 def _blend(forged: np.ndarray, target: Portrait, support: np.ndarray, feather: float) -> Forged:

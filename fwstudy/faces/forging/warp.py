@@ -36,7 +36,7 @@ ANCHOR_RADIUS = 4.0  # radius of that circle, in radii of the landmarks
 
 
 def interocular(landmarks: np.ndarray) -> float:
-    """Distance between the centres of the two eyes in pixels."""
+    """Distance between the centers of the two eyes in pixels."""
     return float(np.linalg.norm(landmarks[42:48].mean(0) - landmarks[36:42].mean(0)))
 
 
@@ -98,11 +98,11 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     source_plane, target_plane = (
         np.asarray(points, np.float64) @ (1, 1j) for points in (source, target)
     )
-    centred = source_plane - source_plane.mean()
-    spread = np.vdot(centred, centred).real
+    centered = source_plane - source_plane.mean()
+    spread = np.vdot(centered, centered).real
     if spread == 0:
         raise ValueError("a similarity needs at least two different source points")
-    turn = np.vdot(centred, target_plane) / spread
+    turn = np.vdot(centered, target_plane) / spread
     shift = target_plane.mean() - turn * source_plane.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
@@ -182,7 +182,7 @@ def warp_portrait(
             portrait.image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         ),
         landmarks=landmarks.astype(np.float32),
-        parts=cv2.remap(portrait.parts, columns, rows, cv2.INTER_NEAREST),
+        parsing=cv2.remap(portrait.parsing, columns, rows, cv2.INTER_NEAREST),
     )
 
 
@@ -194,7 +194,7 @@ def align_portrait(portrait: Portrait, matrix: np.ndarray, shape: tuple[int, int
             portrait.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         ),
         landmarks=transform(portrait.landmarks, matrix).astype(np.float32),
-        parts=cv2.warpAffine(portrait.parts, matrix, size, flags=cv2.INTER_NEAREST),
+        parsing=cv2.warpAffine(portrait.parsing, matrix, size, flags=cv2.INTER_NEAREST),
     )
 
 
@@ -207,9 +207,9 @@ def part_core(portrait: Portrait, part: str) -> np.ndarray:
     """(H, W) bool: the part itself, by its landmarks' hull and, near it, by the part map."""
     labels = FORGED_PARTS[part]
     points = [number for label in labels for number in PART_LANDMARKS[label]]
-    hull = hull_mask(portrait.landmarks[points], portrait.parts.shape) > 0.5
+    hull = hull_mask(portrait.landmarks[points], portrait.parsing.shape) > 0.5
     near = feather_outside(hull, PART_MARGINS[part] * interocular(portrait.landmarks)) > 0
-    return hull | (near & is_part(portrait.parts, *labels))
+    return hull | (near & is_part(portrait.parsing, *labels))
 
 
 def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.ndarray:
@@ -231,11 +231,11 @@ def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.
     if part not in FORGED_PARTS:
         raise ValueError(f"unknown part {part!r}; known: {', '.join(FORGED_PARTS)}")
     unit = interocular(target.landmarks)
-    weight = np.ones(target.parts.shape, np.float32)
-    core = np.zeros(target.parts.shape, bool)
+    weight = np.ones(target.parsing.shape, np.float32)
+    core = np.zeros(target.parsing.shape, bool)
     for portrait in (target,) if donor is None else (target, donor):
         own = part_core(portrait, part)
-        spared = is_part(portrait.parts, "hair", "clothes") & ~own
+        spared = is_part(portrait.parsing, "hair", "clothes") & ~own
         for other in FORGED_PARTS:
             spared |= part_core(portrait, other) & ~own
         weight *= 1 - feather_outside(spared, SPARED * unit)

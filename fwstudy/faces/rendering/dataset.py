@@ -19,7 +19,7 @@ from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_c
 from fwstudy.faces.forging.families import forge, forge_part
 from fwstudy.faces.rendering.identity import Identity, sample_identity
 from fwstudy.faces.rendering.motion import State, sample_driven_clip
-from fwstudy.faces.rendering.render import Person, Rendering, develop, measure_exposure, render
+from fwstudy.faces.rendering.render import Person, Rendering, apply_camera, measure_exposure, render
 from fwstudy.faces.rendering.scene import Scene, sample_scene
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX
 
@@ -43,23 +43,23 @@ def partner_of(identity_index: int) -> int:
     return identity_index ^ 1
 
 
-def unlikeness(first: Identity, second: Identity) -> float:
+def ood_score(first: Identity, second: Identity) -> float:
     """How unfit two people are to lend each other a face; 0 for the same sex, skin and age."""
     tone = abs(np.log(first.skin_luminance / second.skin_luminance))
     years = abs(first.age_years - second.age_years) / 30
     return 3.0 * (first.sex != second.sex) + 2.0 * tone + years
 
 
-def cast(seed: int, identity_index: int) -> Identity:
+def identity_of(seed: int, identity_index: int) -> Identity:
     """The person with this index in the data set with this seed."""
     first = sample_identity((seed, _IDENTITY, identity_index & ~1))
     if identity_index % 2 == 0:
         return first
     draws = (sample_identity((seed, _IDENTITY, identity_index, draw)) for draw in range(_DRAWS))
-    return min(draws, key=lambda candidate: unlikeness(first, candidate))
+    return min(draws, key=lambda candidate: ood_score(first, candidate))
 
 
-class Studio:
+class ClipRenderer:
     """One clip's scene, motion and pristine pictures; persons are shared between clips.
 
     Args:
@@ -78,31 +78,35 @@ class Studio:
         person = _person(seed, identity_index)
         self.renderings = [render(person, self.scene, state, size) for state in self.states]
         self.exposure = measure_exposure(self.renderings[0])
-        self.portraits = [self.develop(one, frame, 0) for frame, one in enumerate(self.renderings)]
+        self.portraits = [
+            self.apply_camera(one, frame, 0) for frame, one in enumerate(self.renderings)
+        ]
 
-    def develop(self, rendering: Rendering, frame: int, take: int) -> Portrait:
+    def apply_camera(self, rendering: Rendering, frame: int, take: int) -> Portrait:
         """Take the picture with this clip's camera; each take has its own sensor noise."""
         seed, identity_index, clip_index = self.key
         noise = (seed, _NOISE, identity_index, clip_index, frame, take)
-        image = develop(rendering, self.scene, noise, self.exposure)
-        return Portrait(image, rendering.landmarks, rendering.parts)
+        image = apply_camera(rendering, self.scene, noise, self.exposure)
+        return Portrait(image, rendering.landmarks, rendering.parsing)
 
-    def shoot(self, person: Person, states: list[State], take: int) -> list[Portrait]:
+    def render_frames(self, person: Person, states: list[State], take: int) -> list[Portrait]:
         """Somebody in this scene, frame by frame."""
         return [
-            self.develop(render(person, self.scene, state, self.size), frame, take)
+            self.apply_camera(render(person, self.scene, state, self.size), frame, take)
             for frame, state in enumerate(states)
         ]
 
 
 @functools.lru_cache(maxsize=2)
 def _person(seed: int, identity_index: int) -> Person:
-    return Person(cast(seed, identity_index))
+    return Person(identity_of(seed, identity_index))
 
 
 @functools.lru_cache(maxsize=4)
-def _studio(seed: int, identity_index: int, clip_index: int, num_frames: int, size: int) -> Studio:
-    return Studio(seed, identity_index, clip_index, num_frames, size)
+def _clip_renderer(
+    seed: int, identity_index: int, clip_index: int, num_frames: int, size: int
+) -> ClipRenderer:
+    return ClipRenderer(seed, identity_index, clip_index, num_frames, size)
 
 
 def _nearest_in_pose(state: State, others: list[State]) -> int:
@@ -145,9 +149,9 @@ def build_clip(
         part_frames: in how many of the first frames single parts are forged; None for all.
     """
     shape = (num_frames, size)
-    own = _studio(seed, identity_index, clip_index, *shape)
+    own = _clip_renderer(seed, identity_index, clip_index, *shape)
     partner_index = partner_of(identity_index)
-    other = _studio(seed, partner_index, clip_index, *shape)
+    other = _clip_renderer(seed, partner_index, clip_index, *shape)
     person, partner = _person(seed, identity_index), _person(seed, partner_index)
     name, partner_name = identity_name(identity_index), identity_name(partner_index)
     driven = list(zip(own.states, own.driver, strict=True))
@@ -155,9 +159,9 @@ def build_clip(
     mouths = [state.driven_by(driver.expression, mouth_only=True) for state, driver in driven]
     donors = {
         "FaceSwap": [other.portraits[_nearest_in_pose(s, other.states)] for s in own.states],
-        "Face2Face": own.shoot(person, expressions, 1),
-        "Deepfakes": own.shoot(partner, own.states, 2),
-        "NeuralTextures": own.shoot(person, mouths, 3),
+        "Face2Face": own.render_frames(person, expressions, 1),
+        "Deepfakes": own.render_frames(partner, own.states, 2),
+        "NeuralTextures": own.render_frames(person, mouths, 3),
     }
     targets = own.portraits
     variants = {ORIGINAL: pristine(np.stack([target.image for target in targets]), name)}
@@ -189,7 +193,7 @@ def build_clip(
         name=clip_name(identity_index, clip_index),
         identity=name,
         landmarks=np.stack([target.landmarks for target in targets]),
-        parts=np.stack([target.parts for target in targets]),
+        parsing=np.stack([target.parsing for target in targets]),
         variants=variants,
         attributes=person.identity.attributes() | {"partner": partner_name},
     )

@@ -61,7 +61,7 @@ class Head:
     triangles: np.ndarray
     uv: np.ndarray
     coarse: np.ndarray
-    neighbours: sparse.csr_matrix
+    neighbors: sparse.csr_matrix
     landmarks: np.ndarray
     targets: dict[str, tuple[np.ndarray, np.ndarray]]
     proxies: dict[str, Proxy]
@@ -106,7 +106,7 @@ def _decode(coded: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(pixels, order)
 
 
-def _neighbour_mean(triangles: np.ndarray, count: int) -> sparse.csr_matrix:
+def _neighbor_mean(triangles: np.ndarray, count: int) -> sparse.csr_matrix:
     ends = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
     ends = np.concatenate([ends, ends[:, ::-1]])
     linked = sparse.csr_matrix((np.ones(len(ends)), ends.T), (count, count))
@@ -218,7 +218,7 @@ def load_head(path: Path = ASSETS) -> Head:
         triangles=triangles,
         uv=uv,
         coarse=np.ascontiguousarray(coarse),
-        neighbours=_neighbour_mean(triangles, len(rest)),
+        neighbors=_neighbor_mean(triangles, len(rest)),
         landmarks=arrays["landmarks"].astype(np.int64),
         targets=targets,
         proxies=proxies,

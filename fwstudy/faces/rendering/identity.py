@@ -8,14 +8,14 @@ from fwstudy.faces.rendering.head import load_head
 from fwstudy.labels import SKIN_TONES
 
 ANCESTRIES = ("african", "asian", "caucasian")
-HAIR_COLOURS = {
+HAIR_COLORS = {
     "black": (0.014, 0.012, 0.011),
     "dark brown": (0.032, 0.021, 0.015),
     "brown": (0.075, 0.045, 0.027),
     "light brown": (0.15, 0.095, 0.055),
     "blond": (0.32, 0.225, 0.125),
     "red": (0.13, 0.052, 0.024),
-    "grey": (0.23, 0.225, 0.22),
+    "gray": (0.23, 0.225, 0.22),
     "white": (0.40, 0.39, 0.38),
 }
 """Linear RGB."""
@@ -58,7 +58,7 @@ class Identity:
         skin_luminance: mean albedo of the face, 0.04 (dark) to 0.43 (light).
         skins: ((texture name, weight), ...).
         shape: morph target -> amount.
-        hair, hair_colour: style ("bald" for none) and a key of `HAIR_COLOURS`.
+        hair, hair_color: style ("bald" for none) and a key of `HAIR_COLORS`.
         hair_tint: linear RGB.
         brow, lash, iris: names of proxies and textures.
         redness, freckles, stubble, lipstick, gloss: amounts, 0 for none (gloss: 1 is usual).
@@ -74,7 +74,7 @@ class Identity:
     skins: tuple[tuple[str, float], ...]
     shape: dict[str, float]
     hair: str
-    hair_colour: str
+    hair_color: str
     hair_tint: tuple[float, float, float]
     brow: str
     lash: str
@@ -101,7 +101,7 @@ class Identity:
             "skin_luminance": round(self.skin_luminance, 4),
             "ancestry": {name: round(weight, 3) for name, weight in self.ancestry.items()},
             "hair": self.hair,
-            "hair_colour": self.hair_colour,
+            "hair_color": self.hair_color,
         }
 
 
@@ -117,15 +117,15 @@ def sample_identity(seed: int | tuple[int, ...]) -> Identity:
     typical = np.exp(ancestry @ np.log([0.085, 0.27, 0.31]))
     luminance = float(np.clip(typical * np.exp(rng.normal(0, 0.25)), 0.04, 0.43))
     shape = _build_weights(ancestry, maleness, oldness, rng) | _shape_weights(sex, rng)
-    hair, colour = _sample_hair(sex, age_years, ancestry, rng)
-    tint = np.array(HAIR_COLOURS[colour]) * np.exp(rng.normal(0, 0.15))
+    hair, color = _sample_hair(sex, age_years, ancestry, rng)
+    tint = np.array(HAIR_COLORS[color]) * np.exp(rng.normal(0, 0.15))
     fair = ancestry[2] > 0.5
     irises = ("brown", "brown", "brownlight")
     if fair:
         irises = ("blue", "bluegreen", "brown", "brownlight", "deepblue", "green")
     brows = (1, 2, 4, 5, 8, 10, 11, 12) if sex == "female" else (1, 3, 4, 5, 8, 9, 10, 12)
-    grey = rng.uniform(0.08, 0.7)
-    cloth = (grey * (1 + rng.normal(0, 0.25, 3))).clip(0.03, 0.85) ** 2.2
+    gray = rng.uniform(0.08, 0.7)
+    cloth = (gray * (1 + rng.normal(0, 0.25, 3))).clip(0.03, 0.85) ** 2.2
     male = sex == "male"
     return Identity(
         seed=seed,
@@ -136,7 +136,7 @@ def sample_identity(seed: int | tuple[int, ...]) -> Identity:
         skins=_sample_skins(sex, age_years, ancestry, rng),
         shape=shape,
         hair=hair,
-        hair_colour=colour,
+        hair_color=color,
         hair_tint=tuple(map(float, tint)),
         brow=f"brow_{rng.choice(brows):02d}",
         lash=f"lash_0{rng.choice((1,) if male else (1, 2, 3))}",
@@ -220,7 +220,7 @@ def _shape_weights(sex: str, rng: np.random.Generator) -> dict[str, float]:
 def _sample_hair(
     sex: str, age_years: int, ancestry: np.ndarray, rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Hair style and colour."""
+    """Hair style and color."""
     if sex == "male":
         styles = ["short01", "short01", "short02", "short04", "short04"]
     else:
@@ -231,13 +231,13 @@ def _sample_hair(
     bald = sex == "male" and rng.random() < 0.10 + 0.006 * (age_years - 25)
     style = "bald" if bald else str(rng.choice(styles))
     if ancestry[2] > 0.5:
-        colours = ["black", "dark brown", "brown", "brown", "light brown", "blond", "red"]
+        colors = ["black", "dark brown", "brown", "brown", "light brown", "blond", "red"]
     else:
-        colours = ["black", "black", "dark brown"]
-    colour = str(rng.choice(colours))
+        colors = ["black", "black", "dark brown"]
+    color = str(rng.choice(colors))
     if age_years > 50 and rng.random() < 0.6:
-        colour = str(rng.choice(["grey", "white"] if age_years > 60 else ["grey", colour]))
-    return style, colour
+        color = str(rng.choice(["gray", "white"] if age_years > 60 else ["gray", color]))
+    return style, color
 
 
 def _sample_skins(

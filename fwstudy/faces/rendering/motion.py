@@ -143,7 +143,7 @@ def sample_clip_states(seed: int | tuple[int, ...], num_frames: int) -> list[Sta
         if rng.random() < 0.3:  # a saccade
             look = rng.normal(0, 1, 2) * [0.22, 0.12]
         yaw, pitch, roll = (
-            float(centre + turn[frame]) for centre, turn in zip(mean, turns, strict=True)
+            float(center + turn[frame]) for center, turn in zip(mean, turns, strict=True)
         )
         expression |= _look(look[0] - 0.4 * yaw, look[1] + 0.3 * pitch)
         shift = (float(shifts[0][frame]), float(shifts[1][frame]))

@@ -1,7 +1,7 @@
 """Triangle rasterisation, shadows and shading, compiled with numba.
 
 Everything runs on one thread, so results do not depend on the number of cores. Screen space has
-x to the right, y downwards, both in pixels with centres at .5, and depth growing away from the eye.
+x to the right, y downwards, both in pixels with centers at .5, and depth growing away from the eye.
 All kernels stay in this one file: numba's cache notices changes of a function's own file only.
 """
 
@@ -44,15 +44,15 @@ class Surface(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """Textures and constants of one person, colours linear RGB.
+    """Textures and constants of one person, colors linear RGB.
 
     Args:
         skin: (H, W, 3) float32, albedo.
         gloss: (H, W, 2) float32, strength and roughness of the reflection.
         part: (H, W) uint8, indices into `clips.PARTS`.
         iris, teeth, tongue: (h, w, 3) float32, albedo.
-        cloth: (4,) float64, colour and the height of the collar in decimetres.
-        eye_centre, gaze: (2, 3) float64, left eye first; gaze has length one.
+        cloth: (4,) float64, color and the height of the collar in decimetres.
+        eye_center, gaze: (2, 3) float64, left eye first; gaze has length one.
         bump: depth of the pores.
     """
 
@@ -63,7 +63,7 @@ class Looks(NamedTuple):
     teeth: np.ndarray
     tongue: np.ndarray
     cloth: np.ndarray
-    eye_centre: np.ndarray
+    eye_center: np.ndarray
     gaze: np.ndarray
     bump: float
 
@@ -72,14 +72,14 @@ class Lamps(NamedTuple):
     """Distant lamps: unit directions towards them (L, 3) and linear RGB (L, 3); camera (3,)."""
 
     direction: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
     camera: np.ndarray
 
 
 # ------------------------------------------------------------------------------ small helpers
 @_inlined
 def pixel_range(a, b, c, limit):
-    """First and last pixel whose centre lies within the span of three coordinates."""
+    """First and last pixel whose center lies within the span of three coordinates."""
     first = int(np.ceil(min(a, b, c) - 0.5))
     last = int(np.floor(max(a, b, c) - 0.5))
     return max(0, first), min(limit - 1, last)
@@ -400,7 +400,7 @@ def microfacet(normal, view, light, roughness, reflectance):
 
 @_inlined
 def reflect(normal, view, lamps, lit, roughness, reflectance):
-    """Reflected colour of all lamps; lit (L,) is the share of each that arrives."""
+    """Reflected color of all lamps; lit (L,) is the share of each that arrives."""
     red = green = blue = 0.0
     for lamp in range(lamps.direction.shape[0]):
         if lit[lamp] <= 0:
@@ -408,9 +408,9 @@ def reflect(normal, view, lamps, lit, roughness, reflectance):
         light = (lamps.direction[lamp, 0], lamps.direction[lamp, 1], lamps.direction[lamp, 2])
         softened = min(1.0, np.sqrt(roughness * roughness + (0.02 if lamp == 0 else 0.12)))
         amount = lit[lamp] * microfacet(normal, view, light, softened, reflectance)
-        red += amount * lamps.colour[lamp, 0]
-        green += amount * lamps.colour[lamp, 1]
-        blue += amount * lamps.colour[lamp, 2]
+        red += amount * lamps.color[lamp, 0]
+        green += amount * lamps.color[lamp, 1]
+        blue += amount * lamps.color[lamp, 2]
     return red, green, blue
 
 
@@ -435,9 +435,9 @@ def bumped(normal, at, depth):
 
 
 @_inlined
-def eye_normal(at, centre, gaze):
+def eye_normal(at, center, gaze):
     """Normal of the eyeball, steeper where the cornea bulges."""
-    normal = unit((at[0] - centre[0], at[1] - centre[1], at[2] - centre[2]))
+    normal = unit((at[0] - center[0], at[1] - center[1], at[2] - center[2]))
     towards = dot3(normal, (gaze[0], gaze[1], gaze[2]))
     if towards < 0.88:
         return normal
@@ -459,13 +459,13 @@ def is_cloth(rest, collar):
 
 
 @_compiled
-def shade(nearest, weights, surface, looks, lamps, colour, part):
-    """Colour the opaque pixels.
+def shade(nearest, weights, surface, looks, lamps, color, part):
+    """Color the opaque pixels.
 
     Args:
         nearest, weights: as given by `draw_triangles`.
         surface, looks, lamps: what to draw.
-        colour: (S, S, 4) float32, written: linear RGB and coverage.
+        color: (S, S, 4) float32, written: linear RGB and coverage.
         part: (S, S) uint8, written: indices into `clips.PARTS`.
     """
     lit = np.zeros(lamps.direction.shape[0])
@@ -505,7 +505,7 @@ def shade(nearest, weights, surface, looks, lamps, colour, part):
             elif material == LEFT_EYE or material == RIGHT_EYE:
                 side = 0 if material == LEFT_EYE else 1
                 albedo = sample3(looks.iris, u, v)
-                normal = eye_normal(at, looks.eye_centre[side], looks.gaze[side])
+                normal = eye_normal(at, looks.eye_center[side], looks.gaze[side])
                 strength, roughness = 1.6, 0.08
                 label = _LEFT_EYE_PART if side == 0 else _RIGHT_EYE_PART
             elif material == TEETH:
@@ -519,10 +519,10 @@ def shade(nearest, weights, surface, looks, lamps, colour, part):
             mirrored = min(grazing, 0.3) * strength * (1 - 0.7 * roughness) * 0.5
             for channel in range(3):
                 diffuse = irradiance[channel]
-                colour[y, x, channel] = (
+                color[y, x, channel] = (
                     albedo[channel] * diffuse + strength * gleam[channel] + mirrored * diffuse
                 )
-            colour[y, x, 3] = 1.0
+            color[y, x, 3] = 1.0
             part[y, x] = label
 
 
@@ -539,15 +539,15 @@ def strand_gleam(normal, view, lamps, lit, shift, tint):
         first = max(0.0, 1 - (along + shift) ** 2) ** 60 * 0.05
         second = max(0.0, 1 - (along - 0.15 + shift) ** 2) ** 14
         amount = lit[lamp] * max(0.0, 0.25 + 0.75 * dot3(normal, light))
-        red += amount * lamps.colour[lamp, 0] * (first + second * tint[0] * 0.5)
-        green += amount * lamps.colour[lamp, 1] * (first + second * tint[1] * 0.5)
-        blue += amount * lamps.colour[lamp, 2] * (first + second * tint[2] * 0.5)
+        red += amount * lamps.color[lamp, 0] * (first + second * tint[0] * 0.5)
+        green += amount * lamps.color[lamp, 1] * (first + second * tint[1] * 0.5)
+        blue += amount * lamps.color[lamp, 2] * (first + second * tint[2] * 0.5)
     return red, green, blue
 
 
 @_compiled
 def draw_cards(
-    screen, order, triangles, uv, surface, texture, tint, gloss, lift, lamps, depth, colour, cover
+    screen, order, triangles, uv, surface, texture, tint, gloss, lift, lamps, depth, color, cover
 ):
     """Blend a layer with holes (hair, brows, lashes) over the picture.
 
@@ -564,7 +564,7 @@ def draw_cards(
         lift: distance by which the layer may lie behind the skin and still be seen.
         lamps: lights and camera.
         depth: (S, S) float64, of the opaque triangles.
-        colour: (S, S, 4) float32, blended in place.
+        color: (S, S, 4) float32, blended in place.
         cover: (S, S) float32, zeros; the layer's coverage is written there.
     """
     size = depth.shape[0]
@@ -617,6 +617,6 @@ def draw_cards(
     for y in range(size):
         for x in range(size):
             for channel in range(3):
-                colour[y, x, channel] *= 1 - cover[y, x]
-                colour[y, x, channel] += own[y, x, channel]
-            colour[y, x, 3] += (1 - colour[y, x, 3]) * cover[y, x]
+                color[y, x, channel] *= 1 - cover[y, x]
+                color[y, x, channel] += own[y, x, channel]
+            color[y, x, 3] += (1 - color[y, x, 3]) * cover[y, x]

@@ -37,13 +37,13 @@ class Rendering:
         linear: (S, S, 3) float32, linear RGB.
         landmarks: (68, 2) float32, pixel coordinates (x, y) in the iBUG-68 order.
         visible: (68,) bool, whether the landmark is neither behind the head nor under hair.
-        parts: (S, S) uint8, indices into `clips.PARTS`.
+        parsing: (S, S) uint8, indices into `clips.PARTS`.
     """
 
     linear: np.ndarray
     landmarks: np.ndarray
     visible: np.ndarray
-    parts: np.ndarray
+    parsing: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _part_of(layer: Layer, chosen: np.ndarray, part: str) -> Layer:
 
 
 def _camera(person: Person, scene: Scene, side: int) -> tuple[np.ndarray, float, np.ndarray]:
-    """Place (3,), focal length in pixels and picture centre (2,) of a camera on the neutral face.
+    """Place (3,), focal length in pixels and picture center (2,) of a camera on the neutral face.
 
     It does not follow the head: head and background stay apart from frame to frame.
     """
@@ -236,10 +236,10 @@ def _camera(person: Person, scene: Scene, side: int) -> tuple[np.ndarray, float,
 
 def _project(points: np.ndarray, camera: tuple[np.ndarray, float, np.ndarray]) -> np.ndarray:
     """Points (V, 3) to screen (V, 3): x, y in pixels, and depth."""
-    place, focal, centre = camera
+    place, focal, center = camera
     depth = place[2] - points[:, 2]
-    x = (points[:, 0] - place[0]) / depth * focal + centre[0]
-    y = (place[1] - points[:, 1]) / depth * focal + centre[1]
+    x = (points[:, 0] - place[0]) / depth * focal + center[0]
+    y = (place[1] - points[:, 1]) / depth * focal + center[1]
     return np.stack([x, y, depth], axis=1)
 
 
@@ -262,12 +262,12 @@ def _illuminate(
     openness[person.slices["tongue"]] = 0.3
     around = (_harmonics(normals) * COSINE_LOBE) @ surroundings
     irradiance = np.maximum(around, 0.02) * openness
-    body, smooth = person.slices["body"], person.head.neighbours
+    body, smooth = person.slices["body"], person.head.neighbors
     lit = np.empty((person.count, len(scene.lamp_directions)))
     # red light wanders farthest under the skin: softer edges of light, then a blur over the mesh
     softness = np.array([0.14, 0.06, 0.03])
-    for lamp, (direction, colour) in enumerate(
-        zip(scene.lamp_directions, scene.lamp_colours, strict=True)
+    for lamp, (direction, color) in enumerate(
+        zip(scene.lamp_directions, scene.lamp_colors, strict=True)
     ):
         seen = raster.visibility(
             points, normals, person.head.coarse, person.cards, person.cards_uv, person.cards_alpha,
@@ -278,7 +278,7 @@ def _illuminate(
         facing = (normals @ np.array(direction))[:, None]
         soft = ((facing + softness) / (1 + softness)).clip(0, 1)
         soft += person.wrap[:, None] * (1 - soft) * 0.4
-        irradiance += soft * seen[:, None] * colour
+        irradiance += soft * seen[:, None] * color
     for channel, rounds in enumerate((3, 1, 0)):
         light = irradiance[body, channel]
         for _ in range(rounds):
@@ -315,21 +315,21 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
         person.triangles, person.uv, person.material, points, normals, person.rest, irradiance, lit
     )
     lamps = raster.Lamps(
-        np.array(scene.lamp_directions), 1.6 * np.array(scene.lamp_colours), camera[0]
+        np.array(scene.lamp_directions), 1.6 * np.array(scene.lamp_colors), camera[0]
     )
     eyes = points[person.slices["eyes"]]
     left = person.head.left
-    centres = np.array([eyes[left].mean(0), eyes[~left].mean(0)])
-    gaze = eyes[person.head.irises].mean(1) - centres
+    centers = np.array([eyes[left].mean(0), eyes[~left].mean(0)])
+    gaze = eyes[person.head.irises].mean(1) - centers
     gaze /= np.linalg.norm(gaze, axis=1, keepdims=True)
     looks = raster.Looks(
         person.skin, person.gloss, person.head.part, person.iris, person.teeth, person.tongue,
-        np.array(person.identity.cloth), centres, gaze, 0.002,
+        np.array(person.identity.cloth), centers, gaze, 0.002,
     )  # fmt: skip
     depth, nearest, weights = raster.draw_triangles(screen, person.triangles, side)
-    colour = np.zeros((side, side, 4), np.float32)
+    color = np.zeros((side, side, 4), np.float32)
     parts = np.zeros((side, side), np.uint8)
-    raster.shade(nearest, weights, surface, looks, lamps, colour, parts)
+    raster.shade(nearest, weights, surface, looks, lamps, color, parts)
     material = np.where(nearest >= 0, person.material[nearest], -1)
     for inside, sigma, darkest in (
         ((material == raster.LEFT_EYE) | (material == raster.RIGHT_EYE), 0.008, 0.3),
@@ -337,9 +337,9 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
     ):
         if inside.any():
             shade = _edge_shade(inside, sigma * side, round(0.004 * side), darkest)
-            colour[inside, :3] *= shade[inside][:, None]
-    colour[..., :3] += background(scene, side) * (1 - colour[..., 3:])
-    covered = _draw_layers(person, screen, surface, lamps, depth, colour, parts)
+            color[inside, :3] *= shade[inside][:, None]
+    color[..., :3] += background(scene, side) * (1 - color[..., 3:])
+    covered = _draw_layers(person, screen, surface, lamps, depth, color, parts)
     landmarks = screen[person.head.landmarks]
     column, row = landmarks[:, 0].astype(int), landmarks[:, 1].astype(int)
     inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
@@ -347,10 +347,10 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
     visible = inside & (landmarks[:, 2] < depth[row, column] + 0.06) & (covered[row, column] < 0.5)
     half = SUPERSAMPLING // 2
     return Rendering(
-        linear=cv2.resize(colour[..., :3], (size, size), interpolation=cv2.INTER_AREA),
+        linear=cv2.resize(color[..., :3], (size, size), interpolation=cv2.INTER_AREA),
         landmarks=(landmarks[:, :2] / SUPERSAMPLING - 0.5).astype(np.float32),
         visible=visible,
-        parts=np.ascontiguousarray(parts[half::SUPERSAMPLING, half::SUPERSAMPLING]),
+        parsing=np.ascontiguousarray(parts[half::SUPERSAMPLING, half::SUPERSAMPLING]),
     )
 
 
@@ -360,7 +360,7 @@ def _draw_layers(
     surface: raster.Surface,
     lamps: raster.Lamps,
     depth: np.ndarray,
-    colour: np.ndarray,
+    color: np.ndarray,
     parts: np.ndarray,
 ) -> np.ndarray:
     """Brows, lashes, hair, in place; returns how much of each pixel hair covers (S, S)."""
@@ -370,7 +370,7 @@ def _draw_layers(
         order = np.argsort(screen[layer.triangles, 2].mean(1), kind="stable")
         raster.draw_cards(
             screen, order, layer.triangles, layer.uv, surface, layer.texture, layer.tint,
-            layer.gloss, layer.lift, lamps, depth, colour, cover,
+            layer.gloss, layer.lift, lamps, depth, color, cover,
         )  # fmt: skip
         if layer.part is not None:
             parts[cover > (0.5 if name == "hair" else 0.2)] = layer.part
@@ -380,12 +380,12 @@ def _draw_layers(
 def measure_exposure(rendering: Rendering) -> float:
     """Mean luminance a camera would expose for: mostly the face, a little of the rest."""
     luminance = rendering.linear @ LUMINANCE
-    face = (rendering.parts > 0) & (rendering.parts < PARTS.index("hair"))
+    face = (rendering.parsing > 0) & (rendering.parsing < PARTS.index("hair"))
     mean = float(luminance.mean())
     return 0.8 * float(luminance[face].mean()) + 0.2 * mean if face.any() else mean
 
 
-def develop(
+def apply_camera(
     rendering: Rendering, scene: Scene, seed: int | tuple[int, ...], exposure: float | None = None
 ) -> np.ndarray:
     """What the scene's camera makes of a picture: exposure, lens blur, tone curve, sensor noise.

@@ -14,13 +14,13 @@ BACKDROPS = ("wall", "room", "window", "garden", "street", "studio")
 
 @dataclass(frozen=True)
 class Scene:
-    """Surroundings and camera of one clip. Colours are linear RGB.
+    """Surroundings and camera of one clip. Colors are linear RGB.
 
     Args:
         seed: integers that key the background.
         backdrop: one of `BACKDROPS`.
         lamp_directions: ((x, y, z), ...), unit vectors towards the lamps; the first is the key.
-        lamp_colours: ((r, g, b), ...).
+        lamp_colors: ((r, g, b), ...).
         surroundings: 9 x 3, spherical harmonics of the surrounding radiance.
         distance: from camera to head in decimetres.
         zoom: size of the face, 1 for eyes a quarter of the picture apart.
@@ -32,7 +32,7 @@ class Scene:
     seed: tuple[int, ...]
     backdrop: str
     lamp_directions: tuple[tuple[float, ...], ...]
-    lamp_colours: tuple[tuple[float, ...], ...]
+    lamp_colors: tuple[tuple[float, ...], ...]
     surroundings: tuple[tuple[float, ...], ...]
     distance: float
     zoom: float
@@ -53,7 +53,7 @@ def even_directions(count: int) -> np.ndarray:
 
 
 def warm(amount: float) -> np.ndarray:
-    """Colour of a light, from bluish (-1) over white (0) to yellowish (1)."""
+    """Color of a light, from bluish (-1) over white (0) to yellowish (1)."""
     return np.array([1 + 0.18 * amount, 1.0, 1 - 0.27 * amount])
 
 
@@ -83,18 +83,18 @@ def sample_scene(seed: int | tuple[int, ...]) -> Scene:
     """Draw surroundings and camera; the same seed gives the same scene."""
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng(seed)
-    directions, colours = [], []
+    directions, colors = [], []
     for lamp in range(int(rng.choice([1, 2, 2, 3]))):
         turn = rng.uniform(-1.15, 1.15) if lamp == 0 else rng.uniform(-2.6, 2.6)
         rise = rng.uniform(0.1, 0.95)
         directions.append((np.sin(turn) * np.cos(rise), np.sin(rise), np.cos(turn) * np.cos(rise)))
         strength = rng.uniform(0.8, 2.2) if lamp == 0 else rng.uniform(0.2, 0.9)
-        colours.append(warm(rng.normal(0.15, 0.45)) * strength)
+        colors.append(warm(rng.normal(0.15, 0.45)) * strength)
     return Scene(
         seed=seed,
         backdrop=str(rng.choice(BACKDROPS)),
         lamp_directions=_tuples(directions),
-        lamp_colours=_tuples(colours),
+        lamp_colors=_tuples(colors),
         surroundings=_tuples(_surroundings(rng)),
         distance=float(rng.uniform(8, 18)),
         zoom=float(np.exp(rng.normal(0, 0.05))),
@@ -111,23 +111,23 @@ def _tuples(rows) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(value) for value in row) for row in rows)
 
 
-def _colour(rng: np.random.Generator, low: float, high: float, tint: float = 0.12) -> np.ndarray:
-    """A random, mostly greyish colour, linear RGB."""
+def _color(rng: np.random.Generator, low: float, high: float, tint: float = 0.12) -> np.ndarray:
+    """A random, mostly greyish color, linear RGB."""
     return to_linear((rng.uniform(low, high) * (1 + rng.normal(0, tint, 3))).clip(0.01, 1))
 
 
-def _box(picture: np.ndarray, x: float, y: float, width: float, height: float, colour) -> None:
+def _box(picture: np.ndarray, x: float, y: float, width: float, height: float, color) -> None:
     """Fill an upright rectangle; coordinates and sizes as shares of the side."""
     side = len(picture)
     first = (round(x * side), round(y * side))
     last = (round((x + width) * side), round((y + height) * side))
-    cv2.rectangle(picture, first, last, tuple(float(value) for value in colour), -1)
+    cv2.rectangle(picture, first, last, tuple(float(value) for value in color), -1)
 
 
 def _shelf(picture: np.ndarray, rng: np.random.Generator) -> None:
     """A bookshelf."""
     left, width = rng.uniform(-0.3, 0.6), rng.uniform(0.4, 0.9)
-    board = _colour(rng, 0.15, 0.6)
+    board = _color(rng, 0.15, 0.6)
     pitch = rng.uniform(0.16, 0.26)
     for row in range(-1, 6):
         top = row * pitch + rng.uniform(0, 0.02)
@@ -135,7 +135,7 @@ def _shelf(picture: np.ndarray, rng: np.random.Generator) -> None:
         x = left + 0.01
         while x < left + width - 0.05:
             book, tall = rng.uniform(0.015, 0.05), pitch * rng.uniform(0.55, 0.9)
-            _box(picture, x, top + pitch - tall, book, tall, _colour(rng, 0.1, 0.75, 0.22))
+            _box(picture, x, top + pitch - tall, book, tall, _color(rng, 0.1, 0.75, 0.22))
             x += book + rng.exponential(0.004)
         _box(picture, left, top + pitch - 0.012, width, 0.02, board)
 
@@ -145,7 +145,7 @@ def _window(picture: np.ndarray, rng: np.random.Generator) -> None:
     left, top = rng.uniform(-0.2, 0.7), rng.uniform(-0.2, 0.15)
     width, height = rng.uniform(0.3, 0.6), rng.uniform(0.4, 0.8)
     sky = warm(rng.normal(-0.3, 0.3)) * rng.uniform(0.9, 2.2)
-    frame = _colour(rng, 0.6, 0.95, 0.04)
+    frame = _color(rng, 0.6, 0.95, 0.04)
     _box(picture, left, top, width, height, frame)
     panes = int(rng.integers(1, 4))
     for pane in range(panes):
@@ -158,26 +158,24 @@ def _spots(picture: np.ndarray, rng: np.random.Generator, count: int, bright: fl
     """Round spots: leaves in the light, street lamps."""
     side = len(picture)
     for _ in range(count):
-        centre = tuple(int(value) for value in rng.uniform(0, side, 2))
-        colour = warm(rng.normal(0.3, 0.6)).clip(0.2) * bright * rng.uniform(0.3, 1.0)
+        center = tuple(int(value) for value in rng.uniform(0, side, 2))
+        color = warm(rng.normal(0.3, 0.6)).clip(0.2) * bright * rng.uniform(0.3, 1.0)
         radius = int(side * rng.uniform(0.008, 0.03))
-        cv2.circle(picture, centre, radius, tuple(float(value) for value in colour), -1)
+        cv2.circle(picture, center, radius, tuple(float(value) for value in color), -1)
 
 
 def _paint(backdrop: str, picture: np.ndarray, rng: np.random.Generator) -> float:
     """Paint one kind of background; returns the radius of its unsharpness as a share."""
     ramp = np.linspace(-1, 1, len(picture), dtype=np.float32)
     if backdrop in ("wall", "room", "window"):
-        picture *= _colour(rng, 0.35, 0.85, 0.08)
+        picture *= _color(rng, 0.35, 0.85, 0.08)
         shade = rng.normal(0, 0.22, 2)
         picture *= (1 + shade[0] * ramp[None, :, None] + shade[1] * ramp[:, None, None]).clip(0.3)
     if backdrop == "wall":
         for _ in range(rng.integers(0, 3)):
             x, y, width = rng.uniform(-0.1, 0.8), rng.uniform(0, 0.4), rng.uniform(0.15, 0.4)
-            _box(picture, x, y, width, width * 1.2, _colour(rng, 0.1, 0.9))
-            _box(
-                picture, x + 0.02, y + 0.02, width - 0.04, width * 1.2 - 0.04, _colour(rng, 0.3, 1)
-            )
+            _box(picture, x, y, width, width * 1.2, _color(rng, 0.1, 0.9))
+            _box(picture, x + 0.02, y + 0.02, width - 0.04, width * 1.2 - 0.04, _color(rng, 0.3, 1))
         return rng.uniform(0.006, 0.03)
     if backdrop == "room":
         _shelf(picture, rng)
@@ -194,14 +192,14 @@ def _paint(backdrop: str, picture: np.ndarray, rng: np.random.Generator) -> floa
         _spots(picture, rng, 30, 1.0)
         return rng.uniform(0.012, 0.035)
     if backdrop == "street":
-        picture *= _colour(rng, 0.08, 0.35)
+        picture *= _color(rng, 0.08, 0.35)
         for _ in range(14):
             width = rng.uniform(0.08, 0.35)
             x, y = rng.uniform(-0.2, 1), rng.uniform(-0.2, 0.8)
-            _box(picture, x, y, width, rng.uniform(0.2, 1), _colour(rng, 0.1, 0.6))
+            _box(picture, x, y, width, rng.uniform(0.2, 1), _color(rng, 0.1, 0.6))
         _spots(picture, rng, int(rng.integers(5, 30)), rng.uniform(0.5, 3.0))
         return rng.uniform(0.015, 0.04)
-    picture *= _colour(rng, 0.2, 0.95, 0.06)
+    picture *= _color(rng, 0.2, 0.95, 0.06)
     x, y = rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.2)
     glow = np.exp(-((ramp[None, :] - x) ** 2 + (ramp[:, None] - y) ** 2) / rng.uniform(0.4, 1.5))
     picture *= (0.45 + 0.75 * glow)[..., None]

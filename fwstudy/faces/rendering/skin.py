@@ -1,5 +1,5 @@
 """Paints a person's skin: a scanned base, brought to the person's tone, with blotches, freckles,
-moles and stubble. Colours are linear RGB; pigments act as optical depths per channel."""
+moles and stubble. Colors are linear RGB; pigments act as optical depths per channel."""
 
 import cv2
 import numpy as np

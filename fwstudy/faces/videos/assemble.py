@@ -1,9 +1,9 @@
-"""From films to clips: the face is found in the original, followed, and cut out of all its forgeries.
+"""From videos to clips: the face is found in the original, followed, and cut out of all its forgeries.
 
-Original, forgeries and mask films of one `Take` run side by side, frame by frame, so that memory does
+Original, forgeries and mask videos of one `Take` run side by side, frame by frame, so that memory does
 not grow with their length. The face is looked for in the original alone, and what is cut out of a
 forgery and its mask is the same square of the same frame: the two halves of a pair differ by the
-forgery and by nothing else. Crops keep the compression of the film; they are encoded once, by whoever
+forgery and by nothing else. Crops keep the compression of the video; they are encoded once, by whoever
 made the data set.
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fwstudy.clips import Clip, FilmOrigin, Variant, clip_file, load_header, pristine, save_clip
+from fwstudy.clips import Clip, Variant, VideoOrigin, clip_file, load_header, pristine, save_clip
 from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
-from fwstudy.faces.videos.footage import Film, InputError, open_film
-from fwstudy.faces.videos.layouts import Take
+from fwstudy.faces.videos.footage import InputError, Video, open_video
+from fwstudy.faces.videos.layouts import VideoGroup
 from fwstudy.faces.videos.tracking import (
     Candidate,
     follow,
@@ -31,27 +31,29 @@ from fwstudy.faces.videos.tracking import (
     thumbnail,
     where_forged,
 )
-from fwstudy.labels import FILM_MARK, ORIGINAL
+from fwstudy.labels import ORIGINAL, VIDEO_MARK
 from fwstudy.runtime import run
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
-DIFFERENCE = 12.0  # grey levels, smoothed, by which a forged pixel differs from its original
+DIFFERENCE = 12.0  # gray levels, smoothed, by which a forged pixel differs from its original
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
-MASK_LEVEL = 32  # grey level of a mask film above which a pixel counts as forged: codecs blur black
+MASK_LEVEL = (
+    32  # gray level of a mask video above which a pixel counts as forged: codecs blur black
+)
 MIN_SHARED = 0.9  # of its original's frame numbers that a forgery must have to go with it
-SAME_RATE = 0.02  # relative difference up to which two films have the same frame rate
+SAME_RATE = 0.02  # relative difference up to which two videos have the same frame rate
 ALIGNED = 1.0  # px, mean distance of landmarks up to which a crop lies on its original's
 COMPARED = 4  # frames, whose landmarks are compared
 SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
 
 
-def fingerprint(take: Take) -> list:
+def fingerprint(video_group: VideoGroup) -> list:
     """What a clip depends on, to see that it is up to date: what is told of the take, and its files."""
-    films = [take.original, take.landmarks]
-    films += [path for forgery in take.forgeries for path in (forgery.path, forgery.mask)]
-    told = [take.identity, take.split, take.group]
-    told += [[forgery.family, forgery.source] for forgery in take.forgeries]
-    return [told, *(stamp(path) if path is not None and path.exists() else None for path in films)]
+    videos = [video_group.original, video_group.landmarks]
+    videos += [path for forgery in video_group.forgeries for path in (forgery.path, forgery.mask)]
+    told = [video_group.identity, video_group.split, video_group.group]
+    told += [[forgery.family, forgery.source] for forgery in video_group.forgeries]
+    return [told, *(stamp(path) if path is not None and path.exists() else None for path in videos)]
 
 
 def stamp(path: Path) -> list:
@@ -61,17 +63,17 @@ def stamp(path: Path) -> list:
     return [path.name, size, max((file.stat().st_mtime_ns for file in files), default=0)]
 
 
-def variant_names(take: Take) -> list[str]:
-    """A name for each forgery: its family, and the film where a family has several."""
-    families = [forgery.family for forgery in take.forgeries]
+def variant_names(video_group: VideoGroup) -> list[str]:
+    """A name for each forgery: its family, and the video where a family has several."""
+    families = [forgery.family for forgery in video_group.forgeries]
     return [
-        family if families.count(family) == 1 else f"{family}{FILM_MARK}{forgery.path.stem}"
-        for family, forgery in zip(families, take.forgeries, strict=True)
+        family if families.count(family) == 1 else f"{family}{VIDEO_MARK}{forgery.path.stem}"
+        for family, forgery in zip(families, video_group.forgeries, strict=True)
     ]
 
 
 class Remarks:
-    """What there is to report of the films of one take."""
+    """What there is to report of the videos of one take."""
 
     def __init__(self, root: Path):
         self.root, self.rows = root, []
@@ -82,16 +84,16 @@ class Remarks:
         file = path.relative_to(self.root).as_posix() if inside else path.name
         self.rows.append({"file": file, "reason": reason, "left_out": left_out})
 
-    def opened(self, path: Path, left_out: bool) -> Film | None:
-        """The film, or None and a row that says why not."""
+    def opened(self, path: Path, left_out: bool) -> Video | None:
+        """The video, or None and a row that says why not."""
         try:
-            film = open_film(path)
+            video = open_video(path)
         except InputError as error:
             self.add(path, str(error).removeprefix(f"{path}: "), left_out)
             return None
-        for note in film.notes:
+        for note in video.notes:
             self.add(path, note)
-        return film
+        return video
 
 
 def same_shape(one: np.ndarray, other: np.ndarray) -> bool:
@@ -101,7 +103,7 @@ def same_shape(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.ndarray:
-    """The square of another film's frame, cut out of a frame that may be larger or smaller."""
+    """The square of another video's frame, cut out of a frame that may be larger or smaller."""
     if image.shape[:2] != like.shape[:2]:
         scale = image.shape[1] / like.shape[1]
         left, top = np.round(box[:2] * scale).astype(int)
@@ -144,7 +146,7 @@ def cut_candidates(
     masks: dict[str, np.ndarray],
     size: int,
 ) -> list[Candidate]:
-    """Each face of one frame, cut out of all films.
+    """Each face of one frame, cut out of all videos.
 
     Args:
         boxes: see `find_boxes`.
@@ -184,35 +186,35 @@ def changed_region(
 
 
 @dataclass(frozen=True)
-class Reel:
-    """The films of one take that can be read, side by side.
+class AlignedVideos:
+    """The videos of one take that can be read, side by side.
 
     Args:
         take: what they were made from.
-        reference: the film in which the face is looked for.
-        films: variant to film, the original included.
-        masks: variant to mask film.
+        reference: the video in which the face is looked for.
+        videos: variant to video, the original included.
+        masks: variant to mask video.
     """
 
-    take: Take
-    reference: Film
-    films: dict[str, Film]
-    masks: dict[str, Film]
+    video_group: VideoGroup
+    reference: Video
+    videos: dict[str, Video]
+    masks: dict[str, Video]
 
 
-def apart(film: Film, original: Film, landmarks: Path | None, own: Path) -> str:
+def apart(video: Video, original: Video, landmarks: Path | None, own: Path) -> str:
     """Why a forgery cannot be laid on its original frame by frame; empty if it can.
 
     Args:
-        landmarks, own: folders with those of the original and of the forgery, of films that are crops
+        landmarks, own: folders with those of the original and of the forgery, of videos that are crops
             already; each was cut out by its own.
     """
-    numbers = np.intersect1d(film.numbers, original.numbers)
+    numbers = np.intersect1d(video.numbers, original.numbers)
     shared = len(numbers) / len(original.numbers)
-    if film.path.is_dir() and shared < MIN_SHARED:
+    if video.path.is_dir() and shared < MIN_SHARED:
         return f"{shared:.0%} of the original's frames"
-    if film.step and original.step and abs(film.step / original.step - 1) > SAME_RATE:
-        return f"{1 / film.step:.3g} frames a second, its original {1 / original.step:.3g}"
+    if video.step and original.step and abs(video.step / original.step - 1) > SAME_RATE:
+        return f"{1 / video.step:.3g} frames a second, its original {1 / original.step:.3g}"
     if landmarks is not None and own.is_dir():
         places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
         distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
@@ -230,147 +232,153 @@ def landmark_distance(one: Path, other: Path, number: int) -> float:
     return float(np.linalg.norm(points[0] - points[1], axis=1).mean())
 
 
-def thread_reel(take: Take, reference: Film, remarks: Remarks) -> tuple[Reel, list[Take]]:
+def align_videos(
+    video_group: VideoGroup, reference: Video, remarks: Remarks
+) -> tuple[AlignedVideos, list[VideoGroup]]:
     """Open the forgeries and masks of a take.
 
     Returns:
         the reel, and takes of their own for forgeries that do not go with their original (`apart`).
     """
-    if take.original is None:
-        films = {variant_names(take)[0]: reference}
+    if video_group.original is None:
+        videos = {variant_names(video_group)[0]: reference}
     else:
-        films = {ORIGINAL: reference}
+        videos = {ORIGINAL: reference}
     masks, alone = {}, []
-    for name, forgery in zip(variant_names(take), take.forgeries, strict=True):
-        if name not in films:
-            film = remarks.opened(forgery.path, left_out=True)
-            if film is None:
+    for name, forgery in zip(variant_names(video_group), video_group.forgeries, strict=True):
+        if name not in videos:
+            video = remarks.opened(forgery.path, left_out=True)
+            if video is None:
                 continue
             place = forgery.path.parent.parent / "landmarks" / forgery.path.name
-            why = apart(film, reference, take.landmarks, place)
+            why = apart(video, reference, video_group.landmarks, place)
             if why:
                 remarks.add(forgery.path, f"{why}: used without its original")
                 alone.append(
                     replace(
-                        take,
-                        name=f"{take.name}{FILM_MARK}{name}",
+                        video_group,
+                        name=f"{video_group.name}{VIDEO_MARK}{name}",
                         original=None,
                         forgeries=(forgery,),
-                        landmarks=take.landmarks and place,
+                        landmarks=video_group.landmarks and place,
                     )
                 )
                 continue
-            if len(film.numbers) != len(reference.numbers):
+            if len(video.numbers) != len(reference.numbers):
                 remarks.add(
                     forgery.path,
-                    f"{len(film.numbers)} frames, its original {len(reference.numbers)}",
+                    f"{len(video.numbers)} frames, its original {len(reference.numbers)}",
                 )
-            films[name] = film
+            videos[name] = video
         mask = forgery.mask and remarks.opened(forgery.mask, left_out=False)
         if mask:
-            if len(mask.numbers) != len(films[name].numbers):
+            if len(mask.numbers) != len(videos[name].numbers):
                 remarks.add(
-                    forgery.mask, f"{len(mask.numbers)} frames, its film {len(films[name].numbers)}"
+                    forgery.mask,
+                    f"{len(mask.numbers)} frames, its video {len(videos[name].numbers)}",
                 )
             masks[name] = mask
-    return Reel(take, reference, films, masks), alone
+    return AlignedVideos(video_group, reference, videos, masks), alone
 
 
-class Strip:
-    """The frames of one film at given numbers, until it ends or cannot be read on."""
+class FrameReader:
+    """The frames of one video at given numbers, until it ends or cannot be read on."""
 
-    def __init__(self, film: Film, numbers: np.ndarray, remarks: Remarks):
-        self.film, self.remarks, self.last = film, remarks, film.numbers.max()
-        self.frames = film.frames(numbers[numbers <= self.last])
+    def __init__(self, video: Video, numbers: np.ndarray, remarks: Remarks):
+        self.video, self.remarks, self.last = video, remarks, video.numbers.max()
+        self.frames = video.frames(numbers[numbers <= self.last])
 
     def next(self, number: int) -> np.ndarray | None | bool:
-        """The frame; None if this one cannot be decoded, False from the film's end on."""
+        """The frame; None if this one cannot be decoded, False from the video's end on."""
         if number > self.last:
             return False
         try:
             return next(self.frames)
         except InputError as error:
-            self.remarks.add(self.film.path, f"frame {number}: {error}")
+            self.remarks.add(self.video.path, f"frame {number}: {error}")
             self.last = -1
             return False
 
 
 def side_by_side(
-    reel: Reel, numbers: np.ndarray, remarks: Remarks
+    reel: AlignedVideos, numbers: np.ndarray, remarks: Remarks
 ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Number, images and masks of each frame; a variant is missing from the end of its film or mask on.
+    """Number, images and masks of each frame; a variant is missing from the end of its video or mask on.
 
-    A frame that cannot be decoded in one film is passed over in all.
+    A frame that cannot be decoded in one video is passed over in all.
     """
-    films = {name: Strip(film, numbers, remarks) for name, film in reel.films.items()}
-    masks = {name: Strip(film, numbers, remarks) for name, film in reel.masks.items()}
-    damaged = dict.fromkeys([*reel.films.values(), *reel.masks.values()], 0)
+    videos = {name: FrameReader(video, numbers, remarks) for name, video in reel.videos.items()}
+    masks = {name: FrameReader(video, numbers, remarks) for name, video in reel.masks.items()}
+    damaged = dict.fromkeys([*reel.videos.values(), *reel.masks.values()], 0)
     for number in numbers.tolist():
-        images = {name: strip.next(number) for name, strip in films.items()}
+        images = {name: strip.next(number) for name, strip in videos.items()}
         covers = {name: strip.next(number) for name, strip in masks.items()}
         if images[next(iter(images))] is False:
             break
         for name in [name for name, image in [*images.items(), *covers.items()] if image is False]:
             images.pop(name, None), covers.pop(name, None)
-            films.pop(name, None), masks.pop(name, None)
-        broken = [reel.films[name] for name, image in images.items() if image is None]
+            videos.pop(name, None), masks.pop(name, None)
+        broken = [reel.videos[name] for name, image in images.items() if image is None]
         broken += [reel.masks[name] for name, image in covers.items() if image is None]
-        for film in broken:
-            damaged[film] += 1
+        for video in broken:
+            damaged[video] += 1
         if not broken:
             yield number, images, {name: binary(mask) for name, mask in covers.items()}
-    for film, count in damaged.items():
+    for video, count in damaged.items():
         if count:
-            remarks.add(film.path, f"{count} of {len(numbers)} frames missing or not decodable")
+            remarks.add(video.path, f"{count} of {len(numbers)} frames missing or not decodable")
 
 
 def binary(mask: np.ndarray) -> np.ndarray:
-    """A mask film's frame, in colour as a rule, as (H, W) uint8 of 0 and 255."""
+    """A mask video's frame, in color as a rule, as (H, W) uint8 of 0 and 255."""
     return np.uint8(255) * (mask.max(axis=-1) > MASK_LEVEL)
 
 
 def fitting(
-    images: dict[str, np.ndarray], masks: dict[str, np.ndarray], reel: Reel, remarks: Remarks
+    images: dict[str, np.ndarray],
+    masks: dict[str, np.ndarray],
+    reel: AlignedVideos,
+    remarks: Remarks,
 ) -> None:
     """Drop variants and masks whose frames have another shape than their original's; report them."""
     first = next(iter(images.values()))
-    for kind, found, films in (("film", images, reel.films), ("mask", masks, reel.masks)):
+    for kind, found, videos in (("video", images, reel.videos), ("mask", masks, reel.masks)):
         for name in [name for name in found if not same_shape(found[name], first)]:
             height, width = found.pop(name).shape[:2]
             masks.pop(name, None)
-            film = films.pop(name, None)
-            if film is not None:  # the first time
+            video = videos.pop(name, None)
+            if video is not None:  # the first time
                 remarks.add(
-                    film.path,
+                    video.path,
                     f"{kind} of {width}x{height}, the original has {first.shape[1]}x{first.shape[0]}",
                     left_out=True,
                 )
 
 
-def cut_take(
-    take: Take, root: Path, size: int, num_frames: int, scale: float, quality: str
+def cut_group(
+    video_group: VideoGroup, root: Path, size: int, num_frames: int, scale: float, quality: str
 ) -> tuple[list[Clip], list[dict]]:
     """Find, follow and cut out the face of one take.
 
     Args:
-        take: its films.
+        take: its videos.
         root: of the data set, to name files relative to it.
         size: side of the crops in pixels.
-        num_frames: of each film, evenly spaced in time (fewer if it is shorter; reported).
+        num_frames: of each video, evenly spaced in time (fewer if it is shorter; reported).
         scale: see `face_box`.
-        quality: of films whose data set has no qualities of its own.
+        quality: of videos whose data set has no qualities of its own.
 
     Returns:
         the clip, and one for each forgery that does not go with its original; what there is to report.
     """
     remarks = Remarks(root)
-    path = take.original or take.forgeries[0].path
+    path = video_group.original or video_group.forgeries[0].path
     reference = remarks.opened(path, left_out=True)
     if reference is None:
-        for forgery in take.forgeries if take.original else ():
+        for forgery in video_group.forgeries if video_group.original else ():
             remarks.add(forgery.path, f"its original {path.name} cannot be read", True)
         return [], remarks.rows
-    reel, alone = thread_reel(take, reference, remarks)
+    reel, alone = align_videos(video_group, reference, remarks)
     numbers = reference.evenly(num_frames)
     if len(numbers) < num_frames:
         remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
@@ -381,8 +389,8 @@ def cut_take(
         try:
             boxes = (
                 find_boxes(shown, scale)
-                if take.landmarks is None
-                else read_landmarks(take.landmarks / f"{number:03d}.npy", shown)
+                if video_group.landmarks is None
+                else read_landmarks(video_group.landmarks / f"{number:03d}.npy", shown)
             )
         except InputError as error:
             remarks.add(path, str(error))
@@ -391,17 +399,17 @@ def cut_take(
         kept.append(number)
         shots.append(thumbnail(shown))
     # Crops that were made by others have their landmarks, and are of one face already.
-    cuts = [take.landmarks is None and is_cut(*two) for two in pairwise(shots)]
+    cuts = [video_group.landmarks is None and is_cut(*two) for two in pairwise(shots)]
     chosen = follow(frames, [False, *cuts][: len(frames)])
     report_faces(frames, chosen, path, remarks)
     faces = {number: face for number, face in zip(kept, chosen, strict=True) if face is not None}
     clips = []
     for other in alone:
-        more, rows = cut_take(other, root, size, num_frames, scale, quality)
+        more, rows = cut_group(other, root, size, num_frames, scale, quality)
         clips += more
         remarks.rows += rows
     if faces:
-        clips.insert(0, assemble(take, faces, quality, remarks.rows))
+        clips.insert(0, assemble(video_group, faces, quality, remarks.rows))
     return clips, remarks.rows
 
 
@@ -431,10 +439,12 @@ def report_faces(
         remarks.add(path, f"several faces in {several} of {count} frames: {which} was taken")
 
 
-def assemble(take: Take, faces: dict[int, Candidate], quality: str, rows: list[dict]) -> Clip:
+def assemble(
+    video_group: VideoGroup, faces: dict[int, Candidate], quality: str, rows: list[dict]
+) -> Clip:
     """The clip of the chosen faces, by number of the frame."""
     found = list(faces.values())
-    names = [ORIGINAL, *variant_names(take)]
+    names = [ORIGINAL, *variant_names(video_group)]
     images = {
         name: np.stack([face.images[name] for face in found if name in face.images])
         for name in names
@@ -449,8 +459,10 @@ def assemble(take: Take, faces: dict[int, Candidate], quality: str, rows: list[d
     )
     variants = {}
     if ORIGINAL in images:
-        variants[ORIGINAL] = pristine(images[ORIGINAL], take.identity, take.original.stem)
-    for name, forgery in zip(variant_names(take), take.forgeries, strict=True):
+        variants[ORIGINAL] = pristine(
+            images[ORIGINAL], video_group.identity, video_group.original.stem
+        )
+    for name, forgery in zip(variant_names(video_group), video_group.forgeries, strict=True):
         if name not in images:
             continue
         masked = name in found[0].masks
@@ -467,54 +479,63 @@ def assemble(take: Take, faces: dict[int, Candidate], quality: str, rows: list[d
                 for number in range(last)
             ]
         )
-        truth = "given" if masked else "difference" if ORIGINAL in images else "face"
+        mask_source = "given" if masked else "difference" if ORIGINAL in images else "face"
         variants[name] = Variant(
-            images[name][:last], region > 127, region, forgery.source, forgery.path.stem, truth
+            images[name][:last],
+            region > 127,
+            region,
+            forgery.source,
+            forgery.path.stem,
+            mask_source,
         )
-    origin = FilmOrigin(
-        take.quality or quality,
+    origin = VideoOrigin(
+        video_group.quality or quality,
         [int(number) for number in faces],
-        take.split,
-        take.group,
+        video_group.split,
+        video_group.group,
         rows,
-        fingerprint(take),
+        fingerprint(video_group),
     )
     landmarks = np.stack([face.landmarks for face in found])
-    return Clip(take.name, take.identity, landmarks, parts, variants, film=origin)
+    return Clip(video_group.name, video_group.identity, landmarks, parts, variants, video=origin)
 
 
-def finished(take: Take, folder: Path, quality: str) -> list[dict] | None:
+def finished(video_group: VideoGroup, folder: Path, quality: str) -> list[dict] | None:
     """What there was to report of a take whose clip is there and up to date; None if it is not."""
-    path = clip_file(folder, take.name, take.quality or quality)
+    path = clip_file(folder, video_group.name, video_group.quality or quality)
     try:
-        film = load_header(path)["film"] if path.exists() else None
+        video = load_header(path)["video"] if path.exists() else None
     except ValueError:
         return None
-    known = film is not None and film["fingerprint"] == json.loads(json.dumps(fingerprint(take)))
-    return film["remarks"] if known else None
+    known = video is not None and video["fingerprint"] == json.loads(
+        json.dumps(fingerprint(video_group))
+    )
+    return video["remarks"] if known else None
 
 
-def work(take: Take, root: Path, folder: Path, options: dict) -> tuple[list[Path], list[dict]]:
+def work(
+    video_group: VideoGroup, root: Path, folder: Path, options: dict
+) -> tuple[list[Path], list[dict]]:
     """Cut one take and write its clips; one that is there already is kept.
 
     Raises:
         OSError: the clip cannot be written (disk full, read-only); the message names the folder.
     """
-    done = finished(take, folder, options["quality"])
+    done = finished(video_group, folder, options["quality"])
     if done is not None:
-        stem = clip_file(folder, take.name, take.quality or options["quality"])
-        alone = folder.glob(f"{glob.escape(take.name)}{FILM_MARK}*.npz")
+        stem = clip_file(folder, video_group.name, video_group.quality or options["quality"])
+        alone = folder.glob(f"{glob.escape(video_group.name)}{VIDEO_MARK}*.npz")
         return [stem, *sorted(alone)], done
-    clips, rows = cut_take(take, root, **options)
+    clips, rows = cut_group(video_group, root, **options)
     try:
         # The take's own clip last: it says that all are there.
         return [save_clip(folder, clip) for clip in reversed(clips)], rows
     except OSError as error:
-        raise OSError(f"{folder}: cannot write the clip of {take.name}: {error}") from error
+        raise OSError(f"{folder}: cannot write the clip of {video_group.name}: {error}") from error
 
 
-def film_dataset(
-    takes: Sequence[Take],
+def video_dataset(
+    video_groups: Sequence[VideoGroup],
     root: Path,
     folder: Path,
     size: int,
@@ -529,22 +550,22 @@ def film_dataset(
         takes: see `fwstudy.faces.videos.layouts`.
         root: of the data set.
         folder: for the clips; created if need be.
-        size, num_frames, scale, quality: see `cut_take`.
+        size, num_frames, scale, quality: see `cut_group`.
         num_workers: see `fwstudy.runtime.run`, and its `workers` for a cluster.
 
     Returns:
         The clips' files in sorted order, and a report: dicts with ``file``, ``reason``, ``left_out``.
 
     Raises:
-        ValueError: not one face in all the films.
+        ValueError: not one face in all the videos.
         OSError: a clip cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     options = {"size": size, "num_frames": num_frames, "scale": scale, "quality": quality}
-    tasks = [(take, root, folder, options) for take in takes]
-    found = list(run(work, tasks, num_workers, "films", "take"))
+    tasks = [(video_group, root, folder, options) for video_group in video_groups]
+    found = list(run(work, tasks, num_workers, "videos", "take"))
     paths = sorted({path for paths, _ in found for path in paths})
     report = [row for _, rows in found for row in rows]
     if not paths:
-        raise ValueError(f"no usable face in the {len(takes)} takes of {root}: {report[:5]}")
+        raise ValueError(f"no usable face in the {len(video_groups)} takes of {root}: {report[:5]}")
     return paths, report

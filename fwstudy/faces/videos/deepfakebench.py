@@ -1,8 +1,8 @@
 """The preprocessed data of DeepfakeBench: face crops in folders, and a JSON file for each data set.
 
-Yan et al. 2023, scripts ``preprocess.py`` and ``rearrange.py``: a film is a folder of numbered PNG files
+Yan et al. 2023, scripts ``preprocess.py`` and ``rearrange.py``: a video is a folder of numbered PNG files
 under ``frames/``, with ``landmarks/`` (81 points) and ``masks/`` of the same names beside it. Frames are
-sampled film by film, so that a forgery may lack its original's frames (`fwstudy.faces.videos.assemble`).
+sampled video by video, so that a forgery may lack its original's frames (`fwstudy.faces.videos.assemble`).
 """
 
 import re
@@ -18,7 +18,7 @@ from fwstudy.faces.videos.layouts import (
     VALIDATION,
     Forgery,
     Report,
-    Take,
+    VideoGroup,
     celeb_people,
     keep_test_apart,
     read_json,
@@ -28,7 +28,7 @@ from fwstudy.faces.videos.layouts import (
 JSON_PLACES = ("dataset_json", "preprocessing/dataset_json", "")
 QUALITY_OF = {"raw": "raw", "c0": "raw", "c23": "c23", "c40": "c40"}
 SPLITS = {"test": TEST, "train": TRAIN, "val": VALIDATION}
-"""In the order in which a film that stands in several is given to one."""
+"""In the order in which a video that stands in several is given to one."""
 FAMILY_OF = {
     "FF-DF": "Deepfakes",
     "FF-F2F": "Face2Face",
@@ -64,18 +64,18 @@ PEOPLE_OF: dict[str, Callable[[str], tuple[str, str, str]]] = {
     "DFDCP": _preview_people,
     "CelebDF": celeb_people,
 }
-"""Beginning of a label to: name of a film to its person, the lender, and the name of the original."""
+"""Beginning of a label to: name of a video to its person, the lender, and the name of the original."""
 
 
 def people_of(label: str, stem: str) -> tuple[str, str, str]:
-    """Person, lender and name of the original of a film; a person of its own where names tell nothing."""
+    """Person, lender and name of the original of a video; a person of its own where names tell nothing."""
     known = (function for start, function in PEOPLE_OF.items() if label.startswith(start))
     return next(known, lambda stem: (stem, stem, stem))(stem)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One film of a JSON file."""
+    """One video of a JSON file."""
 
     label: str
     split: str
@@ -90,22 +90,22 @@ class Entry:
 
 
 def entries_of(content: dict) -> Iterator[Entry]:
-    """All films of a JSON file: data set, label, split, quality (FaceForensics++ alone), name."""
+    """All videos of a JSON file: data set, label, split, quality (FaceForensics++ alone), name."""
     for labels in content.values():
         for label, splits in labels.items():
-            for split, films in splits.items():
-                by_quality = films if set(films) & set(QUALITY_OF) else {None: films}
+            for split, videos in splits.items():
+                by_quality = videos if set(videos) & set(QUALITY_OF) else {None: videos}
                 for quality, named in by_quality.items():
-                    for name, film in named.items():
-                        if isinstance(film, dict) and "frames" in film:
+                    for name, video in named.items():
+                        if isinstance(video, dict) and "frames" in video:
                             level = QUALITY_OF.get(quality)
                             yield Entry(
-                                label, SPLITS.get(split, split), level, name, film["frames"]
+                                label, SPLITS.get(split, split), level, name, video["frames"]
                             )
 
 
 def frame_folder(root: Path, frames: Sequence[str]) -> Path | None:
-    """The folder of a film's frames below the root, by the longest end of its path that is there.
+    """The folder of a video's frames below the root, by the longest end of its path that is there.
 
     Paths in the JSON files are those of the machine that wrote them, with either kind of slash.
     """
@@ -117,7 +117,7 @@ def frame_folder(root: Path, frames: Sequence[str]) -> Path | None:
 
 
 def beside(folder: Path, kind: str) -> Path | None:
-    """The folder of masks or landmarks of a film; masks may lie at c23 for all qualities."""
+    """The folder of masks or landmarks of a video; masks may lie at c23 for all qualities."""
     place = folder.parent.parent
     places = [place / kind / folder.name, place.parent / "c23" / kind / folder.name]
     return next((path for path in places if path.is_dir()), None)
@@ -138,28 +138,28 @@ def find_json(root: Path, name: str) -> Path:
 
 def deepfakebench(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     """DeepfakeBench: ``methods`` are names of its JSON files, e.g. ``FaceForensics++``, ``Celeb-DF-v2``.
 
-    Splits of FaceForensics++ are official. Elsewhere the files name one film in several splits: test
+    Splits of FaceForensics++ are official. Elsewhere the files name one video in several splits: test
     comes first, the rest is drawn anew by identity, and who is in the test split is kept out of it.
     """
-    takes, report = [], []
+    video_groups, report = [], []
     for method in methods:
         path = find_json(root, method)
         entries = list(entries_of(read_json(path)))
         if not entries:
             raise ValueError(
-                f"{path}: no film in it; expected data set, label, split, film, frames"
+                f"{path}: no video in it; expected data set, label, split, video, frames"
             )
-        more, rows = _takes_of(root, method, entries, qualities)
-        takes, report = takes + more, report + rows
-    return takes, report
+        more, rows = _groups_of(root, method, entries, qualities)
+        video_groups, report = video_groups + more, report + rows
+    return video_groups, report
 
 
-def _takes_of(
+def _groups_of(
     root: Path, method: str, entries: Sequence[Entry], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     chosen: dict[tuple, Entry] = {}
     order = list(SPLITS.values())
     for entry in entries:
@@ -179,33 +179,33 @@ def _takes_of(
         for key, entry in present.items()
         if entry.is_real
     }
-    made, takes = defaultdict(list), []
+    made, video_groups = defaultdict(list), []
     for key, entry in present.items():
         if entry.is_real:
             continue
         person, lender, stem = people_of(entry.label, entry.name)
-        film = folders[key]
+        video = folders[key]
         family = FAMILY_OF.get(entry.label, entry.label)
-        forgery = Forgery(family, film, lender, beside(film, "masks"))
+        forgery = Forgery(family, video, lender, beside(video, "masks"))
         original = originals.get((entry.quality, stem, entry.split))
         if original is not None:
             made[original].append(forgery)
         else:
-            takes.append(
-                Take(
+            video_groups.append(
+                VideoGroup(
                     f"{method}-{entry.label}-{entry.name}",
                     person,
                     None,
                     (forgery,),
                     entry.quality,
                     _split(entry),
-                    landmarks=beside(film, "landmarks"),
+                    landmarks=beside(video, "landmarks"),
                 )
             )
     for key, entry in present.items():
         if entry.is_real:
-            takes.append(
-                Take(
+            video_groups.append(
+                VideoGroup(
                     f"{method}-{entry.name}",
                     people_of(entry.label, entry.name)[0],
                     folders[key],
@@ -215,7 +215,7 @@ def _takes_of(
                     landmarks=beside(folders[key], "landmarks"),
                 )
             )
-    kept, rows = keep_test_apart(sorted(takes, key=lambda take: take.name))
+    kept, rows = keep_test_apart(sorted(video_groups, key=lambda video_group: video_group.name))
     return kept, report + rows
 
 

@@ -1,7 +1,7 @@
-"""Films and pictures read frame by frame: upright, RGB, with no more decoded than is needed.
+"""Videos and pictures read frame by frame: upright, RGB, with no more decoded than is needed.
 
 The content of a file decides what it is, not its name. A file is first tried as a picture (Pillow),
-then as a video (PyAV, FFmpeg); a folder is a film of numbered pictures. Whatever cannot be used is an
+then as a video (PyAV, FFmpeg); a folder is a video of numbered pictures. Whatever cannot be used is an
 `InputError` that names the file and says why.
 """
 
@@ -22,7 +22,7 @@ from fwstudy.faces.photos import SUFFIXES as PHOTO_SUFFIXES
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg"}
 VIDEO_SUFFIXES |= {".3gp", ".ogv", ".flv", ".mts", ".m2ts", ".gif"}
-MAX_SIDE = 1920  # px, longer side of a film's frames; larger ones are shrunk
+MAX_SIDE = 1920  # px, longer side of a video's frames; larger ones are shrunk
 
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -33,7 +33,7 @@ class InputError(ValueError):
 
 
 @dataclass(frozen=True)
-class Footage:
+class Frames:
     """The frames of one file.
 
     Args:
@@ -49,7 +49,7 @@ class Footage:
     notes: list[str]
 
 
-def read_frames(path: Path | str, count: int) -> Footage:
+def read_frames(path: Path | str, count: int) -> Frames:
     """A photograph as one frame; of a clip, ``count`` frames evenly spaced in time (or all it has).
 
     Args:
@@ -85,7 +85,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as a photograph or clip: {reason}") from error
 
 
-def _read_photo(path: Path) -> Footage | None:
+def _read_photo(path: Path) -> Frames | None:
     """The file as a picture, turned as its EXIF orientation says; None if it is another thing."""
     try:
         photo = Image.open(path)
@@ -97,11 +97,11 @@ def _read_photo(path: Path) -> Footage | None:
             return None  # moving pictures: FFmpeg's
         pages = count > 1 and photo.format != "MPO"  # MPO: JPEG with previews
         notes = [f"the first of {count} pictures in the file"] if pages else []
-        return Footage([0.0], [_to_rgb(ImageOps.exif_transpose(photo))], False, notes)
+        return Frames([0.0], [_to_rgb(ImageOps.exif_transpose(photo))], False, notes)
 
 
 def _to_rgb(photo: Image.Image) -> np.ndarray:
-    """Any mode as 8 bit RGB: deeper grey is scaled (Pillow would clip it), alpha laid on white."""
+    """Any mode as 8 bit RGB: deeper gray is scaled (Pillow would clip it), alpha laid on white."""
     if photo.mode[0] in "IF":
         values = np.nan_to_num(np.asarray(photo, np.float64))
         limit = max(1 if photo.mode == "F" else 65535, values.max())
@@ -112,7 +112,7 @@ def _to_rgb(photo: Image.Image) -> np.ndarray:
     return np.array(photo.convert("RGB"))
 
 
-def _read_clip(path: Path, count: int) -> Footage:
+def _read_clip(path: Path, count: int) -> Frames:
     index = _index(path)
     wanted = spread(index.stamps, index.end, count)
     images = list(_images(path, index, wanted))
@@ -122,7 +122,7 @@ def _read_clip(path: Path, count: int) -> Footage:
     if len(images) < len(wanted):
         notes.append(f"{len(wanted) - len(images)} of {len(wanted)} frames cannot be decoded")
     times = [float((pts - index.stamps[0]) * index.time_base) for pts, _ in images]
-    return Footage(times, [image for _, image in images], True, notes)
+    return Frames(times, [image for _, image in images], True, notes)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _upright(frame: av.VideoFrame, aspect: Fraction | int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class Video:
     """A video, a folder of numbered pictures, or one picture, whose frames can be asked for by number.
 
     Args:
@@ -268,8 +268,8 @@ class Film:
     step: float = 0.0
 
 
-def open_film(path: Path | str) -> Film:
-    """Look at a film without decoding it.
+def open_video(path: Path | str) -> Video:
+    """Look at a video without decoding it.
 
     Raises:
         InputError: missing, empty, truncated, without a picture, or of an unknown format; the message
@@ -277,11 +277,11 @@ def open_film(path: Path | str) -> Film:
     """
     path = Path(path)
     if path.is_dir():
-        return _picture_film(path, numbered_pictures(path))
+        return _picture_video(path, numbered_pictures(path))
     _check_file(path)
     with _naming(path):
         if _is_photo(path):
-            return _picture_film(path, [path])
+            return _picture_video(path, [path])
         index = _index(path)
 
     def evenly(count: int) -> np.ndarray:
@@ -299,7 +299,7 @@ def open_film(path: Path | str) -> Film:
 
     steps = np.diff(index.stamps)
     step = float(np.median(steps) * index.time_base) if len(steps) else 0.0
-    return Film(path, np.arange(len(index.stamps)), evenly, frames, index.notes, step)
+    return Video(path, np.arange(len(index.stamps)), evenly, frames, index.notes, step)
 
 
 def _is_photo(path: Path) -> bool:
@@ -328,7 +328,7 @@ def _last_number(file: Path) -> int:
     return int(found[-1]) if found else -1
 
 
-def _picture_film(path: Path, pictures: list[Path]) -> Film:
+def _picture_video(path: Path, pictures: list[Path]) -> Video:
     numbers = np.array([_last_number(picture) for picture in pictures])
     if len(pictures) == 1 or len(np.unique(numbers)) < len(numbers):
         numbers = np.arange(len(pictures))
@@ -346,4 +346,4 @@ def _picture_film(path: Path, pictures: list[Path]) -> Film:
                 footage = None
             yield footage.images[0] if footage else None
 
-    return Film(path, numbers, evenly, frames, [])
+    return Video(path, numbers, evenly, frames, [])

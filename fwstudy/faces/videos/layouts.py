@@ -1,6 +1,6 @@
-"""Directory trees of public benchmarks, read into one list: which film is original, which its forgeries.
+"""Directory trees of public benchmarks, read into one list: which video is original, which its forgeries.
 
-Names, lists and JSON only; no film is opened here. A reader returns takes and a report, and neither
+Names, lists and JSON only; no video is opened here. A reader returns takes and a report, and neither
 skips nor guesses in silence: what is named but missing, or there but not named, is a row of the report.
 
 Facts about the trees: FaceForensics++ (Rössler et al. 2019; its download script and split files),
@@ -21,18 +21,18 @@ from fwstudy.faces.photos import SUFFIXES as PICTURES
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MAX_ROWS = 20  # of one kind of remark that are listed one by one
-NO_FILMS = {".json", ".csv", ".txt", ".npy", ".md", ".pdf", ".zip", ".wav", ".mp3"}
+NO_VIDEOS = {".json", ".csv", ".txt", ".npy", ".md", ".pdf", ".zip", ".wav", ".mp3"}
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """One forged film.
+    """One forged video.
 
     Args:
         family: what it was forged with, e.g. ``Deepfakes``.
         path: video, picture, or folder of numbered pictures.
         source: identity that lent the face; that of the take where nobody did or it is not known.
-        mask: film of the changed pixels, or None.
+        mask: video of the changed pixels, or None.
     """
 
     family: str
@@ -42,8 +42,8 @@ class Forgery:
 
 
 @dataclass(frozen=True)
-class Take:
-    """One original film and the forgeries made of it, frame by frame.
+class VideoGroup:
+    """One original video and the forgeries made of it, frame by frame.
 
     Args:
         name: unique in the data set; a legal stem of a file.
@@ -53,7 +53,7 @@ class Take:
         quality: where the data set has several, else None.
         split: the official one; None where it is drawn later, by identity.
         group: people known to be mixed with each other; None: those who lend each other faces.
-        landmarks: folder of ``.npy`` files beside films that are face crops already.
+        landmarks: folder of ``.npy`` files beside videos that are face crops already.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Take:
 
 
 Report = list[dict]
-Reader = Callable[[Path, Sequence[str], Sequence[str]], tuple[list[Take], Report]]
+Reader = Callable[[Path, Sequence[str], Sequence[str]], tuple[list[VideoGroup], Report]]
 """root, methods and qualities (the study's first, then others for the test split) to takes and report."""
 
 
@@ -81,15 +81,15 @@ def rows_for(files: Iterable[str], reason: str, left_out: bool = True) -> Report
     return rows
 
 
-def films_in(folder: Path) -> dict[str, Path]:
-    """The films directly in a folder, by stem: files that may be one, and folders of pictures."""
+def videos_in(folder: Path) -> dict[str, Path]:
+    """The videos directly in a folder, by stem: files that may be one, and folders of pictures."""
     if not folder.is_dir():
         return {}
     found = sorted(folder.iterdir())
-    films = [file for file in found if file.is_dir() or file.suffix.lower() not in NO_FILMS]
+    videos = [file for file in found if file.is_dir() or file.suffix.lower() not in NO_VIDEOS]
     return {
         file.name if file.is_dir() else file.stem: file
-        for file in films
+        for file in videos
         if not file.name.startswith(".")
     }
 
@@ -120,26 +120,31 @@ def folder_of(parent: Path, *names: str) -> Path:
     raise FileNotFoundError(f"{parent / names[0]}: no such folder; expected in this layout")
 
 
-def keep_test_apart(takes: list[Take]) -> tuple[list[Take], Report]:
+def keep_test_apart(video_groups: list[VideoGroup]) -> tuple[list[VideoGroup], Report]:
     """Leave out of training whoever is seen, or lends a face, in the official test split.
 
     Takes without a split whose person is in the test split go; of the others, the forgeries with a
     face from there.
     """
-    tested = {take.identity for take in takes if take.split == TEST}
-    tested |= {f.source for take in takes if take.split == TEST for f in take.forgeries}
+    tested = {video_group.identity for video_group in video_groups if video_group.split == TEST}
+    tested |= {
+        f.source
+        for video_group in video_groups
+        if video_group.split == TEST
+        for f in video_group.forgeries
+    }
     kept, gone = [], []
-    for take in takes:
-        if take.split is not None:
-            kept.append(take)
+    for video_group in video_groups:
+        if video_group.split is not None:
+            kept.append(video_group)
             continue
-        clean = tuple(f for f in take.forgeries if f.source not in tested)
-        if take.identity in tested or (take.original is None and not clean):
-            gone += [take.original.name] if take.original else []
-            gone += [forgery.path.name for forgery in take.forgeries]
+        clean = tuple(f for f in video_group.forgeries if f.source not in tested)
+        if video_group.identity in tested or (video_group.original is None and not clean):
+            gone += [video_group.original.name] if video_group.original else []
+            gone += [forgery.path.name for forgery in video_group.forgeries]
             continue
-        gone += [forgery.path.name for forgery in take.forgeries if forgery not in clean]
-        kept.append(replace(take, forgeries=clean))
+        gone += [forgery.path.name for forgery in video_group.forgeries if forgery not in clean]
+        kept.append(replace(video_group, forgeries=clean))
     return kept, rows_for(gone, "not in the test list, but a person of it is seen or lends a face")
 
 
@@ -172,46 +177,46 @@ def official_splits(root: Path) -> dict[str, str]:
 
 
 def sequences(folder: Path, quality: str) -> dict[str, Path]:
-    """The films of ``folder/<quality>/videos`` (or, where there are none, of ``images``)."""
+    """The videos of ``folder/<quality>/videos`` (or, where there are none, of ``images``)."""
     place = folder_of(folder, *QUALITY_FOLDERS[quality])
-    return films_in(folder_of(place, "videos", "images"))
+    return videos_in(folder_of(place, "videos", "images"))
 
 
-def mask_films(folder: Path) -> dict[str, Path]:
-    """The mask films of a method; one set for all qualities."""
+def mask_videos(folder: Path) -> dict[str, Path]:
+    """The mask videos of a method; one set for all qualities."""
     places = [folder / "masks" / "videos", folder / "masks" / "images", folder / "masks"]
-    return films_in(next((place for place in places if place.is_dir()), places[0]))
+    return videos_in(next((place for place in places if place.is_dir()), places[0]))
 
 
 def faceforensics(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     """FaceForensics++: target and source are the two numbers of a forgery's name, e.g. ``000_003``.
 
-    DeepFakeDetection (films of actors) has no official split: all of it is test.
+    DeepFakeDetection (videos of actors) has no official split: all of it is test.
     """
-    takes, report = [], []
+    video_groups, report = [], []
     for number, quality in enumerate(qualities):
         wanted = {TRAIN, VALIDATION, TEST} if number == 0 else {TEST}
         if set(methods) - {ACTORS}:
             more, rows = _youtube(root, [m for m in methods if m != ACTORS], quality, wanted)
-            takes, report = takes + more, report + rows
+            video_groups, report = video_groups + more, report + rows
         if ACTORS in methods:
             more, rows = _actors(root, quality)
-            takes, report = takes + more, report + rows
-    return takes, report
+            video_groups, report = video_groups + more, report + rows
+    return video_groups, report
 
 
 def _youtube(
     root: Path, methods: Sequence[str], quality: str, wanted: set[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     split_of = official_splits(root)
     originals = sequences(folder_of(root, "original_sequences") / "youtube", quality)
     forged = defaultdict(list)
     report = []
     for method in methods:
         folder = folder_of(root / "manipulated_sequences", method)
-        masks, known = mask_films(folder), set()
+        masks, known = mask_videos(folder), set()
         for stem, path in sequences(folder, quality).items():
             target, _, source = stem.partition("_")
             if target in split_of and source in split_of:
@@ -230,8 +235,8 @@ def _youtube(
     )
     lost = [name for name in split_of if name not in originals and split_of[name] in wanted]
     report += rows_for(lost, f"original missing at {quality}; its forgeries are left out too")
-    takes = [
-        Take(
+    video_groups = [
+        VideoGroup(
             f"youtube-{name}",
             f"youtube-{name}",
             originals[name],
@@ -242,32 +247,34 @@ def _youtube(
         for name in sorted(split_of)
         if name in originals and split_of[name] in wanted
     ]
-    return takes, report
+    return video_groups, report
 
 
-def _actors(root: Path, quality: str) -> tuple[list[Take], Report]:
+def _actors(root: Path, quality: str) -> tuple[list[VideoGroup], Report]:
     originals = sequences(folder_of(root, "original_sequences") / "actors", quality)
     folder = folder_of(root / "manipulated_sequences", ACTORS)
-    masks, forged, lonely = mask_films(folder), defaultdict(list), []
+    masks, forged, lonely = mask_videos(folder), defaultdict(list), []
     for stem, path in sequences(folder, quality).items():
         people, scene, *_ = [*stem.split("__"), ""]
         target, _, source = people.partition("_")
         forgery = Forgery(ACTORS, path, f"actor-{source or target}", masks.get(stem))
         original = f"{target}__{scene}"
         (forged[original] if original in originals else lonely).append(forgery)
-    takes = [
-        Take(f"actor-{stem}", f"actor-{stem[:2]}", path, tuple(forged[stem]), quality, TEST)
+    video_groups = [
+        VideoGroup(f"actor-{stem}", f"actor-{stem[:2]}", path, tuple(forged[stem]), quality, TEST)
         for stem, path in originals.items()
     ]
-    takes += [
+    video_groups += [
         _alone(forgery, f"actor-{forgery.path.stem[:2]}", quality, TEST) for forgery in lonely
     ]
-    return takes, rows_for([f.path.name for f in lonely], "its original is missing", False)
+    return video_groups, rows_for([f.path.name for f in lonely], "its original is missing", False)
 
 
-def _alone(forgery: Forgery, identity: str, quality: str | None, split: str | None) -> Take:
+def _alone(forgery: Forgery, identity: str, quality: str | None, split: str | None) -> VideoGroup:
     """A take of a forgery whose original is not in the data set."""
-    return Take(f"{forgery.family}-{forgery.path.stem}", identity, None, (forgery,), quality, split)
+    return VideoGroup(
+        f"{forgery.family}-{forgery.path.stem}", identity, None, (forgery,), quality, split
+    )
 
 
 # Celeb-DF-v2
@@ -278,9 +285,9 @@ CELEB_NAME = re.compile(r"(id\d+)_(?:(id\d+)_)?(\d+)$")
 
 
 def celeb_people(stem: str) -> tuple[str, str, str]:
-    """Target, source and stem of the original of a film: ``id0_id1_0000`` is ``id0_0000`` with id1's face.
+    """Target, source and stem of the original of a video: ``id0_id1_0000`` is ``id0_0000`` with id1's face.
 
-    A film without such a name (YouTube-real) is a person of its own.
+    A video without such a name (YouTube-real) is a person of its own.
     """
     found = CELEB_NAME.match(stem)
     if not found:
@@ -291,11 +298,11 @@ def celeb_people(stem: str) -> tuple[str, str, str]:
 
 def celeb_df(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     """Celeb-DF-v2: its list of test videos is the test split, and exactly it.
 
     A listed forgery whose original is not listed stands alone, since that original must not count as
-    a test film. Films outside the list are for training if nobody in them is in the list.
+    a test video. Videos outside the list are for training if nobody in them is in the list.
     """
     folder_of(root, CELEB_REAL)
     path = root / CELEB_LIST
@@ -304,27 +311,29 @@ def celeb_df(
     lines = path.read_text(encoding="utf-8").split("\n")
     listed = {line.split(maxsplit=1)[1].strip() for line in lines if line.strip()}
     reals = {
-        f"{name}/{film.name}": film
+        f"{name}/{video.name}": video
         for name in (CELEB_REAL, CELEB_YOUTUBE)
-        for film in films_in(root / name).values()
+        for video in videos_in(root / name).values()
     }
-    fakes = {f"{CELEB_FAKE}/{film.name}": film for film in films_in(root / CELEB_FAKE).values()}
-    originals = {film.stem: key for key, film in reals.items()}
-    made, takes = defaultdict(list), []
-    for key, film in fakes.items():
-        target, source, stem = celeb_people(film.stem)
-        forgery = Forgery("CelebDF", film, source)
+    fakes = {f"{CELEB_FAKE}/{video.name}": video for video in videos_in(root / CELEB_FAKE).values()}
+    originals = {video.stem: key for key, video in reals.items()}
+    made, video_groups = defaultdict(list), []
+    for key, video in fakes.items():
+        target, source, stem = celeb_people(video.stem)
+        forgery = Forgery("CelebDF", video, source)
         original = originals.get(stem)
         if original is not None and (original in listed) == (key in listed):
             made[original].append(forgery)
         else:
-            takes.append(_alone(forgery, target, None, TEST if key in listed else None))
-    for key, film in reals.items():
+            video_groups.append(_alone(forgery, target, None, TEST if key in listed else None))
+    for key, video in reals.items():
         split = TEST if key in listed else None
-        takes.append(
-            Take(film.stem, celeb_people(film.stem)[0], film, tuple(made[key]), None, split)
+        video_groups.append(
+            VideoGroup(
+                video.stem, celeb_people(video.stem)[0], video, tuple(made[key]), None, split
+            )
         )
-    kept, report = keep_test_apart(sorted(takes, key=lambda take: take.name))
+    kept, report = keep_test_apart(sorted(video_groups, key=lambda video_group: video_group.name))
     missing = listed - set(reals) - set(fakes)
     return kept, report + rows_for(missing, f"named in {CELEB_LIST}, but missing")
 
@@ -332,57 +341,61 @@ def celeb_df(
 # DFDC
 
 
-def dfdc(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> tuple[list[Take], Report]:
+def dfdc(
+    root: Path, methods: Sequence[str], qualities: Sequence[str]
+) -> tuple[list[VideoGroup], Report]:
     """DFDC: folders with ``metadata.json``; people recur within a folder, so that a folder is a group.
 
     ``test`` with ``labels.csv`` (filename, label) or ``metadata.json`` (is_fake), if there, is the test
     split; its forgeries name no originals.
     """
-    takes, report = [], []
+    video_groups, report = [], []
     for path in sorted([*root.glob("*/metadata.json"), *root.glob("train/*/metadata.json")]):
         if path.parent.name == TEST:
             continue
-        films = films_in(path.parent)
+        videos = videos_in(path.parent)
         entries = {Path(name).stem: entry for name, entry in read_json(path).items()}
         report += rows_for(
-            [f"{path.parent.name}/{stem}" for stem in set(entries) - set(films)],
+            [f"{path.parent.name}/{stem}" for stem in set(entries) - set(videos)],
             "named in metadata.json, but missing",
         )
         report += rows_for(
-            [f"{path.parent.name}/{films[stem].name}" for stem in set(films) - set(entries)],
+            [f"{path.parent.name}/{videos[stem].name}" for stem in set(videos) - set(entries)],
             "not named in metadata.json",
         )
         made = defaultdict(list)
         group = path.parent.name
-        for stem in sorted(set(entries) & set(films)):
+        for stem in sorted(set(entries) & set(videos)):
             entry = entries[stem]
             if entry["label"] == "FAKE":
                 original = Path(entry.get("original") or stem).stem
-                made[original].append(Forgery("DFDC", films[stem], original))
-        for stem in sorted(set(entries) & set(films)):
+                made[original].append(Forgery("DFDC", videos[stem], original))
+        for stem in sorted(set(entries) & set(videos)):
             if entries[stem]["label"] == "REAL":
-                films_made = tuple(made.pop(stem, ()))
-                takes.append(Take(f"{group}-{stem}", stem, films[stem], films_made, group=group))
+                videos_made = tuple(made.pop(stem, ()))
+                video_groups.append(
+                    VideoGroup(f"{group}-{stem}", stem, videos[stem], videos_made, group=group)
+                )
         for original, forgeries in made.items():
             report += rows_for([f.path.name for f in forgeries], "its original is missing", False)
-            takes += [
+            video_groups += [
                 replace(_alone(forgery, original, None, None), group=group) for forgery in forgeries
             ]
-    for stem, film, fake in _dfdc_test(root, report):
-        forgery = (Forgery("DFDC", film, f"test-{stem}"),) if fake else ()
-        takes.append(
-            Take(f"test-{stem}", f"test-{stem}", None if fake else film, forgery, split=TEST)
+    for stem, video, fake in _dfdc_test(root, report):
+        forgery = (Forgery("DFDC", video, f"test-{stem}"),) if fake else ()
+        video_groups.append(
+            VideoGroup(f"test-{stem}", f"test-{stem}", None if fake else video, forgery, split=TEST)
         )
-    if not takes:
+    if not video_groups:
         raise ValueError(
             f"{root}: no metadata.json in a folder below it, and no test/labels.csv: not DFDC's layout"
         )
-    return takes, report
+    return video_groups, report
 
 
 def _dfdc_test(root: Path, report: Report) -> list[tuple[str, Path, bool]]:
     folder = root / TEST
-    films = films_in(folder) | films_in(folder / "videos")
+    videos = videos_in(folder) | videos_in(folder / "videos")
     labels = {}
     if (folder / "labels.csv").is_file():
         with open(folder / "labels.csv", encoding="utf-8", newline="") as file:
@@ -390,9 +403,9 @@ def _dfdc_test(root: Path, report: Report) -> list[tuple[str, Path, bool]]:
     elif (folder / "metadata.json").is_file():
         entries = read_json(folder / "metadata.json")
         labels = {Path(name).stem: entry["is_fake"] for name, entry in entries.items()}
-    report += rows_for(set(labels) - set(films), "named in the test split, but missing")
+    report += rows_for(set(labels) - set(videos), "named in the test split, but missing")
     return [
-        (stem, films[stem], bool(int(labels[stem]))) for stem in sorted(set(labels) & set(films))
+        (stem, videos[stem], bool(int(labels[stem]))) for stem in sorted(set(labels) & set(videos))
     ]
 
 
@@ -401,8 +414,8 @@ PREVIEW_FAMILIES = {"method_A": "DFDCP-A", "method_B": "DFDCP-B"}
 
 def dfdc_preview(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
-    """DFDC preview: ``dataset.json`` names label, target, lender and set of every film.
+) -> tuple[list[VideoGroup], Report]:
+    """DFDC preview: ``dataset.json`` names label, target, lender and set of every video.
 
     A forgery's ``source_video`` names its original, up to the number at the end of both names; where
     that fits none or several, the forgery stands alone.
@@ -412,7 +425,7 @@ def dfdc_preview(
     report = rows_for(set(entries) - set(present), "named in dataset.json, but missing")
     reals = {key for key, entry in present.items() if entry["label"] == "real"}
     by_stem = {PurePosixPath(key).stem: key for key in reals}
-    made, takes = defaultdict(list), []
+    made, video_groups = defaultdict(list), []
     for key, entry in present.items():
         if key in reals:
             continue
@@ -425,27 +438,29 @@ def dfdc_preview(
         if original and present[original]["set"] == entry["set"]:
             made[original].append(forgery)
         else:
-            takes.append(_alone(forgery, person, None, TEST if entry["set"] == TEST else None))
+            video_groups.append(
+                _alone(forgery, person, None, TEST if entry["set"] == TEST else None)
+            )
     for key in sorted(reals):
         entry, stem = present[key], PurePosixPath(key).stem
         split = TEST if entry["set"] == TEST else None
         person = str(entry.get("target_id") or stem.split("_")[0])
-        takes.append(Take(stem, person, root / key, tuple(made[key]), None, split))
-    kept, rows = keep_test_apart(takes)
+        video_groups.append(VideoGroup(stem, person, root / key, tuple(made[key]), None, split))
+    kept, rows = keep_test_apart(video_groups)
     return kept, report + rows
 
 
-# A folder of anybody's films
+# A folder of anybody's videos
 
 REAL, FAKE, MASKS = "real", "fake", "masks"
 
 
 def folder(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[Take], Report]:
+) -> tuple[list[VideoGroup], Report]:
     """``real/`` and ``fake/``, with ``masks/`` if there are any: pictures, videos, or folders of pictures.
 
-    A forgery belongs to the real film whose name it has, or begins with (then a blank, ``_`` or
+    A forgery belongs to the real video whose name it has, or begins with (then a blank, ``_`` or
     ``-``); without one it stands alone. Folders directly below ``fake/`` name the families. The part
     of a name before the first ``_`` is the person. Masks have the forgeries' names, whatever their
     suffix.
@@ -455,37 +470,39 @@ def folder(
     """
     found = {}
     for name in (REAL, FAKE):
-        found[name] = _films_below(root / name)
+        found[name] = _videos_below(root / name)
         if not found[name]:
             raise FileNotFoundError(
                 f"{root / name}: no such folder, or nothing in it; expected {REAL}/ and {FAKE}/ with "
                 f"pictures or videos, and {MASKS}/ if there are masks"
             )
-    masks = _films_below(root / MASKS)
+    masks = _videos_below(root / MASKS)
     reals = defaultdict(list)
     for key in found[REAL]:
         reals[PurePosixPath(key).name].append(key)
-    made, takes, lonely = defaultdict(list), [], []
-    for key, film in found[FAKE].items():
+    made, video_groups, lonely = defaultdict(list), [], []
+    for key, video in found[FAKE].items():
         family, _, inside = key.partition("/") if "/" in key else (FAKE, "", key)
-        forgery = Forgery(family, film, "", masks.get(key) or masks.get(inside))
+        forgery = Forgery(family, video, "", masks.get(key) or masks.get(inside))
         original = _best_original(PurePosixPath(inside), found[REAL], reals)
         if original is None:
-            person = _person(film)
-            lonely.append(film.name)
+            person = _person(video)
+            lonely.append(video.name)
             alone = _alone(replace(forgery, source=person), person, None, None)
-            takes.append(replace(alone, name=_legal(f"{FAKE}-{key}")))
+            video_groups.append(replace(alone, name=_legal(f"{FAKE}-{key}")))
         else:
             made[original].append(replace(forgery, source=_person(found[REAL][original])))
-    for key, film in found[REAL].items():
-        takes.append(Take(_legal(key), _person(film), film, tuple(made[key])))
-    return takes, rows_for(lonely, "no real film of this name: used without an original", False)
+    for key, video in found[REAL].items():
+        video_groups.append(VideoGroup(_legal(key), _person(video), video, tuple(made[key])))
+    return video_groups, rows_for(
+        lonely, "no real video of this name: used without an original", False
+    )
 
 
 def _best_original(
     name: PurePosixPath, reals: dict[str, Path], by_name: dict[str, list[str]]
 ) -> str | None:
-    """The real film of a forgery: of the same place and name, of the same name, or of the longest beginning."""
+    """The real video of a forgery: of the same place and name, of the same name, or of the longest beginning."""
     if str(name) in reals:
         return str(name)
     stem = name.name
@@ -497,35 +514,35 @@ def _best_original(
     return None
 
 
-def _films_below(root: Path) -> dict[str, Path]:
-    """Path without suffix, relative to the root, to film; a folder of numbered pictures is one film."""
+def _videos_below(root: Path) -> dict[str, Path]:
+    """Path without suffix, relative to the root, to video; a folder of numbered pictures is one video."""
     found = {}
     files = [
         path
         for path in sorted(root.rglob("*"))
         if not path.name.startswith(".")
-        and path.suffix.lower() not in NO_FILMS
+        and path.suffix.lower() not in NO_VIDEOS
         and not path.is_dir()
     ]
     sequences = {folder for folder in {path.parent for path in files} if _is_sequence(folder)}
     for path in files:
-        film = path.parent if path.parent in sequences - {root} else path
-        key = film.relative_to(root)
-        found[(key if film.is_dir() else key.with_suffix("")).as_posix()] = film
+        video = path.parent if path.parent in sequences - {root} else path
+        key = video.relative_to(root)
+        found[(key if video.is_dir() else key.with_suffix("")).as_posix()] = video
     return found
 
 
 def _is_sequence(folder: Path) -> bool:
-    """Whether a folder holds the frames of one film: pictures named by a number alone, and nothing else."""
+    """Whether a folder holds the frames of one video: pictures named by a number alone, and nothing else."""
     names = [file for file in folder.iterdir() if not file.name.startswith(".")]
     return len(names) > 1 and all(
         file.stem.isdigit() and file.suffix.lower() in PICTURES for file in names
     )
 
 
-def _person(film: Path) -> str:
-    found = re.match(IDENTITY_PATTERN, film.stem)
-    return found.group() if found else film.stem
+def _person(video: Path) -> str:
+    found = re.match(IDENTITY_PATTERN, video.stem)
+    return found.group() if found else video.stem
 
 
 def _legal(key: str) -> str:

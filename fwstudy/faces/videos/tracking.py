@@ -1,4 +1,4 @@
-"""Which of the faces in a film is followed: the forged one, else the one that is shown most."""
+"""Which of the faces in a video is followed: the forged one, else the one that is shown most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torchvision.ops import generalized_box_iou
 
-DIFFERENCE = 6.0  # grey levels of a small picture by which a forged one differs from its original
+DIFFERENCE = 6.0  # gray levels of a small picture by which a forged one differs from its original
 GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
 MIN_SHARE = 0.05  # of a frame's forgery that lies in the box of a forged face
 THUMB = (32, 18)  # px, width and height of the pictures by which cuts are found
-CUT = 30.0  # grey levels, mean difference of two small pictures with a cut between them
+CUT = 30.0  # gray levels, mean difference of two small pictures with a cut between them
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face that may be the one to follow, cut out of all films of a take.
+    """A face that may be the one to follow, cut out of all videos of a take.
 
     Args:
         box: (4,) int, the square in the original's frame.
@@ -84,7 +84,7 @@ def is_cut(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def follow(frames: Sequence[Sequence[Candidate]], cuts: Sequence[bool]) -> list[Candidate | None]:
-    """One face through a film.
+    """One face through a video.
 
     Where masks or differences tell which face was forged, that one is taken, frame by frame. Else
     faces that overlap from frame to frame are one track, which ends where nothing overlaps (a face that
