@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-from fwstudy.faces import raster
+from fwstudy.faces.rendering import raster
 
 LOWEST = 4.9
 """Body faces below this height (decimetres) are never in the picture and are left out."""
