@@ -30,25 +30,26 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from fwstudy.whitening.folding import fold
-from fwstudy.whitening.iternorm import IterNormWhitening
-from fwstudy.whitening.layer import FeatureWhitening
-from fwstudy.whitening.rotation import (
-    align_max,
+from benchmarks.alignment import align_max, cayley_search, mean_objective
+from fwstudy.whitening import (
+    FeatureWhitening,
+    IterNormWhitening,
     align_mean,
-    cayley_search,
-    mean_objective,
+    create_model,
+    fold,
+    last_norm,
     random_rotation,
+    replace_norm,
+    update_statistics,
+    whiteness,
 )
-from fwstudy.whitening.statistics import update_statistics, whiteness
-from fwstudy.whitening.surgery import create_model, last_norm, replace_norm
 
 INTERVAL = 10  # steps between two whitening matrices when amortized; batches that take turns
 CONDITION = 1e4  # condition number of the features' covariance
 CONCEPTS = 16
 LAYERS = {  # from a BatchNorm2d
     "BatchNorm2d": copy.copy,
-    "published": IterNormWhitening.from_batch_norm,
+    "iternorm": IterNormWhitening.from_batch_norm,
     "exact": FeatureWhitening.from_batch_norm,
     "exact, shrinkage 0": partial(FeatureWhitening.from_batch_norm, shrinkage=0.0),
     "exact, newton_schulz": partial(FeatureWhitening.from_batch_norm, solver="newton_schulz"),
@@ -166,7 +167,7 @@ def measure_layers(scale: Scale) -> pd.DataFrame:
             for name, layer in layers.items()
         }
         labels = {"channels": channels, "shape": _shape(batches[0])}
-        train = compare([steps] * scale.rounds, "published", scale.seconds, **labels)
+        train = compare([steps] * scale.rounds, "iternorm", scale.seconds, **labels)
         with torch.no_grad():
             white = pd.DataFrame([whiteness(layer(batches[0])) for layer in layers.values()])
         train = train.join(white[["mean_correlation", "mean_variance"]])
@@ -229,7 +230,7 @@ def measure_models(scale: Scale) -> pd.DataFrame:
         batches = [one.contiguous(memory_format=torch.channels_last) for one in images]
         original = create_model(name, **options).to(memory_format=torch.channels_last)
         place = last_norm(original)
-        models = {norm: copy.deepcopy(original) for norm in ("BatchNorm2d", "published", *OURS)}
+        models = {norm: copy.deepcopy(original) for norm in ("BatchNorm2d", "iternorm", *OURS)}
         for norm, model in models.items():
             replace_norm(model, place, LAYERS[norm])
         steps = {
@@ -296,15 +297,16 @@ SECTIONS = {  # what to measure, title, notes
         measure_layers,
         "The layer alone, and how white its output is in training",
         f"""Gradients reach the input, scale and shift. Features are Gaussian with condition number
-{CONDITION:g}; {INTERVAL} batches take turns. The amortized layer knows their covariance beforehand, as in the study;
+{CONDITION:g}; {INTERVAL} batches take turns. iternorm is the layer as published. The amortized layer knows
+their covariance beforehand, as in the study;
 its time is the mean over {INTERVAL} steps, of which one computes the matrix. mean_correlation: absolute,
 over pairs of channels. In evaluation all whitening layers do the same.
 
 Operations of a train step with M locations, in multiply-adds: exact, 5 products of M C^2 (covariance and
 its gradient; output and its two gradients), 7 of C^3 (rotation times matrix, gradients of both), and one
-eigendecomposition; published, 6 of M C^2 and 45 of C^3 (3 products in each of 5 steps, and twice
+eigendecomposition; iternorm, 6 of M C^2 and 45 of C^3 (3 products in each of 5 steps, and twice
 as many backward). At 728 channels and 2048 locations that is 8.1 G and the eigendecomposition against 23.9 G: even
-with a solver for nothing, the 5.4 G of the five products alone are 0.23 of the published layer's, so 1/5
+with a solver for nothing, the 5.4 G of the five products alone are 0.23 of iternorm's, so 1/5
 is out of the exact layer's reach there. The amortized layer needs 3 products of M C^2.""",
     ),
     "drift": (
@@ -347,8 +349,8 @@ def judge(table: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     step = f"section == 'layer' and phase == 'train step' and method in {OURS}"
     for channels, factor in scale.speedups:
         here = f"{step} and channels == {channels}"
-        check(f"layer: train step <= 1/{factor} of published", here, "ratio", high=1 / factor)
-    check("layer: train step never slower than published", step, "ratio", high=1)
+        check(f"layer: train step <= 1/{factor} of iternorm", here, "ratio", high=1 / factor)
+    check("layer: train step never slower than iternorm", step, "ratio", high=1)
     enough = "section == 'layer' and locations >= 4 * channels and method.str.match('exact|amort')"
     check("whiteness: mean correlation <= 0.01", enough, "mean_correlation", high=0.01)
     check("whiteness: variance 1 +- 0.02", enough, "mean_variance", 0.98, 1.02)

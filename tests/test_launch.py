@@ -21,7 +21,7 @@ from fwstudy.training.launch import launched
 from fwstudy.training.losses import ConstrainedLoss, variance
 from fwstudy.training.trainer import fit
 from fwstudy.whitening.layer import FeatureWhitening
-from fwstudy.whitening.sync import local_shard, num_processes, rank, share_of
+from fwstudy.whitening.sync import local_shard, rank, share_of, world_size
 
 ROOT = Path(__file__).parents[1]
 ONE = Launch(num_processes=1, max_restarts=0)
@@ -97,7 +97,7 @@ def price() -> tuple:
     values = torch.from_numpy(local_shard(np.arange(5.0) ** 2)).requires_grad_()
     found = variance(values)
     found.backward()
-    return found.item(), (values.grad / num_processes()).tolist()
+    return found.item(), (values.grad / world_size()).tolist()
 
 
 def assert_same(one: tuple, other: tuple) -> None:
@@ -193,7 +193,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
     path.write_text(text.replace("num_processes: 1", "num_processes: 3"))
     with pytest.raises(ValueError, match=r"train\.launch\.num_processes: 3 .* 16 .*batch_size"):
         load_params(path)
-    monkeypatch.setattr("fwstudy.whitening.sync.num_processes", lambda: 3)
+    monkeypatch.setattr("fwstudy.whitening.sync.world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"train\.batch_size: 16 pairs .* 3 processes"):
         share_of(16)
 

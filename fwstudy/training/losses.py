@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from fwstudy.training.batches import Batch
 from fwstudy.whitening.surgery import find_classifier, pooled_and_logits
-from fwstudy.whitening.sync import all_reduce_count, num_processes, total
+from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum, world_size
 
 PRESENT = 0.04  # share of a cell of the map that must show a concept for the cell to count
 PRESENT_WEIGHT = 4.0  # of a cell that shows a concept, against one that does not: few cells do
@@ -102,11 +102,11 @@ class ConstrainedLoss:
 
 def variance(values: Tensor) -> Tensor:
     """Variance over the batch, of all processes that share it: (B,) to ()."""
-    if num_processes() == 1:
+    if world_size() == 1:
         return values.var()
     count = all_reduce_count(len(values), values.device)
-    mean = total(values.sum()) / count
-    return total((values - mean).square().sum()) / (count - 1)
+    mean = all_reduce_sum(values.sum()) / count
+    return all_reduce_sum((values - mean).square().sum()) / (count - 1)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Concepts: what chosen axes of a whitening layer stand for, and turning the axes towards them.
 
-Hua et al. 2021 ("feature constraint"); Chen, Bei, Rudin 2020. The rotation itself comes in closed form
-from `fwstudy.whitening.rotation`.
+Sources: Hua et al., arXiv:2106.10834, 2021 ("feature constraint"); Chen, Bei, Rudin, Nature Machine
+Intelligence 2020. The rotation comes in closed form from `fwstudy.whitening.rotation`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import align_mean
 from fwstudy.whitening.statistics import evaluation_mode
-from fwstudy.whitening.sync import all_reduce_count, total
+from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum
 
 BATCH_SIZE = 64
 
@@ -26,13 +26,13 @@ class Concept:
         name: shown in figures.
         shown: (n, 3, S, S) float32 in [-1, 1], images with the concept.
         absent: (n, 3, S, S), the same images without it; None compares with the average image.
-        groups: (n,) str, the group of people (`fwstudy.preprocess.splits.lending_groups`) of each image.
+        groups: (n,) str, the group of people of each image, for splits and intervals; not used here.
     """
 
     name: str
     shown: torch.Tensor
-    absent: torch.Tensor | None
-    groups: np.ndarray
+    absent: torch.Tensor | None = None
+    groups: np.ndarray | None = None
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Con
 
     def mean(images: Tensor) -> Tensor:
         inputs = layer_inputs(model, layer, images)
-        return total(inputs.sum(dim=0)) / all_reduce_count(len(inputs), inputs.device)
+        return all_reduce_sum(inputs.sum(dim=0)) / all_reduce_count(len(inputs), inputs.device)
 
     with evaluation_mode(model):
         columns = [
@@ -81,6 +81,21 @@ def whitened_means(layer: FeatureWhitening, model: nn.Module, concepts: list[Con
             for concept in concepts
         ]
         return layer.decorrelate(torch.stack(columns, dim=1))
+
+
+@torch.no_grad()
+def align(model: nn.Module, layer: FeatureWhitening, concepts: list[Concept]) -> None:
+    """Turn the first k axes of a layer towards k concepts; the other axes move as little as possible.
+
+    Args:
+        model: contains `layer`; it runs in evaluation mode and is left in its own.
+        concepts: at most as many as channels.
+
+    Raises:
+        ValueError: too many concepts, or their means are not finite.
+    """
+    means = whitened_means(layer, model, concepts)
+    layer.set_rotation(align_mean(means, previous=layer.rotation))
 
 
 class Alignment:
@@ -97,11 +112,9 @@ class Alignment:
     ):
         self.model, self.layer, self.concepts, self.interval = model, layer, concepts, interval
 
-    @torch.no_grad()
     def update(self) -> None:
-        """Compute the concepts' mean activations and the rotation that aligns with them."""
-        means = whitened_means(self.layer, self.model, self.concepts)
-        self.layer.set_rotation(align_mean(means, previous=self.layer.rotation))
+        """`align` now."""
+        align(self.model, self.layer, self.concepts)
 
     def __call__(self, step: int) -> None:
         """Update every ``interval`` steps; to be called after each, counted from 1."""

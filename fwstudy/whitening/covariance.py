@@ -15,7 +15,7 @@ def as_rows(features: Tensor) -> Tensor:
 
 
 def covariance(
-    features: Tensor, num_groups: int = 1, total: Callable[[Tensor], Tensor] = lambda share: share
+    features: Tensor, num_groups: int = 1, reduce: Callable[[Tensor], Tensor] = lambda share: share
 ) -> tuple[Tensor, Tensor]:
     """Mean and block-diagonal covariance over all locations, divided by M (maximum likelihood).
 
@@ -24,7 +24,8 @@ def covariance(
     Args:
         features: (N, C, H, W) or (M, C), floating point.
         num_groups: number G of blocks; a divisor of C. Block size d = C / G.
-        total: sum over processes, `fwstudy.whitening.sync.total` where each holds a share of the batch.
+        reduce: sum over processes, `fwstudy.whitening.sync.all_reduce_sum` where each holds a share
+            of the batch.
 
     Returns:
         mean (C,) and covariance (G, d, d).
@@ -36,10 +37,10 @@ def covariance(
     """
     rows = as_rows(features)
     check_groups(rows.shape[1], num_groups)
-    count = total(rows.new_tensor(float(len(rows))))
-    mean = total(rows.sum(0)) / count
+    count = reduce(rows.new_tensor(float(len(rows))))
+    mean = reduce(rows.sum(0)) / count
     blocks = as_blocks(rows - mean, num_groups)
-    return mean, total(_Scatter.apply(blocks)) / count
+    return mean, reduce(_Scatter.apply(blocks)) / count
 
 
 class _Scatter(torch.autograd.Function):

@@ -94,8 +94,8 @@ def _find_producers(model: nn.Module, images: Tensor) -> dict[str, str | None]:
 
 def _takes_matrix(module: nn.Module) -> bool:
     """A dense convolution whose weight is a parameter, not computed from others."""
-    local_shard = dict(module.named_parameters(recurse=False))
-    return isinstance(module, nn.Conv2d) and module.groups == 1 and "weight" in local_shard
+    own = dict(module.named_parameters(recurse=False))
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and "weight" in own
 
 
 def _remove(model: nn.Module, name: str, producer: str | None, images: Tensor) -> nn.Module:

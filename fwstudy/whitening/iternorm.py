@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fwstudy.whitening.covariance import as_blocks, covariance
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.solvers import iternorm_newton
-from fwstudy.whitening.sync import total
+from fwstudy.whitening.sync import all_reduce_sum
 
 MOMENTUM = 0.9  # the authors': nearly all of a running average is the last batch
 STEPS = 5  # IterNorm's T
@@ -69,7 +69,7 @@ class IterNormWhitening(FeatureWhitening):
         return iternorm_newton(blocks, self.eps, self.steps)
 
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
-        mean, blocks = covariance(rows, self.num_groups, total)
+        mean, blocks = covariance(rows, self.num_groups, all_reduce_sum)
         whitening = self._solve(blocks)
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)

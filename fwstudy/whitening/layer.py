@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fwstudy.whitening.covariance import ESTIMATORS, as_rows, check_groups, covariance, shrink
 from fwstudy.whitening.rotation import orthogonality_error
 from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
-from fwstudy.whitening.sync import all_reduce_count, num_processes, total
+from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum, world_size
 
 
 class FeatureWhitening(nn.Module):
@@ -239,7 +239,7 @@ class FeatureWhitening(nn.Module):
 
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
         """Rows of a training batch, count in all processes; updates the running statistics."""
-        mean, blocks = covariance(rows, self.num_groups, total)
+        mean, blocks = covariance(rows, self.num_groups, all_reduce_sum)
         amortized = self.whiten_every > 1
         held = 2 / self.momentum - 1 if amortized and self.momentum else 1  # batches in the average
         blocks = shrink(blocks, held * count, self.shrinkage)
@@ -253,7 +253,7 @@ class FeatureWhitening(nn.Module):
     def _whiten(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Centred rows of a training batch, whitened by its covariance and rotated."""
         rotation = self.rotation.to(rows)
-        few = num_processes() == 1 and len(rows) < blocks.shape[-1]
+        few = world_size() == 1 and len(rows) < blocks.shape[-1]
         if few and self.solver in MATRIX_FUNCTIONS:
             options = self.num_groups, self.solver, self.shrinkage, self.eps
             return whiten_few(rows, *options) @ rotation.mT

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import as_rows, covariance, shrink
 from fwstudy.whitening.layer import FeatureWhitening, _check, _count
-from fwstudy.whitening.sync import all_reduce_count, total
+from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum
 
 
 @torch.no_grad()
@@ -50,9 +50,9 @@ def update_statistics(model: nn.Module, layer: FeatureWhitening, batches) -> Non
         handle.remove()
     own_count, count = count, all_reduce_count(count, device)
     _check(count > 1, f"batches must give the layer at least two locations, not {count}")
-    own_mean, mean = mean, total(mean * own_count) / count
+    own_mean, mean = mean, all_reduce_sum(mean * own_count) / count
     blocks = (own_mean - mean).unflatten(0, (layer.num_groups, -1, 1))
-    scatter = total(scatter + blocks @ blocks.mT * own_count)
+    scatter = all_reduce_sum(scatter + blocks @ blocks.mT * own_count)
     layer.running_mean.copy_(mean)
     layer.running_covariance.copy_(shrink(scatter / (count - 1), count, layer.shrinkage))
     layer.refresh()

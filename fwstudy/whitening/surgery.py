@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +29,8 @@ def create_model(name: str, num_classes: int = 1, pretrained: bool = False, **op
     Example:
         >>> model = create_model("resnet10t")
     """
+    import timm  # slow: it loads torchvision and torch._dynamo
+
     model = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
     for module in model.modules():
         if getattr(module, "inplace", False):

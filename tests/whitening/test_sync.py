@@ -13,7 +13,7 @@ from fwstudy.whitening.concepts import Concept, whitened_means
 from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.statistics import update_statistics
-from fwstudy.whitening.sync import num_processes, total
+from fwstudy.whitening.sync import all_reduce_sum, world_size
 
 SHARES = (5, 3)  # images of each process: unequal on purpose
 LAYERS = {
@@ -21,7 +21,7 @@ LAYERS = {
     "cholesky": partial(FeatureWhitening, solver="cholesky"),
     "newton_schulz": partial(FeatureWhitening, solver="newton_schulz"),
     "amortized": partial(FeatureWhitening, whiten_every=2),
-    "published": IterNormWhitening,
+    "iternorm": IterNormWhitening,
 }
 CASES = [(name, side) for name in LAYERS for side in (3, 1)]  # side of the maps: 1 is few locations
 
@@ -55,7 +55,7 @@ def train(layer: FeatureWhitening, batches: list[torch.Tensor]) -> dict[str, tor
         "concepts": whitened_means(update.float().eval(), update, concepts),
         "output": output.detach(),
         "features": features.grad,
-        "weight": total(layer.weight.grad),
+        "weight": all_reduce_sum(layer.weight.grad),
         "running_mean": layer.running_mean,
         "running_covariance": layer.running_covariance,
         "pooled_mean": update.running_mean,
@@ -67,7 +67,7 @@ def work(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", address, rank=rank, world_size=len(SHARES))
-    assert num_processes() == len(SHARES)
+    assert world_size() == len(SHARES)
     found = {}
     for name, side in CASES:
         shares = [batch.split(SHARES)[rank] for batch in make_batches(side)]
@@ -85,15 +85,15 @@ def port():
 
 
 @pytest.fixture
-def is_distributed(tmp_path, port):
+def results(tmp_path, port):
     """What each process found, for every case."""
     torch.multiprocessing.spawn(work, (port, str(tmp_path)), nprocs=len(SHARES), join=True)
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
 
 
-def test_two_processes_equal_one(is_distributed):
+def test_two_processes_equal_one(results):
     for case, side in CASES:
-        shares = [found[f"{case}, {side}"] for found in is_distributed]
+        shares = [found[f"{case}, {side}"] for found in results]
         single = train(make_layer(case), make_batches(side))
         for name in ("output", "features"):
             whole = torch.cat([share.pop(name) for share in shares])
@@ -104,4 +104,4 @@ def test_two_processes_equal_one(is_distributed):
 
 def test_one_process_changes_nothing():
     share = nn.Parameter(torch.ones(2))
-    assert total(share) is share and num_processes() == 1
+    assert all_reduce_sum(share) is share and world_size() == 1

@@ -33,15 +33,6 @@ FAMILIES = {  # name -> options, and the norm that is averaged into the classifi
 }
 
 
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_docstring_examples():
     assert doctest.testmod(fwstudy.whitening.surgery).failed == 0
 

@@ -1,7 +1,6 @@
-"""Rotations: optimality, orthogonality over many updates, monotone ascent, degenerate input."""
+"""Rotations: optimality, orthogonality over many updates, degenerate input."""
 
 import doctest
-from itertools import pairwise
 
 import pytest
 import scipy.linalg
@@ -10,24 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fwstudy.whitening.rotation
+from benchmarks.alignment import mean_objective
 from fwstudy.whitening.rotation import (
-    align_max,
     align_mean,
-    cayley_search,
-    max_objective,
-    mean_objective,
     orthogonality_error,
     random_rotation,
 )
-
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_docstring_examples():
@@ -143,75 +130,7 @@ def test_errors(means, previous, message):
         align_mean(means, previous)
 
 
-# --- max
-
-
-@pytest.mark.parametrize("window", [None, 1, 2, 3])
-@pytest.mark.parametrize("seed", range(4))
-def test_align_max_is_monotone(window, seed):
-    generator = torch.Generator().manual_seed(seed)
-    maps = [torch.randn(count, 10, 5, 4, generator=generator) for count in (3, 1, 7)]
-    rotation, history = align_max(maps, window)
-    assert orthogonality_error(rotation) < 1e-6
-    assert all(later > earlier for earlier, later in pairwise(history))
-    assert max_objective(rotation, maps, window) == pytest.approx(history[-1], rel=1e-5)
-    previous = random_rotation(10, generator)
-    rotation, history = align_max(maps, window, previous)
-    assert history[0] == pytest.approx(max_objective(previous, maps, window), rel=1e-5)
-    assert history[-1] >= history[0]
-
-
-def test_align_max_window_one_is_align_mean():
-    maps = torch.randn(3, 4, 8, 3, 3)
-    rotation, history = align_max(maps, window=1)
-    means = maps.mean((1, 3, 4)).T
-    torch.testing.assert_close(rotation, align_mean(means), atol=1e-5, rtol=0)
-    assert len(history) <= 2
-    rotation, _ = align_max(maps, 1, random_rotation(8))
-    assert mean_objective(rotation, means) == pytest.approx(history[-1], rel=1e-5)
-
-
-def test_align_max_objective_golden():
-    # One image, one concept, axis (1, 0): locations score 1, 2, 3, 5 in a 2 x 2 map.
-    maps = [torch.tensor([[[[1.0, 2.0], [3.0, 5.0]], [[9.0, 9.0], [9.0, 9.0]]]])]
-    assert max_objective(torch.eye(2), maps) == 5
-    assert max_objective(torch.eye(2), maps, window=1) == 11 / 4
-    assert max_objective(torch.eye(2), maps, window=3) == 5  # the map is smaller: all of it
-
-
-def test_align_max_finds_planted_axes():
-    # Concept j appears at one location only; elsewhere all axes are weakly active.
-    axes = random_rotation(12)
-    maps = 0.1 * torch.randn(4, 20, 12, 4, 4)
-    for concept in range(4):
-        maps[concept, :, :, 1, concept] += 5 * axes[concept]
-    rotation, _ = align_max(maps)
-    assert (rotation[:4] * axes[:4]).sum(1).min() > 0.99
-
-
-def test_align_max_without_iterations_is_the_start():
-    previous = random_rotation(6)
-    rotation, history = align_max(torch.randn(2, 3, 6, 2, 2), previous=previous, max_iterations=0)
-    torch.testing.assert_close(rotation, previous)
-    assert len(history) == 1
-
-
-@pytest.mark.parametrize(
-    ("maps", "message"),
-    [
-        ([], "concept_maps must be tensors"),
-        ([torch.randn(3, 4)], "concept_maps must be tensors"),
-        ([torch.randn(0, 4, 2, 2)], "concept_maps must be tensors"),
-        (torch.randn(5, 2, 4, 2, 2), "1 <= k <= C"),
-        ([torch.full((1, 4, 2, 2), torch.nan)], "must be finite"),
-    ],
-)
-def test_align_max_errors(maps, message):
-    with pytest.raises(ValueError, match=message):
-        align_max(maps)
-
-
-# --- random rotation and the published search
+# --- random rotations
 
 
 def test_random_rotation():
@@ -223,22 +142,3 @@ def test_random_rotation():
     entries = torch.stack([random_rotation(3) for _ in range(500)])
     assert entries.mean(0).abs().max() < 0.1  # Haar: no entry is favoured
     assert (entries.square().mean(0) - 1 / 3).abs().max() < 0.06
-
-
-def test_cayley_search_ascends_to_the_closed_form_slowly():
-    means = torch.randn(16, 4)
-    best = mean_objective(align_mean(means), means)
-    rotation, objectives = random_rotation(16), []
-    for _ in range(60):
-        rotation = cayley_search(means, rotation)
-        objectives.append(mean_objective(rotation, means))
-        assert orthogonality_error(rotation) < 1e-4
-    assert all(later >= earlier - 1e-4 for earlier, later in pairwise(objectives))
-    assert objectives[0] < 0.9 * best
-    assert best * 0.9 < objectives[-1] <= best * (1 + 1e-6)
-
-
-def test_cayley_search_at_the_optimum_stays():
-    means = torch.randn(6, 2)
-    best = align_mean(means)
-    torch.testing.assert_close(cayley_search(means, best), best, atol=1e-4, rtol=0)

@@ -12,35 +12,9 @@ from sklearn.covariance import OAS
 import fwstudy.whitening.solvers
 from fwstudy.whitening.covariance import covariance, oas, shrink
 from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
+from tests.whitening.matrices import residual, spd
 
 CONVERGED = ["eigh", "cholesky", "newton_schulz"]
-
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-def spd(size, condition=10.0, blocks=(), dtype=torch.float64):
-    """Symmetric positive definite, eigenvalues evenly spaced in logarithm from 1 to 1/condition."""
-    vectors = torch.linalg.qr(torch.randn(*blocks, size, size, dtype=torch.float64))[0]
-    exponents = torch.linspace(0, 1, size, dtype=torch.float64)
-    return ((vectors * condition**-exponents) @ vectors.mT).to(dtype)
-
-
-def correlated(*shape, dtype=torch.float32):
-    """Features (N, C, H, W) with correlated channels and means away from 0."""
-    mixing = torch.randn(shape[1], shape[1], dtype=dtype) + 2 * torch.eye(shape[1], dtype=dtype)
-    return torch.einsum("dc,nchw->ndhw", mixing, torch.randn(shape, dtype=dtype)) + 3
-
-
-def residual(whitening, matrix):
-    identity = torch.eye(matrix.shape[-1], dtype=torch.float64)
-    return (whitening.double() @ matrix.double() @ whitening.double().mT - identity).abs().max()
 
 
 def test_docstring_examples():

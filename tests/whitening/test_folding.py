@@ -42,15 +42,6 @@ CASES = {  # architecture, its options, norm (None: the last), convolutions adde
 }
 
 
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 @torch.no_grad()
 def randomize(layer):
     """Random mean, covariance, axes and affine; the layer, in evaluation mode."""
