@@ -155,3 +155,10 @@ def test_frames_that_are_encoded_here_have_even_sides(tmp_path, content):
     content["faces"]["size"] = 299
     with pytest.raises(ValueError, match=r"faces\.size: 299; frames that H\.264 encodes"):
         load_params(write(tmp_path, content))
+
+
+def test_every_source_of_the_params_exists():
+    from fwstudy.faces.sources import SOURCES
+
+    field = type(load_params(ROOT / "params.yaml").faces).model_fields["source"]
+    assert set(field.annotation.__args__) == set(SOURCES)

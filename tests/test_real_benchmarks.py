@@ -19,7 +19,7 @@ from fwstudy.interpretability.records import variant_records
 from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
-from fwstudy.training.runs import control, score_held_out, train_baseline, train_variant
+from fwstudy.training.runs import own_runs, score_held_out, train
 
 from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
 from .trees import TREES, dfdc_with_test, split_of
@@ -100,11 +100,7 @@ def crops_of(params, project) -> tuple[CropSet, list[dict]]:
 
 def train_all(params, crops: CropSet) -> dict:
     """The three models of notebook 2."""
-    return {
-        "baseline": train_baseline(params, 0, crops),
-        "batch_norm": train_variant(params, control(params.whitening), "batch_norm", 0, crops),
-        "whitened": train_variant(params, params.whitening, "whitened", 0, crops),
-    }
+    return {run.name: train(run, params, crops) for run in own_runs(params, 0)}
 
 
 def assert_nobody_is_in_two_splits(manifest: pd.DataFrame) -> None:

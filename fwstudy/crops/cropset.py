@@ -1,6 +1,8 @@
 """The crop set: face crops with their truth, one row of the manifest each."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 
@@ -34,13 +36,16 @@ def open_array(folder: Path, name: str):
 class CropSet:
     """Face crops in arrays on disk and a table that says what each row is.
 
+    A selection keeps the arrays and has fewer rows in its table. "Places" count the rows of the table.
+
     Args:
         manifest: one row a crop. ``clip, frame, quality`` name the frame; ``kind`` is ``whole`` or
             ``part``; ``variant`` is ``original``, a forgery family or (for ``part``) the one part
             forged; ``label`` 1 for forged; ``identity`` and ``source`` (who lent the face);
-            ``group`` of people who lend each other faces; ``split``; attributes of the person. ``row`` indexes the arrays and ``original_row``
-            points to the pristine crop of the same frame (missing where there is none). Of videos, ``frame``
-            counts the video's own, ``video`` names it, and ``truth`` says how the changed pixels are known
+            ``group`` of people who lend each other faces; ``split``; attributes of the person.
+            ``row`` indexes the arrays and ``original_row`` points to the pristine crop of the same
+            frame (missing where there is none). Of videos, ``frame`` counts the video's own,
+            ``video`` names it, and ``mask_source`` says how the changed pixels are known
             (`fwstudy.labels.MASK_SOURCES`).
         images: (N, S, S, 3) uint8, RGB.
         mask: (N, S, S) bool, pixels that the forgery changed, before the codec.
@@ -82,7 +87,33 @@ class CropSet:
         for column, value in values.items():
             wanted = value if isinstance(value, (list, tuple)) else [value]
             keep &= self.manifest[column].isin(wanted).to_numpy()
-        return CropSet(self.manifest[keep], self.images, self.mask, self.parsing)
+        return replace(self, manifest=self.manifest[keep])
+
+    def take(self, places: np.ndarray) -> "CropSet":
+        """The crops at these places, in this order.
+
+        Args:
+            places: (n,) int, from 0 to ``len(self) - 1``.
+        """
+        return replace(self, manifest=self.manifest.iloc[places])
+
+    def evenly(self, count: int) -> "CropSet":
+        """At most ``count`` crops, evenly spaced, the first and the last among them."""
+        places = np.linspace(0, len(self) - 1, min(count, len(self)))
+        return self.take(places.astype(int))
+
+    def tensor(self, device: torch.device | None = None) -> torch.Tensor:
+        """All images at once, see `to_tensor`: (len(self), 3, S, S)."""
+        return to_tensor(self.images[self.manifest["row"].to_numpy()], device)
+
+    def batches(self, size: int, device: torch.device | None = None) -> Iterator[torch.Tensor]:
+        """The images in their order, in as few batches of at most ``size`` as there can be.
+
+        The batches differ in length by one at most. Without crops there is one, which is empty.
+        """
+        places = np.arange(len(self))
+        for part in np.array_split(places, max(1, math.ceil(len(self) / size))):
+            yield self.take(part).tensor(device)
 
     def paired(self) -> "CropSet":
         """The rows that have their original beside them.
@@ -98,7 +129,7 @@ class CropSet:
                 f"no forgery of the split {', '.join(without)} has its original beside it: what the axes "
                 "mean cannot be measured on this data set, only detection can (`dvc repro train`)"
             )
-        return CropSet(kept.astype({"original_row": int}), self.images, self.mask, self.parsing)
+        return replace(self, manifest=kept.astype({"original_row": int}))
 
     def __len__(self) -> int:
         return len(self.manifest)

@@ -19,35 +19,39 @@ from fwstudy.runtime import run
 PART_INTERVAL = 4  # one in so many frames of a video is shown with its parts forged one by one
 
 
+def row_of(clip: Clip, name: str, frame: int, quality: str, **own) -> dict:
+    """What the manifest says of one crop; ``own`` comes before the attributes of the person."""
+    return {
+        "clip": clip.name,
+        "frame": frame,
+        "quality": quality,
+        "kind": "part" if name.startswith(PART_PREFIX) else "whole",
+        "variant": family_of(name),
+        "label": int(name != ORIGINAL),
+        "identity": clip.identity,
+        "source": clip.variants[name].source,
+        **own,
+        **clip.attributes,
+    }
+
+
+def crop_mask(mask: np.ndarray, box: np.ndarray, size: int, how: int) -> np.ndarray:
+    """Changed pixels, (H, W) bool, cut like their image: (size, size) bool."""
+    return crop(mask.astype(np.uint8) * 255, box, size, how) > 127
+
+
 def crop_video(clip: Clip, size: int) -> list[tuple]:
     """The crops of a clip that was cut out of a video: as they are, or scaled. See `crop_clip`."""
-    crops = []
+    crops, video = [], clip.video
     for name, variant in clip.variants.items():
+        own = {"video": variant.video, "mask_source": variant.mask_source}
         for number, image in enumerate(variant.frames):
-            row = {
-                "clip": clip.name,
-                "frame": clip.video.numbers[number],
-                "quality": clip.video.quality,
-                "kind": "whole",
-                "variant": family_of(name),
-                "label": int(name != ORIGINAL),
-                "identity": clip.identity,
-                "source": variant.source,
-                "video": variant.video,
-                "mask_source": variant.mask_source,
-                **clip.attributes,
-            }
+            row = row_of(clip, name, video.numbers[number], video.quality, **own)
             box = np.array([0, 0, *image.shape[1::-1]])
-            changed = variant.mask[number].astype(np.uint8) * 255
             how = cv2.INTER_AREA if size <= len(image) else cv2.INTER_LINEAR
-            crops.append(
-                (
-                    row,
-                    crop(image, box, size, how),
-                    crop(changed, box, size, how) > 127,
-                    crop(clip.parsing[number], box, size, cv2.INTER_NEAREST),
-                )
-            )
+            changed = crop_mask(variant.mask[number], box, size, how)
+            parts = crop(clip.parsing[number], box, size, cv2.INTER_NEAREST)
+            crops.append((row, crop(image, box, size, how), changed, parts))
     return crops
 
 
@@ -103,29 +107,16 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
         for part, box in zip(clip.parsing, boxes, strict=True)
     ]
     for name, variant in clip.variants.items():
-        kind = "part" if name.startswith(PART_PREFIX) else "whole"
-        for quality in qualities[:1] if kind == "part" else qualities:
+        for quality in qualities[:1] if name.startswith(PART_PREFIX) else qualities:
             # A variant of the first frames is encoded with the clip's rest behind it, so that the
             # codec treats it like its original.
             rest = clip.variants[ORIGINAL].frames[len(variant.frames) :]
             frames, num_bytes = compress(np.concatenate([variant.frames, rest]), quality)
-            frames = frames[: len(variant.frames)]
-            for number, (frame, box) in enumerate(zip(frames, boxes, strict=False)):
-                row = {
-                    "clip": clip.name,
-                    "frame": number,
-                    "quality": quality,
-                    "kind": kind,
-                    "variant": name.removeprefix(PART_PREFIX),
-                    "label": int(name != ORIGINAL),
-                    "identity": clip.identity,
-                    "source": variant.source,
-                    "bytes": num_bytes,
-                    **clip.attributes,
-                }
-                changed = variant.mask[number].astype(np.uint8) * 255
-                image = crop(frame, box, size, cv2.INTER_AREA)
-                changed = crop(changed, box, size, cv2.INTER_AREA) > 127
+            for number, changed in enumerate(variant.mask):
+                box = boxes[number]
+                image = crop(frames[number], box, size, cv2.INTER_AREA)
+                changed = crop_mask(changed, box, size, cv2.INTER_AREA)
+                row = row_of(clip, name, number, quality, bytes=num_bytes)
                 crops.append((row, image, changed, parts[number]))
     return crops
 

@@ -1,29 +1,26 @@
 """Splits that are disjoint by person: people who lend each other faces stay together."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 
-def lending_groups(pairs: pd.DataFrame) -> dict[str, str]:
+def lending_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Identities that lend each other faces, directly or through others, form one group.
 
     Args:
-        pairs: columns ``identity`` and ``source``.
+        pairs: an identity, and the source of a face it was shown with.
 
     Returns:
-        identity to the first identity of its group (of the connected component).
+        identity to the first identity of its group (of the connected component), in order.
     """
-    names = sorted(set(pairs["identity"]) | set(pairs["source"]))
-    index = pd.Series(range(len(names)), index=names)
-    links = (index[pairs["identity"]].to_numpy(), index[pairs["source"]].to_numpy())
-    graph = coo_array((np.ones(len(pairs)), links), shape=(len(names), len(names)))
-    _, number = connected_components(graph, directed=False)
-    first = pd.Series(names).groupby(number).first()
-    return dict(zip(names, first[number], strict=True))
+    pairs = list(pairs)
+    people = DisjointSet(name for pair in pairs for name in pair)
+    for pair in pairs:
+        people.merge(*pair)
+    return dict(sorted((name, min(group)) for group in people.subsets() for name in group))
 
 
 def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int) -> dict[str, str]:
@@ -42,7 +39,9 @@ def split_identities(groups: dict[str, str], shares: dict[str, float], seed: int
     Raises:
         ValueError: fewer groups than splits.
     """
-    members = pd.Series(groups).sort_index().groupby(pd.Series(groups)).groups
+    members = defaultdict(list)
+    for name, group in sorted(groups.items()):
+        members[group].append(name)
     if len(members) < len(shares):
         raise ValueError(
             f"{len(groups)} identities form {len(members)} group(s) that lend each other faces or come "
@@ -76,15 +75,15 @@ def assign_splits(
         ValueError: official splits that share a person (named), or too few people.
     """
     videos = [head.get("video") or {} for head in headers]
-    rows = [(head["identity"], source) for head in headers for source in head["sources"].values()]
-    known = [
+    pairs = [(head["identity"], source) for head in headers for source in head["sources"].values()]
+    named = [
         (head["identity"], video["group"])
         for head, video in zip(headers, videos, strict=True)
         if video.get("group")
     ]
-    # A named group is one more lender, whom nobody else has.
-    rows += [(identity, f"group of {group}") for identity, group in known]
-    groups = lending_groups(pd.DataFrame(rows, columns=["identity", "source"]))
+    # A named group is one more lender, of its members alone.
+    pairs += [(identity, f"group of {group}") for identity, group in named]
+    groups = lending_groups(pairs)
     groups = {name: group for name, group in groups.items() if not name.startswith("group of ")}
     official: dict[str, str] = {}
     for head, video in zip(headers, videos, strict=True):
@@ -98,13 +97,12 @@ def assign_splits(
     if not drawn:
         return groups, official
     left = {name: share for name, share in shares.items() if name not in official.values()}
-    named = dict(known)
     try:
         splits = split_identities(drawn, left or shares, seed)
     except ValueError:
         if not any(videos):
             raise
-        alone = {name: named.get(name, name) for name in drawn}
+        alone = {name: dict(named).get(name, name) for name in drawn}
         splits = split_identities(alone, left or shares, seed)
     return groups, official | splits
 

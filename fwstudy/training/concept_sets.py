@@ -17,17 +17,12 @@ from fwstudy.labels import FORGED_PART_OF, FORGED_PARTS
 from fwstudy.whitening.concepts import Concept
 
 
-def sample_rows(crops: CropSet, count: int | None, seed: int) -> np.ndarray:
-    """At most ``count`` rows of the manifest, without order; all if None."""
-    rows = crops.manifest["row"].to_numpy()
-    if count is None or count >= len(rows):
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def groups_of(crops: CropSet, rows: np.ndarray) -> np.ndarray:
-    """The group of people of each row of the manifest."""
-    return crops.manifest.set_index("row").loc[rows, "group"].to_numpy()
+def sample(crops: CropSet, count: int | None, seed: int) -> CropSet:
+    """At most ``count`` crops drawn at random, in their order; all if None."""
+    if count is None or count >= len(crops):
+        return crops
+    places = np.random.default_rng(seed).choice(len(crops), count, replace=False)
+    return crops.take(np.sort(places))
 
 
 def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
@@ -36,30 +31,24 @@ def grid_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) 
     Hua et al. 2021 as in the authors' code (there n = 10). Zero is mid-gray here, because images
     are scaled to [-1, 1].
     """
-    rows = sample_rows(crops.select(kind="whole"), count, seed)
-    images = to_tensor(crops.images[rows])
+    shown = sample(crops.select(kind="whole"), count, seed)
+    images, groups = shown.tensor(), shown.manifest["group"].to_numpy()
     edges = np.linspace(0, images.shape[-1], grid_size + 1).round().astype(int)
     concepts = []
-    for i in range(grid_size):
-        for j in range(grid_size):
-            keep = torch.zeros_like(images[:1])
-            keep[..., edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 1
-            name = f"row {i + 1}, column {j + 1}"
-            concepts.append(Concept(name, images * keep, None, groups_of(crops, rows)))
+    for i, j in np.ndindex(grid_size, grid_size):
+        keep = torch.zeros_like(images[:1])
+        keep[..., edges[i] : edges[i + 1], edges[j] : edges[j + 1]] = 1
+        concepts.append(Concept(f"row {i + 1}, column {j + 1}", images * keep, None, groups))
     return concepts
 
 
 def part_concepts(crops: CropSet, count: int | None, seed: int, grid_size: int) -> list[Concept]:
     """Zero-padded facial parts: the pixels of one part are kept, the rest set to zero."""
-    rows = sample_rows(crops.select(kind="whole"), count, seed)
-    images, numbers = to_tensor(crops.images[rows]), FORGED_PART_OF[crops.parsing[rows]]
+    shown = sample(crops.select(kind="whole"), count, seed)
+    images, groups = shown.tensor(), shown.manifest["group"].to_numpy()
+    numbers = torch.from_numpy(FORGED_PART_OF[crops.parsing[shown.manifest["row"].to_numpy()]])
     return [
-        Concept(
-            name,
-            images * torch.from_numpy(numbers == number)[:, None],
-            None,
-            groups_of(crops, rows),
-        )
+        Concept(name, images * (numbers == number)[:, None], None, groups)
         for number, name in enumerate(FORGED_PARTS)
     ]
 
@@ -91,23 +80,22 @@ def forged_part_concepts(
     crops: CropSet, count: int | None, seed: int, grid_size: int
 ) -> list[Concept]:
     """Exactly one part is forged; the untouched original stands beside it, so identity cancels."""
-    concepts = []
+    groups, concepts = crops.manifest.set_index("row")["group"], []
     for name in FORGED_PARTS:
-        forged = crops.select(kind="part", variant=name)
-        rows = sample_rows(forged, count, seed)
-        images = crops.images[rows]
-        originals = forged.manifest.set_index("row").loc[rows, "original_row"].to_numpy(int)
-        if not len(rows):
+        shown = sample(crops.select(kind="part", variant=name), count, seed).manifest
+        images, originals = (
+            crops.images[shown["row"].to_numpy()],
+            shown["original_row"].to_numpy(int),
+        )
+        if not len(shown):
             images, originals = transplants(crops, name, count, seed)
         if not len(images):
             raise ValueError(
                 f"concept set forged_parts: no crop has a forged {name} with its original beside it; "
                 "where a data set has no such pairs, set whitening.concepts: parts or grid"
             )
-        groups = groups_of(crops, originals)
-        concepts.append(
-            Concept(name, to_tensor(images), to_tensor(crops.images[originals]), groups)
-        )
+        pristine = to_tensor(crops.images[originals])
+        concepts.append(Concept(name, to_tensor(images), pristine, groups[originals].to_numpy()))
     return concepts
 
 

@@ -1,16 +1,15 @@
 """The same training call in several processes, on one machine or many, that survives a killed worker.
 
 From a notebook, ``train.launch.num_processes`` of params.yaml starts them (`launched`). On several
-machines torchrun does, with this module as its program; all must see the same project folder:
+machines torchrun does, with this room as its program; all must see the same project folder:
 
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 3
-        --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m fwstudy.training.launch whitened 0
+        --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m fwstudy.training whitened 0
 
 The variable is needed to go on after a killed worker: else workers that are started anew (PyTorch 2.14)
 find in the store they share the addresses of those that died, and wait for them.
 """
 
-import argparse
 import multiprocessing
 import os
 import signal
@@ -92,10 +91,10 @@ def restored() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def start_method() -> str:
-    """How processes are started: forked from one that has imported the package, where that can be."""
+def start_method(module: str) -> str:
+    """How processes are started: forked from one that has imported a module, where that can be."""
     method = next(name for name in STARTS if name in multiprocessing.get_all_start_methods())
-    multiprocessing.get_context(method).set_forkserver_preload(["fwstudy.training.runs"])
+    multiprocessing.get_context(method).set_forkserver_preload([module])
     return method
 
 
@@ -133,7 +132,7 @@ def launched(function: Callable, launch: Launch, *arguments) -> Any:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
-        start_method=start_method(),
+        start_method=start_method(function.__module__),
     )
     num_threads = max(1, torch.get_num_threads() // launch.num_processes)
     with restored():
@@ -162,29 +161,3 @@ def last_lines(failures: dict) -> str:
             text = f"exit code {failure.exitcode} before the call; its own output says why"
         texts.append(f"process {number}: " + "\n".join(text.strip().splitlines()[-LAST_LINES:]))
     return "\n".join(texts)
-
-
-def main() -> None:
-    """Train one model under torchrun; the first process prints the history."""
-    from torch.distributed.elastic.multiprocessing.errors import record
-
-    from fwstudy.crops.cropset import CropSet
-    from fwstudy.params import load_params
-    from fwstudy.runtime import project_root
-    from fwstudy.training.runs import train_by_name
-
-    parser = argparse.ArgumentParser(
-        description="Train one model in processes that torchrun started."
-    )
-    parser.add_argument("name", help="baseline, batch_norm, whitened, or a variant of params.yaml")
-    parser.add_argument("seed", type=int)
-    arguments = parser.parse_args()
-    root = project_root()
-    params, crops = load_params(root / "params.yaml"), CropSet.open(root / "data" / "crops")
-    detector = record(in_process)(train_by_name, (params, arguments.name, arguments.seed, crops))
-    if os.environ["RANK"] == "0":
-        print(detector.history.to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,7 @@
-"""The study's steps, one call each: what the notebooks do, and where each result is kept."""
+"""The models of the study: which there are, where each is kept, and one call to train or load it."""
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -7,26 +9,35 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
-from fwstudy.params import Params, Train, Whitening
-from fwstudy.runtime import (
-    default_device,
-    measured_cost,
-    partial_folder,
-    project_root,
-    seed_everything,
-)
+from fwstudy.crops.cropset import ARRAYS, CropSet
+from fwstudy.params import Params, Whitening
+from fwstudy.runtime import measured_cost, partial_folder, project_root, seed_everything
 from fwstudy.training.batches import PairedBatches
 from fwstudy.training.launch import launched
-from fwstudy.training.trainer import fit, load_backbone, load_weights, predict, save_weights
-from fwstudy.training.variants import NORMS, layer_name, make_variant, norm_factory, set_activation
+from fwstudy.training.models import (
+    empty_model,
+    load_weights,
+    new_model,
+    read_weights,
+    save_weights,
+)
+from fwstudy.training.trainer import fit, predict
+from fwstudy.training.variants import (
+    NORMS,
+    Variant,
+    layer_name,
+    make_variant,
+    norm_factory,
+    set_activation,
+)
 from fwstudy.whitening.statistics import whiteness_by_mode
-from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
+from fwstudy.whitening.surgery import replace_norm
 from fwstudy.whitening.sync import all_gather_list, rank, wait_for_all
 
+BASELINE, CONTROL, WHITENED = "baseline", "batch_norm", "whitened"
+OWN = (BASELINE, CONTROL, WHITENED)  # of every seed; all other names are variants
 LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
 FINE_TUNE = 1000  # added to the seed of the batches on which variants are fine-tuned
 PREDICTION_COLUMNS = [
@@ -42,6 +53,74 @@ PREDICTION_COLUMNS = [
 ]
 
 
+def control(settings: Whitening) -> Whitening:
+    """The settings of the control: the baseline as it is, fine-tuned for as many steps."""
+    changes = {"norm": "batch", "rotation": "none", "activation": "backbone"}
+    return settings.model_copy(update=changes | {"concept_weight": 0.0, "bottleneck": 0.0})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model of the study, by what it is trained from and for; trained or not.
+
+    Args:
+        name: ``baseline``, ``batch_norm``, ``whitened``, or that of a variant of params.yaml.
+        seed: of training.
+        settings: of the norm layer; those of `control` for the baseline.
+        folder: in ``data``, for models of their own, e.g. ``leave_one_out/FaceSwap``; None: ``models``
+            for weights and ``predictions`` for predictions.
+    """
+
+    name: str
+    seed: int
+    settings: Whitening
+    folder: str | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights."""
+        return self._file("models", ".safetensors")
+
+    @property
+    def predictions(self) -> Path:
+        """The file of the logits of validation and test people."""
+        return self._file("predictions", ".csv")
+
+    @property
+    def baseline(self) -> "Run":
+        """The run whose weights this one is fine-tuned from."""
+        return replace(self, name=BASELINE, settings=control(self.settings))
+
+    def _file(self, kind: str, suffix: str) -> Path:
+        name = self.name if self.name in OWN else f"variants/{self.name}"
+        folder = project_root() / "data" / (self.folder or kind)
+        return folder / f"seed{self.seed}" / f"{name}{suffix}"
+
+
+def find_run(params: Params, name: str, seed: int, folder: str | None = None) -> Run:
+    """The run of that name.
+
+    Raises:
+        KeyError: no such variant in params.yaml; the message lists those there are.
+    """
+    plain = control(params.whitening)
+    own = {BASELINE: plain, CONTROL: plain, WHITENED: params.whitening}
+    return Run(name, seed, own[name] if name in own else params.variant(name), folder)
+
+
+def own_runs(params: Params, seed: int, folder: str | None = None) -> list[Run]:
+    """Baseline, control and whitened model of one seed, in the order in which they are trained."""
+    return [find_run(params, name, seed, folder) for name in OWN]
+
+
+def all_runs(params: Params) -> list[Run]:
+    """Every run of the stages `train` and `variant`, by name, then by seed."""
+    variants = params.ablations
+    named = [(name, params.train.seeds) for name in OWN]
+    named += [(name, variants.seeds) for name in variants.run]
+    return [find_run(params, name, seed) for name, seeds in named for seed in seeds]
+
+
 @dataclass(frozen=True)
 class Detector:
     """A trained model, the norm layer the study looks at, and how it came about.
@@ -49,7 +128,7 @@ class Detector:
     Args:
         model: gives one logit an image; in eval mode.
         layer_name: dotted name of the layer.
-        history: see `fwstudy.training.trainer.fit`.
+        history: see `fwstudy.training.trainer.fit`; empty for a model that was loaded.
         cost: of training, see `fwstudy.runtime.measured_cost`; empty for a model that was loaded.
     """
 
@@ -64,66 +143,90 @@ class Detector:
         return self.model.get_submodule(self.layer_name)
 
 
-BASELINE = "baseline"
-HUB = "hub"  # of train.backbone.weights: timm's own, by network
-
-
-def weights_path(name: str, seed: int, folder: str = "models") -> Path:
-    """Where the weights of the baseline or of a variant lie, by training seed; folder: in ``data``."""
-    return project_root() / "data" / folder / f"seed{seed}" / f"{name}.safetensors"
-
-
-def predictions_path(name: str, seed: int, folder: str = "predictions") -> Path:
-    """Where the test predictions of the baseline or of a variant lie, by training seed."""
-    path = project_root() / "data" / folder / f"seed{seed}" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def new_model(train: Train) -> nn.Module:
-    """The backbone of the study: untrained, or with the weights of ``backbone.weights``.
+def load(run: Run, params: Params) -> Detector:
+    """A trained model.
 
     Raises:
-        OSError, ValueError: the weights cannot be fetched or read; the message says what to do.
+        FileNotFoundError, ValueError: its weights are missing, truncated or of another architecture.
     """
-    backbone = train.backbone
-    if backbone.weights == HUB:
-        model = placed(from_hub(backbone.name, backbone.options))
-    else:
-        model = empty_model(train)
-        if backbone.weights:
-            load_backbone(model, project_root() / Path(backbone.weights).expanduser())
-    torch.nn.init.zeros_(
-        find_classifier(model).weight
-    )  # start undecided: learns several times faster
-    return model
+    model = empty_model(params.train)
+    layer = layer_name(model, run.settings)
+    if run.settings.norm in NORMS:
+        replace_norm(model, layer, norm_factory(run.settings))
+    set_activation(model.get_submodule(layer), run.settings.activation)
+    return Detector(load_weights(model, run.weights).eval(), layer, pd.DataFrame())
 
 
-def empty_model(train: Train) -> nn.Module:
-    """The backbone of the study, into which weights are still to be read."""
-    backbone = train.backbone
-    return placed(create_model(backbone.name, num_classes=1, **backbone.options))
+def train(run: Run, params: Params, crops: CropSet) -> Detector:
+    """Train one model and keep its weights, in as many processes as ``train.launch`` says.
 
-
-def placed(model: nn.Module) -> nn.Module:
-    """The model on the device and in the memory format of the study."""
-    return model.to(default_device(), memory_format=torch.channels_last)
-
-
-def from_hub(name: str, options: dict) -> nn.Module:
-    """A timm model with the weights timm has for it, e.g. from ImageNet.
-
-    Raises:
-        OSError: there are none, or no network; the message says both ways to get them.
+    The baseline starts from the backbone, every other model from the baseline of its seed and folder,
+    which must be trained before. All variants of a seed see the same batches, and none of the
+    baseline's. An interrupted run resumes; one that was finished already, in a stage that was not, is
+    taken as it is, until `complete` says that the stage is.
     """
-    try:
-        return create_model(name, num_classes=1, pretrained=True, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise OSError(
-            f"train.backbone.weights: {HUB}: timm's weights of {name} cannot be fetched ({error}). "
-            "With a network, run `make repro HF_HUB_OFFLINE=0`; without one, copy a .safetensors file of "
-            "this backbone from a machine that has one and set train.backbone.weights to its path"
-        ) from error
+    history, cost = launched(_train, params.train.launch, run, params, crops)
+    return replace(load(run, params), history=history, cost=cost)
+
+
+def complete(runs: list[Run], params: Params) -> None:
+    """Forget what was kept for the case that the stage is interrupted: its results are written."""
+    for run in runs:
+        shutil.rmtree(partial_of(run, params))
+
+
+def _train(run: Run, params: Params, crops: CropSet) -> tuple[pd.DataFrame, dict[str, float]]:
+    folder = partial_of(run, params)
+    finished = folder / "finished.safetensors"
+    if not all(all_gather_list([finished.exists()])):
+        model, history, cost = _fit(run, params, crops, folder / "state")
+        if rank() == 0:
+            known = {"history": json.dumps(history.to_dict("list")), "cost": json.dumps(cost)}
+            save_weights(model.state_dict(), finished, known)
+    wait_for_all()
+    state, known = read_weights(finished)
+    if rank() == 0:
+        save_weights(state, run.weights)
+    wait_for_all()
+    return pd.DataFrame(json.loads(known["history"])), json.loads(known["cost"])
+
+
+def _fit(
+    run: Run, params: Params, crops: CropSet, checkpoint: Path
+) -> tuple[nn.Module, pd.DataFrame, dict[str, float]]:
+    chosen, settings, tuned = params.train, run.settings, run.name != BASELINE
+    training, validation = crops.select(split="train"), validation_of(crops, params)
+    baseline = load(run.baseline, params).model if tuned else None
+    seed_everything(run.seed)
+    batches = PairedBatches(
+        training,
+        chosen.batch_size,
+        run.seed + FINE_TUNE * tuned,
+        chosen.partial_forgery_ratio,
+        settings.random_labels and tuned,
+    )
+    with measured_cost() as cost:
+        variant = (
+            make_variant(baseline, settings, training, run.seed)
+            if tuned
+            else Variant(new_model(chosen))
+        )
+        measure = dict
+        if settings.norm in NORMS:
+            measure = whiteness_log(variant.model, variant.layer_name, validation)
+        history = fit(
+            variant.model,
+            batches,
+            validation,
+            chosen.fine_tune if tuned else chosen.baseline,
+            checkpoint,
+            variant.loss,
+            variant.after_step,
+            measure,
+        )
+    costs = pd.DataFrame(all_gather_list([cost]))
+    together = costs.sum().to_dict() | {"minutes": float(costs["minutes"].max())}
+    return variant.model, history, together
 
 
 def manifest_path() -> Path:
@@ -138,65 +241,27 @@ def array_stamps() -> list:
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
-def settings_of(params: Params, seed: int, schedule: str) -> dict:
-    """What a run of the optimiser depends on, as JSON values."""
-    train = params.train.model_dump()
-    keys = ("batch_size", "partial_forgery_ratio", "backbone", "baseline", schedule)
-    return {"seed": seed, "arrays": array_stamps(), **{key: train[key] for key in keys}}
+def partial_of(run: Run, params: Params) -> Path:
+    """Where a run keeps its unfinished work, by all that its weights depend on."""
+    tuned = run.name != BASELINE
+    schedule = ["fine_tune"] if tuned else []
+    keys = ["batch_size", "partial_forgery_ratio", "backbone", "baseline", *schedule]
+    what = {"seed": run.seed, "arrays": array_stamps()} | params.train.model_dump(include=set(keys))
+    inputs = [manifest_path()]
+    if tuned:
+        what |= {"settings": run.settings.model_dump()}
+        inputs.append(run.baseline.weights)
+    return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs)
 
 
-def without(crops: CropSet, family: str) -> CropSet:
-    """The crops with one forgery family left out of training and validation, for a test of its own.
-
-    Raises:
-        ValueError: no crop of that family.
-    """
-    forged = crops.manifest["variant"] == family
-    if not forged.any():
-        known = ", ".join(sorted(crops.select(kind="whole", label=1).manifest["variant"].unique()))
-        raise ValueError(f"no crop was forged by {family!r}; there are: {known}")
-    kept = ~forged | (crops.manifest["split"] == "test")
-    return replace(crops, manifest=crops.manifest[kept])
+def weights_path(name: str, seed: int) -> Path:
+    """Where the weights of the baseline or of a variant lie, by training seed."""
+    return project_root() / "data" / "models" / f"seed{seed}" / f"{name}.safetensors"
 
 
-def train_baseline(params: Params, seed: int, crops: CropSet, folder: str = "models") -> Detector:
-    """Train the BatchNorm baseline and keep its weights in a folder of ``data``.
-
-    In as many processes as ``train.launch`` says.
-    """
-    arguments = params, seed, crops, folder
-    history, cost = launched(_fit_baseline, params.train.launch, *arguments)
-    return replace(load_baseline(params, seed, folder), history=history, cost=cost)
-
-
-def _fit_baseline(
-    params: Params, seed: int, crops: CropSet, folder: str
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    train = params.train
-    seed_everything(seed)
-    model = new_model(train)
-    what = settings_of(params, seed, "baseline")
-    batches = PairedBatches(
-        crops.select(split="train"), train.batch_size, seed, train.partial_forgery_ratio
-    )
-    state = partial_folder(f"{folder}/{BASELINE}", what, [manifest_path()]) / "state"
-    with measured_cost() as cost:
-        history = fit(model, batches, validation_of(crops, params), train.baseline, state)
-    keep(model, weights_path(BASELINE, seed, folder))
-    return history, cost_of_all(cost)
-
-
-def keep(model: nn.Module, path: Path) -> None:
-    """Write the weights, from the first of several processes; all return when it is done."""
-    if rank() == 0:
-        save_weights(model, path)
-    wait_for_all()
-
-
-def cost_of_all(cost: dict[str, float]) -> dict[str, float]:
-    """What training cost all processes together: the longest time, the sum of cores and memory."""
-    costs = pd.DataFrame(all_gather_list([cost]))
-    return costs.sum().to_dict() | {"minutes": float(costs["minutes"].max())}
+def load_variant(params: Params, settings: Whitening, name: str, seed: int) -> Detector:
+    """`load`, by the name of the file of the weights."""
+    return load(Run(name.rpartition("/")[2], seed, settings), params)
 
 
 def validation_of(crops: CropSet, params: Params) -> CropSet:
@@ -215,104 +280,26 @@ def validation_of(crops: CropSet, params: Params) -> CropSet:
     return chosen
 
 
-def control(settings: Whitening) -> Whitening:
-    """The settings of the control: the baseline as it is, fine-tuned for as many steps."""
-    changes = {"norm": "batch", "rotation": "none", "activation": "backbone"}
-    return settings.model_copy(update=changes | {"concept_weight": 0.0, "bottleneck": 0.0})
+def without(crops: CropSet, family: str) -> CropSet:
+    """The crops with one forgery family left out of training and validation, for a test of its own.
 
-
-def train_variant(
-    params: Params,
-    settings: Whitening,
-    name: str,
-    seed: int,
-    crops: CropSet,
-    folder: str = "models",
-) -> Detector:
-    """Fine-tune one variant from a folder's baseline and keep its weights there as ``name``.
-
-    The batches are those of all variants of this seed, and none of the baseline's. In as many processes
-    as ``train.launch`` says.
+    Raises:
+        ValueError: no crop of that family.
     """
-    arguments = params, settings, name, seed, crops, folder
-    history, cost = launched(_fit_variant, params.train.launch, *arguments)
-    return replace(load_variant(params, settings, name, seed, folder), history=history, cost=cost)
-
-
-def _fit_variant(
-    params: Params, settings: Whitening, name: str, seed: int, crops: CropSet, folder: str
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    train = params.train
-    baseline = load_baseline(params, seed, folder).model
-    seed_everything(seed)
-    training, validation = crops.select(split="train"), validation_of(crops, params)
-    what = settings_of(params, seed, "fine_tune") | {"variant": settings.model_dump()}
-    inputs = [manifest_path(), weights_path(BASELINE, seed, folder)]
-    state = partial_folder(f"{folder}/{name}", what, inputs) / "state"
-    batches = PairedBatches(
-        training,
-        train.batch_size,
-        FINE_TUNE + seed,
-        train.partial_forgery_ratio,
-        settings.random_labels,
-    )
-    with measured_cost() as cost:
-        variant = make_variant(baseline, settings, training, seed)
-        log = dict
-        if settings.norm in NORMS:
-            log = whiteness_log(variant.model, variant.layer_name, validation)
-        history = fit(
-            variant.model,
-            batches,
-            validation,
-            train.fine_tune,
-            state,
-            variant.loss,
-            variant.after_step,
-            log,
-        )
-    keep(variant.model, weights_path(name, seed, folder))
-    return history, cost_of_all(cost)
-
-
-def train_by_name(params: Params, name: str, seed: int, crops: CropSet) -> Detector:
-    """Train the baseline, the control, the study's model or a variant; for use under torchrun."""
-    if name == BASELINE:
-        return train_baseline(params, seed, crops)
-    own = {"batch_norm": control(params.whitening), "whitened": params.whitening}
-    settings = own.get(name) or params.variant(name)
-    return train_variant(params, settings, name if name in own else f"variants/{name}", seed, crops)
+    forged = crops.manifest["variant"] == family
+    if not forged.any():
+        known = ", ".join(sorted(crops.select(kind="whole", label=1).manifest["variant"].unique()))
+        raise ValueError(f"no crop was forged by {family!r}; there are: {known}")
+    kept = ~forged | (crops.manifest["split"] == "test")
+    return replace(crops, manifest=crops.manifest[kept])
 
 
 def whiteness_log(
     model: nn.Module, layer: str, validation: CropSet
 ) -> Callable[[], dict[str, float]]:
     """Measures `whiteness_by_mode` on some validation faces, evenly spaced, when it is called."""
-    rows = validation.manifest["row"].to_numpy()
-    rows = rows[np.linspace(0, len(rows) - 1, min(LOGGED_IMAGES, len(rows))).astype(int)]
-    images = to_tensor(validation.images[rows], next(model.parameters()).device)
+    images = validation.evenly(LOGGED_IMAGES).tensor(next(model.parameters()).device)
     return partial(whiteness_by_mode, model, model.get_submodule(layer), images)
-
-
-def load_baseline(params: Params, seed: int, folder: str = "models") -> Detector:
-    """The trained baseline of a folder of ``data``."""
-    path = weights_path(BASELINE, seed, folder)
-    model = load_weights(empty_model(params.train), path).eval()
-    return Detector(model, layer_name(model, params.whitening), pd.DataFrame())
-
-
-def load_variant(
-    params: Params, settings: Whitening, name: str, seed: int, folder: str = "models"
-) -> Detector:
-    """A fine-tuned variant, by the name it was kept under in a folder of ``data``."""
-    model = empty_model(params.train)
-    layer = layer_name(model, settings)
-    if settings.norm in NORMS:
-        replace_norm(model, layer, norm_factory(settings))
-    set_activation(model.get_submodule(layer), settings.activation)
-    return Detector(
-        load_weights(model, weights_path(name, seed, folder)).eval(), layer, pd.DataFrame()
-    )
 
 
 def score(detector: Detector, crops: CropSet) -> pd.DataFrame:

@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.crops.cropset import CropSet
 from fwstudy.params import Schedule
 from fwstudy.training.batches import Batch, PairedBatches
-from fwstudy.whitening.surgery import find_classifier
+from fwstudy.training.models import read_weights, save_weights
 from fwstudy.whitening.sync import (
     all_gather_list,
     follow_first,
@@ -37,6 +34,11 @@ def classification_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(model(batch.images)[:, 0], batch.labels)
 
 
+def own_share(crops: CropSet) -> CropSet:
+    """The part of the crops that falls to this process, of several."""
+    return crops.take(local_shard(np.arange(len(crops))))
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarray:
     """The logit of every crop, in the manifest's order; positive means forged. Processes divide them.
@@ -45,60 +47,8 @@ def predict(model: nn.Module, crops: CropSet, batch_size: int = 64) -> np.ndarra
         (len(crops),) float32.
     """
     model.eval()
-    device = next(model.parameters()).device
-    rows = local_shard(crops.manifest["row"].to_numpy())
-    parts = np.array_split(rows, max(1, math.ceil(len(rows) / batch_size)))
-    logits = [model(to_tensor(crops.images[part], device))[:, 0].cpu().numpy() for part in parts]
-    return np.concatenate(all_gather_list(logits))
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's state as safetensors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    safetensors.torch.save_file(state, path)
-
-
-def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """Read what `save_weights` wrote into a model of the same architecture.
-
-    Raises:
-        ValueError: a truncated file, or one of another architecture; the message names it.
-    """
-    try:
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this model: {error}") from error
-    return model
-
-
-def load_backbone(model: nn.Module, path: Path) -> None:
-    """Read all but the classifier of a model from a safetensors file of the same architecture.
-
-    Raises:
-        ValueError: no such file, not safetensors, truncated, or of another architecture; the message
-            names it.
-    """
-    if not path.is_file() or path.suffix != ".safetensors":
-        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
-    try:
-        state = safetensors.torch.load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not safetensors ({error})") from error
-    classifier = find_classifier(model)
-    head = next(name for name, module in model.named_modules() if module is classifier)
-    body = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
-    try:
-        missing, unknown = model.load_state_dict(body, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit this model: {error}") from error
-    missing = [name for name in missing if not name.startswith(f"{head}.")]
-    if missing or unknown:
-        raise ValueError(
-            f"{path} does not fit this model: it lacks {missing[:3]}, and has unknown {unknown[:3]}"
-        )
+    batches = own_share(crops).batches(batch_size, next(model.parameters()).device)
+    return np.concatenate(all_gather_list([model(x)[:, 0].cpu().numpy() for x in batches]))
 
 
 OPTIMIZERS = {
@@ -149,10 +99,7 @@ class Checkpoint:
         tensors |= {f"best/{name}": value for name, value in best.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
-        partial = self.path.with_suffix(".partial")
-        tensors = {name: value.clone().contiguous() for name, value in tensors.items()}
-        safetensors.torch.save_file(tensors, partial, {"history": json.dumps(history)})
-        partial.replace(self.path)
+        save_weights(tensors, self.path, {"history": json.dumps(history)})
 
     def restore(self) -> tuple[dict[str, torch.Tensor], list[dict]]:
         """Put back what `save` wrote; returns the best weights so far and the history.
@@ -160,14 +107,7 @@ class Checkpoint:
         Raises:
             ValueError: the file is truncated; the message names it.
         """
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                history = json.loads(file.metadata()["history"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(
-                f"{self.path} is truncated ({error}); delete it to start anew"
-            ) from error
+        tensors, known = read_weights(self.path)
         groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
         for name, value in tensors.items():
             group, _, rest = name.partition("/")
@@ -178,7 +118,7 @@ class Checkpoint:
             index, _, moment = name.partition("/")
             state["state"].setdefault(int(index), {})[moment] = value
         self.optimizer.load_state_dict(state)
-        return groups["best"], history
+        return groups["best"], json.loads(known["history"])
 
     def close(self) -> None:
         """Remove the file: the run is complete."""
@@ -219,6 +159,8 @@ def fit(
         RuntimeError: some processes see a checkpoint that others do not.
         ValueError: the pairs of a batch cannot be divided among the processes.
     """
+    from sklearn.metrics import roc_auc_score  # slow to import
+
     device = next(model.parameters()).device
     optimizer = OPTIMIZERS[schedule.optimizer](
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay

@@ -6,28 +6,24 @@ order for the same number of steps, and differ in `fwstudy.params.Whitening` alo
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.crops.cropset import CropSet
 from fwstudy.params import Whitening
 from fwstudy.training.concept_sets import CONCEPT_SETS
 from fwstudy.training.losses import ConstrainedLoss, cut_residual, keep_positive, start_log_odds
-from fwstudy.training.trainer import Loss, classification_loss
+from fwstudy.training.trainer import Loss, classification_loss, own_share
 from fwstudy.whitening.concepts import BATCH_SIZE, Alignment
 from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import find_classifier, last_norm, pooled_and_logits, replace_norm
-from fwstudy.whitening.sync import all_gather_list, local_shard
+from fwstudy.whitening.sync import all_gather_list
 
 CONCEPT_IMAGES = 32  # per concept, at one update of the rotation
 CALIBRATION_IMAGES = 512  # from which the statistics of a new whitening layer start
@@ -79,11 +75,8 @@ def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
         (len(crops), C) float32.
     """
     model.eval()
-    device = next(model.parameters()).device
-    images = crops.images[local_shard(crops.manifest["row"].to_numpy())]
-    batches = np.array_split(images, max(1, len(images) // BATCH_SIZE))
-    read = [pooled_and_logits(model, to_tensor(batch, device))[0].cpu() for batch in batches]
-    return torch.cat(all_gather_list(read))
+    batches = own_share(crops).batches(BATCH_SIZE, next(model.parameters()).device)
+    return torch.cat(all_gather_list([pooled_and_logits(model, x)[0].cpu() for x in batches]))
 
 
 @torch.no_grad()
@@ -96,6 +89,11 @@ def refit_classifier(model: nn.Module, training: CropSet) -> None:
     Args:
         training: whole-face crops; originals weigh as much as all forgeries together.
     """
+    # slow to import, and loaded models need none of it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features = pooled_activations(model, training).double().numpy()
     labels = training.manifest["label"].to_numpy()
     regression = make_pipeline(
@@ -121,15 +119,15 @@ class Variant:
 
     Args:
         model: gives one logit an image.
-        layer_name: dotted name of the layer that the settings are about.
+        layer_name: dotted name of the layer that the settings are about; empty for the baseline.
         loss: what to minimise.
         after_step: to be called after every training step.
     """
 
     model: nn.Module
-    layer_name: str
-    loss: Loss
-    after_step: Callable[[int], None]
+    layer_name: str = ""
+    loss: Loss = classification_loss
+    after_step: Callable[[int], None] = lambda step: None
 
 
 def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, seed: int) -> Variant:
@@ -150,9 +148,9 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
     layer = model.get_submodule(name)
     set_activation(layer, settings.activation)
     if settings.norm in NORMS:
-        rows = whole.manifest["row"].sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
-        batches = to_tensor(whole.images[local_shard(np.sort(rows.to_numpy()))]).split(BATCH_SIZE)
-        update_statistics(model, layer, batches)
+        shown = whole.manifest.sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
+        shown = own_share(replace(whole, manifest=shown.sort_values("row")))
+        update_statistics(model, layer, shown.batches(BATCH_SIZE))
         if settings.rotation == "random":
             turn_randomly(layer, seed)
         if settings.rotation == "aligned":

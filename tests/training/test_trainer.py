@@ -156,19 +156,6 @@ def test_truncated_checkpoint_is_named(splits, tmp_path):
         fit(tiny_model(), splits, SCHEDULE, 4, path)
 
 
-def test_weights_round_trip_and_errors(tmp_path):
-    model, path = tiny_model(), tmp_path / "weights" / "model.safetensors"
-    trainer.save_weights(model, path)
-    other = trainer.load_weights(tiny_model(seed=3), path)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value, rtol=0, atol=0)
-    with pytest.raises(ValueError, match="model.safetensors does not fit"):
-        trainer.load_weights(nn.Linear(2, 2), path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match="model.safetensors is truncated"):
-        trainer.load_weights(tiny_model(), path)
-
-
 def test_predict_keeps_the_order(splits):
     train, _ = splits
     model = tiny_model()

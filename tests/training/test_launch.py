@@ -1,7 +1,6 @@
 """Two processes train one model: as one process does, and after one of them was killed."""
 
 import os
-import pickle
 import re
 import signal
 from pathlib import Path
@@ -23,7 +22,7 @@ from fwstudy.training.trainer import fit
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.sync import local_shard, rank, share_of, world_size
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ONE = Launch(num_processes=1, max_restarts=0)
 TWO = Launch(num_processes=2, max_restarts=1)
 SCHEDULE = Schedule(
@@ -34,17 +33,6 @@ SCHEDULE = Schedule(
     weight_decay=0.0,
     evaluation_interval=2,
 )
-GOLDEN = {  # seed 1, step 3, by the code before batches were divided: means of images, changed pixels
-    ("whole", "part"): (
-        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0725, 0.0366],
-        [1332, 1122, 0, 292, 0, 0, 110, 0],
-    ),
-    ("whole",): (
-        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0717, 0.0358],
-        [1332, 1122, 0, 507, 0, 0, 132, 0],
-    ),
-}
-GOLDEN_LABELS = [1, 1, 0, 1, 0, 0, 1, 0]
 
 
 class Small(nn.Module):
@@ -148,8 +136,11 @@ def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
     for processes in (ONE, TWO):
         train = params.train.model_copy(update={"launch": processes})
         used, found = params.model_copy(update={"train": train}), CropSet.open("data/crops")
-        baseline = runs.train_baseline(used, 0, found)
-        whitened = runs.train_variant(used, used.whitening, "whitened", 0, found)
+        baseline, whitened = (
+            runs.train(runs.find_run(used, name, 0), used, found)
+            for name in ("baseline", "whitened")
+        )
+        runs.complete(runs.own_runs(used, 0)[::2], used)
         assert whitened.cost["minutes"] > 0 and isinstance(whitened.layer, FeatureWhitening)
         predictions = runs.score_held_out(whitened, used, found)
         assert predictions["score"].notna().all()
@@ -198,51 +189,6 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
         share_of(16)
 
 
-@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
-def test_one_process_draws_the_batches_it_always_drew(crops, kinds):
-    """With and without crops of single forged parts; pixels to what a codec may differ by."""
-    chosen = crops.select(split="train", kind=list(kinds))
-    batch = PairedBatches(chosen, 8, 1, 0.5, random_labels=True).batch(3)
-    means, changed = GOLDEN[kinds]
-    assert batch.labels.int().tolist() == GOLDEN_LABELS
-    np.testing.assert_allclose(batch.images.mean((1, 2, 3)), means, atol=2e-3)
-    np.testing.assert_allclose(batch.mask.sum((1, 2)), changed, rtol=0.02)
-
-
-@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
-def test_shares_of_a_batch_make_the_batch(crops, kinds):
-    chosen = crops.select(split="train", kind=list(kinds))
-    batches = PairedBatches(chosen, 8, 1, 0.5, random_labels=True)
-    whole = batches.batch(3)
-    one, two = (batches.batch(3, share=slice(start, start + 2)) for start in (0, 2))
-    for name in ("images", "labels", "mask", "parsing"):
-        parts = [getattr(half, name) for half in (one, two)]
-        is_distributed = torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]])
-        assert torch.equal(is_distributed, getattr(whole, name)), name
-
-
-def test_a_share_reads_no_pixels_of_others(crops):
-    """Rows of images and masks that are read while a process puts its share together."""
-
-    class Watched:
-        def __init__(self, array):
-            self.array, self.read = array, set()
-
-        def __getitem__(self, rows):
-            self.read |= set(np.atleast_1d(rows).tolist())
-            return self.array[rows]
-
-    def images_read(share):
-        watched = Watched(crops.images)
-        chosen = crops.select(split="train")
-        chosen = CropSet(chosen.manifest, watched, chosen.mask, chosen.parsing)
-        PairedBatches(chosen, 8, 1, 0.5).batch(3, share=share)
-        return watched.read
-
-    one, two = (images_read(slice(start, start + 2)) for start in (0, 2))
-    assert not one & two and one | two == images_read(slice(None))
-
-
 def test_synchronised_batch_norms_keep_names_and_parameters():
     """What is done on CUDA before training: weights are read and written as before."""
     model = timm.create_model("test_efficientnet", num_classes=1)
@@ -254,13 +200,5 @@ def test_synchronised_batch_norms_keep_names_and_parameters():
     assert all(parameter is before[0][name] for name, parameter in model.named_parameters())
 
 
-def test_what_is_sent_to_a_process_is_the_place_of_the_arrays(crops):
-    sent = pickle.dumps(crops)
-    assert len(sent) < crops.images.nbytes / 4
-    np.testing.assert_array_equal(pickle.loads(sent).images, crops.images)
-    part = CropSet(crops.manifest[:2], crops.images[1:3], crops.mask[1:3], crops.parsing[1:3])
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, crops.images[1:3])
-
-
 def test_the_program_for_torchrun_is_named_in_its_help():
-    assert re.search(r"torchrun .*\n.*-m fwstudy\.launch whitened 0", launch.__doc__)
+    assert re.search(r"torchrun .*\n.*-m fwstudy\.training whitened 0", launch.__doc__)

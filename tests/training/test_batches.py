@@ -5,10 +5,22 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy.crops.composites import forged_parts, transplant
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.labels import FORGED_PARTS, PARTS
 from fwstudy.training import batches
+from fwstudy.training.batches import PairedBatches
+
+GOLDEN = {  # seed 1, step 3, by the code before batches were divided: means of images, changed pixels
+    ("whole", "part"): (
+        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0725, 0.0366],
+        [1332, 1122, 0, 292, 0, 0, 110, 0],
+    ),
+    ("whole",): (
+        [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0717, 0.0358],
+        [1332, 1122, 0, 507, 0, 0, 132, 0],
+    ),
+}
+GOLDEN_LABELS = [1, 1, 0, 1, 0, 0, 1, 0]
 
 
 @pytest.fixture(scope="module")
@@ -70,29 +82,6 @@ def test_random_labels_swap_label_and_mask_together(train):
         assert torch.equal(drawn.mask.flatten(1).any(dim=1), drawn.labels.bool())
         swapped += drawn.labels[:2].sum().item()
     assert 8 < swapped < 24
-
-
-def test_transplant_takes_its_parts_and_nothing_else():
-    parts = np.zeros((64, 64), np.uint8)
-    parts[10:20, 10:20], parts[40:50, 40:50] = PARTS.index("nose"), PARTS.index("mouth")
-    original = np.random.default_rng(0).integers(0, 100, (64, 64, 3)).astype(np.uint8)
-    forged = original + 100
-    image, where = transplant(original, forged, parts, [2])
-    assert np.array_equal(image[~where], original[~where])
-    assert np.array_equal(image[12:18, 12:18], forged[12:18, 12:18])
-    assert where[10:20, 10:20].all() and not where[30:].any()
-    assert not transplant(original, forged, parts, [0])[1].any()
-
-
-def test_forged_parts_are_those_that_changed_for_the_most_part():
-    parts = np.zeros((20, 20), np.uint8)
-    parts[:10, :10], parts[10:, 10:] = PARTS.index("nose"), PARTS.index("mouth")
-    changed = np.zeros((20, 20), bool)
-    changed[:10, :6], changed[10:, 10:14] = True, True  # 60 % and 40 %
-    found = forged_parts(changed, parts)
-    assert [name for name, is_forged in zip(FORGED_PARTS, found, strict=True) if is_forged] == [
-        "nose"
-    ]
 
 
 def test_shift_moves_whole_pixels_and_mirrors_the_border():
@@ -193,3 +182,48 @@ def test_masks_move_with_their_images(planted, monkeypatch):
         assert torch.equal(batch.parsing, parts.byte().expand(2, -1, -1))
         found += fits
     assert len(set(found)) > 1
+
+
+@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
+def test_one_process_draws_the_batches_it_always_drew(crops, kinds):
+    """With and without crops of single forged parts; pixels to what a codec may differ by."""
+    chosen = crops.select(split="train", kind=list(kinds))
+    batch = PairedBatches(chosen, 8, 1, 0.5, random_labels=True).batch(3)
+    means, changed = GOLDEN[kinds]
+    assert batch.labels.int().tolist() == GOLDEN_LABELS
+    np.testing.assert_allclose(batch.images.mean((1, 2, 3)), means, atol=2e-3)
+    np.testing.assert_allclose(batch.mask.sum((1, 2)), changed, rtol=0.02)
+
+
+@pytest.mark.parametrize("kinds", GOLDEN, ids="-".join)
+def test_shares_of_a_batch_make_the_batch(crops, kinds):
+    chosen = crops.select(split="train", kind=list(kinds))
+    batches = PairedBatches(chosen, 8, 1, 0.5, random_labels=True)
+    whole = batches.batch(3)
+    one, two = (batches.batch(3, share=slice(start, start + 2)) for start in (0, 2))
+    for name in ("images", "labels", "mask", "parsing"):
+        parts = [getattr(half, name) for half in (one, two)]
+        is_distributed = torch.cat([parts[0][:2], parts[1][:2], parts[0][2:], parts[1][2:]])
+        assert torch.equal(is_distributed, getattr(whole, name)), name
+
+
+def test_a_share_reads_no_pixels_of_others(crops):
+    """Rows of images and masks that are read while a process puts its share together."""
+
+    class Watched:
+        def __init__(self, array):
+            self.array, self.read = array, set()
+
+        def __getitem__(self, rows):
+            self.read |= set(np.atleast_1d(rows).tolist())
+            return self.array[rows]
+
+    def images_read(share):
+        watched = Watched(crops.images)
+        chosen = crops.select(split="train")
+        chosen = CropSet(chosen.manifest, watched, chosen.mask, chosen.parsing)
+        PairedBatches(chosen, 8, 1, 0.5).batch(3, share=share)
+        return watched.read
+
+    one, two = (images_read(slice(start, start + 2)) for start in (0, 2))
+    assert not one & two and one | two == images_read(slice(None))

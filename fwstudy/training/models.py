@@ -1,0 +1,130 @@
+"""Models of the study: made anew, and their weights read and written."""
+
+from pathlib import Path
+from textwrap import shorten
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from fwstudy.params import Train
+from fwstudy.runtime import default_device, project_root
+from fwstudy.whitening.surgery import create_model, find_classifier
+
+HUB = "hub"  # of train.backbone.weights: timm's own, by network
+MESSAGE_LENGTH = 300  # of PyTorch's list of keys that do not fit, characters
+
+
+def placed(model: nn.Module) -> nn.Module:
+    """The model on the device and in the memory format of the study."""
+    return model.to(default_device(), memory_format=torch.channels_last)
+
+
+def empty_model(train: Train) -> nn.Module:
+    """The backbone of the study, into which weights are still to be read."""
+    return placed(create_model(train.backbone.name, num_classes=1, **train.backbone.options))
+
+
+def new_model(train: Train) -> nn.Module:
+    """The backbone of the study: untrained, or with the weights of ``backbone.weights``.
+
+    The classifier starts at zero, that is undecided: training is then several times faster.
+
+    Raises:
+        OSError, ValueError: the weights cannot be fetched or read; the message says what to do.
+    """
+    backbone = train.backbone
+    if backbone.weights == HUB:
+        model = placed(from_hub(backbone.name, backbone.options))
+    else:
+        model = empty_model(train)
+        if backbone.weights:
+            load_backbone(model, project_root() / Path(backbone.weights).expanduser())
+    nn.init.zeros_(find_classifier(model).weight)
+    return model
+
+
+def from_hub(name: str, options: dict) -> nn.Module:
+    """A timm model with the weights timm has for it, e.g. from ImageNet.
+
+    Raises:
+        OSError: there are none, or no network; the message says both ways to get them.
+    """
+    try:
+        return create_model(name, num_classes=1, pretrained=True, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OSError(
+            f"train.backbone.weights: {HUB}: timm's weights of {name} cannot be fetched ({error}). "
+            "With a network, run `make repro HF_HUB_OFFLINE=0`; without one, copy a .safetensors file of "
+            "this backbone from a machine that has one and set train.backbone.weights to its path"
+        ) from error
+
+
+def save_weights(
+    state: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors by name, as of ``model.state_dict()``, to a safetensors file, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    state = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    safetensors.torch.save_file(state, partial, metadata)
+    partial.replace(path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata.
+
+    Raises:
+        ValueError: a truncated file; the message names it.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or not safetensors ({error}); "
+            "put a whole copy in its place, or delete it"
+        ) from error
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Read what `save_weights` wrote into a model of the same architecture.
+
+    Raises:
+        ValueError: a truncated file, or one of another architecture; the message names it.
+    """
+    try:
+        model.load_state_dict(read_weights(path)[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit this model: {shorten(str(error), MESSAGE_LENGTH)}"
+        ) from error
+    return model
+
+
+def load_backbone(model: nn.Module, path: Path) -> None:
+    """Read all but the classifier of a model from a safetensors file of the same architecture.
+
+    Not by timm's ``pretrained_cfg_overlay``, which only logs the keys that a file lacks or has too
+    many, and takes a missing body for a model that starts untrained.
+
+    Raises:
+        ValueError: no such file, not safetensors, truncated, or of another architecture; the message
+            names it.
+    """
+    if not path.is_file() or path.suffix != ".safetensors":
+        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
+    classifier = find_classifier(model)
+    head = next(name for name, module in model.named_modules() if module is classifier) + "."
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(head)}
+    state, _ = read_weights(path)
+    body = {name: value for name, value in state.items() if not name.startswith(head)}
+    try:
+        model.load_state_dict(body | own)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} does not fit this model: {shorten(str(error), MESSAGE_LENGTH)}"
+        ) from error

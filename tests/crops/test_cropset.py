@@ -1,0 +1,99 @@
+"""A crop set: opened, selected, stored in two ways, sent to a process."""
+
+import dataclasses
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
+from fwstudy.crops.writers import WRITERS
+from fwstudy.preprocess import build
+
+from ..conftest import NUM_PEOPLE
+
+
+def test_select(crops):
+    part = crops.select(kind="part", variant=["nose", "mouth"])
+    assert len(part) == 2 * 2 * NUM_PEOPLE
+    assert set(part.manifest["variant"]) == {"nose", "mouth"}
+
+
+@pytest.mark.parametrize("storage", WRITERS)
+def test_missing_and_mismatched_files_are_named(clip_paths, tmp_path, storage):
+    settings = {"crop_scale": 1.3, "crop_size": 32}
+    shares = {"train": 0.5, "test": 0.5}
+    build.build_crops(clip_paths[:4], tmp_path, ["raw"], shares, 0, settings, 1, storage)
+    manifest = pd.read_csv(tmp_path / "manifest.csv", dtype=str)
+    manifest[:3].to_csv(tmp_path / "manifest.csv", index=False)
+    with pytest.raises(ValueError, match=rf"images has {len(manifest)} rows, the manifest 3"):
+        CropSet.open(tmp_path)
+    for path in tmp_path.glob("images.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"images\.npy: no such file; run the stage"):
+        CropSet.open(tmp_path)
+
+
+def test_both_ways_to_store_hold_the_same(clip_paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("fwstudy.crops.writers.SHARD", 7)  # many shards, the last one not full
+    settings = {"crop_scale": 1.3, "crop_size": 32}
+    arguments = ["raw", "c40"], {"train": 0.5, "test": 0.5}, 0, settings, 1
+    plain, sharded = (
+        build.build_crops(clip_paths[:4], tmp_path, *arguments, storage)[0]
+        for storage in ("npy", "zarr")
+    )
+    assert not list(tmp_path.glob("*.npy")) and len(list(tmp_path.glob("*.zarr"))) == 3
+    pd.testing.assert_frame_equal(plain.manifest, sharded.manifest)
+    rows = np.random.default_rng(0).permutation(len(plain))[:20]
+    for name in ARRAYS:
+        one, other = getattr(plain, name), getattr(sharded, name)
+        assert one.dtype == other.dtype and one.shape == other.shape
+        np.testing.assert_array_equal(one[rows], other[rows])
+        np.testing.assert_array_equal(one[int(rows[0])], other[int(rows[0])])
+
+
+def test_to_tensor_range():
+    tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
+    assert tensor.shape == (1, 3, 1, 1)
+    np.testing.assert_allclose(tensor.flatten(), [-1, 127 / 127.5 - 1, 1], atol=1e-6)
+
+
+def test_forgeries_without_originals_are_told_before_anything_is_measured(crops):
+    manifest = crops.manifest.copy()
+    alone = (manifest["split"] == "test") & (manifest["label"] == 1)
+    manifest["original_row"] = manifest["original_row"].astype(float).mask(alone)
+    unpaired = dataclasses.replace(crops, manifest=manifest)
+    with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
+        unpaired.paired()
+    assert len(crops.paired()) == len(crops)
+
+
+def test_what_is_sent_to_a_process_is_the_place_of_the_arrays(crops):
+    sent = pickle.dumps(crops)
+    assert len(sent) < crops.images.nbytes / 4
+    np.testing.assert_array_equal(pickle.loads(sent).images, crops.images)
+    part = CropSet(crops.manifest[:2], crops.images[1:3], crops.mask[1:3], crops.parsing[1:3])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).images, crops.images[1:3])
+
+
+def test_batches_hold_every_crop_once_and_differ_by_one_at_most(crops):
+    chosen = crops.select(split="train", kind="whole")
+    parts = list(chosen.batches(7))
+    assert len(parts) == -(-len(chosen) // 7) and max(map(len, parts)) <= 7
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert torch.equal(torch.cat(parts), chosen.tensor())
+    assert torch.equal(chosen.tensor(), to_tensor(crops.images[chosen.manifest["row"]]))
+    assert [x.shape for x in crops.take([]).batches(7)] == [(0, 3, 64, 64)]
+
+
+def test_taken_crops_keep_their_order_and_even_ones_reach_both_ends(crops):
+    chosen = crops.select(split="test")
+    rows = chosen.manifest["row"].tolist()
+    assert chosen.take([5, 0]).manifest["row"].tolist() == [rows[5], rows[0]]
+    even = chosen.evenly(4).manifest["row"].tolist()
+    last = len(rows) - 1
+    assert even == [rows[0], rows[last // 3], rows[last * 2 // 3], rows[last]]
+    assert len(chosen.evenly(10**6)) == len(chosen)

@@ -1,0 +1,30 @@
+"""A clip file: what is written is read, what is damaged is named."""
+
+import numpy as np
+import pytest
+
+from fwstudy.clips import load_clip, load_header, save_clip
+
+from .conftest import make_clip
+
+
+def test_clip_round_trip(tmp_path):
+    clip = make_clip(3, 1)
+    path = save_clip(tmp_path, clip)
+    read = load_clip(path)
+    assert (read.name, read.identity, read.attributes) == (clip.name, "003", clip.attributes)
+    np.testing.assert_array_equal(read.parsing, clip.parsing)
+    for name, variant in clip.variants.items():
+        np.testing.assert_array_equal(read.variants[name].frames, variant.frames)
+        np.testing.assert_array_equal(read.variants[name].mask, variant.mask)
+        np.testing.assert_array_equal(read.variants[name].region, variant.region)
+        assert load_header(path)["sources"][name] == variant.source
+    assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
+
+
+def test_truncated_clip_is_named(tmp_path):
+    path = save_clip(tmp_path, make_clip(0, 0))
+    for content in (path.read_bytes()[:-400], b"", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"000_0\.npz is not a readable clip"):
+            load_clip(path)

@@ -1,0 +1,47 @@
+"""Root, seeds, cost and unfinished work."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fwstudy import runtime
+
+
+def test_cost_is_that_of_the_work_inside():
+    with runtime.measured_cost() as cost:
+        assert not cost
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+    assert 0.05 <= cost["core_seconds"] < 5 and cost["minutes"] > 0.05 / 60 * 0.9
+    assert 0.01 < cost["peak_memory_gb"] < 100
+
+
+def test_project_root(tmp_path, monkeypatch):
+    inner = tmp_path / "notebooks"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    with pytest.raises(FileNotFoundError, match="start from the project's folder"):
+        runtime.project_root()
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    assert runtime.project_root() == tmp_path
+
+
+def test_partial_folder_depends_on_settings(tmp_path, monkeypatch):
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    one, same, other = (runtime.partial_folder("x", {"seed": s}) for s in (0, 0, 1))
+    assert one == same != other and one.is_dir()
+
+
+def test_seed_repeats():
+    values = []
+    for _ in range(2):
+        runtime.seed_everything(3)
+        values.append((torch.rand(2), np.random.rand(2)))
+    assert torch.equal(values[0][0], values[1][0]) and (values[0][1] == values[1][1]).all()
+    torch.use_deterministic_algorithms(False)
