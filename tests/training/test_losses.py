@@ -193,11 +193,11 @@ def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm)
         inner = model.norm[0]
     else:
         inner = model.norm
-        inner.activation, kept = nn.Identity(), inner.activation
+        inner.act, kept = nn.Identity(), inner.act
     model.eval()
     axes = inner(model.conv(batch.images))[:, :4]
     if norm == "whitening":
-        inner.activation = kept
+        inner.act = kept
     masks = CONCEPT_SETS["forged_parts"].masks(batch.mask, batch.parsing, 2).float()
     present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
     expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
@@ -228,7 +228,7 @@ def test_a_concept_counts_from_four_hundredths_of_a_cell(model, batch):
     present = torch.zeros(8, 4, 6, 6, dtype=torch.bool)
     present[:, 1, 1, 2] = True
     found = []
-    handle = model.norm.activation.register_forward_pre_hook(lambda _, x: found.append(x[0]))
+    handle = model.norm.act.register_forward_pre_hook(lambda _, x: found.append(x[0]))
     model(batch.images)
     handle.remove()
     loss = losses.ConstrainedLoss(model.norm, 4, lambda changed, parts: masks, 1.0, 0.0)
@@ -290,5 +290,5 @@ def test_no_hook_survives_a_failing_model(model, batch):
     wrong = Batch(batch.images[:, :1], batch.labels, batch.mask, batch.parsing)
     with pytest.raises(RuntimeError):
         loss_of(model, 1.0, 0.5)(model, wrong)
-    assert not model.norm.activation._forward_pre_hooks
+    assert not model.norm.act._forward_pre_hooks
     assert not find_classifier(model)._forward_pre_hooks
