@@ -1,6 +1,12 @@
 """A tiny data set of smooth blobs: eight people in four pairs, forged by drawing over a square."""
 
-import cv2
+import os
+
+from fwstudy.execute import SPINS
+
+os.environ.update({key: os.environ.get(key, value) for key, value in SPINS.items()})
+
+import cv2  # after the line above: OpenMP reads it when it is loaded
 import numpy as np
 import pytest
 

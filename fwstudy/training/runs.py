@@ -27,6 +27,7 @@ from fwstudy.whitening.statistics import whiteness_by_mode
 from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
 from fwstudy.whitening.sync import all_gather_list, rank, wait_for_all
 
+ROOMS = ("crops", "labels.py", "runtime.py", "training", "whitening")  # as in dvc.yaml
 LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
 FINE_TUNE = 1000  # added to the seed of the batches on which variants are fine-tuned
 PREDICTION_COLUMNS = [
@@ -179,7 +180,7 @@ def _fit_baseline(
     batches = PairedBatches(
         crops.select(split="train"), train.batch_size, seed, train.partial_forgery_ratio
     )
-    state = partial_folder(f"{folder}/{BASELINE}", what, [manifest_path()]) / "state"
+    state = partial_folder(f"{folder}/{BASELINE}", what, [manifest_path()], rooms=ROOMS) / "state"
     with measured_cost() as cost:
         history = fit(model, batches, validation_of(crops, params), train.baseline, state)
     keep(model, weights_path(BASELINE, seed, folder))
@@ -248,7 +249,7 @@ def _fit_variant(
     training, validation = crops.select(split="train"), validation_of(crops, params)
     what = settings_of(params, seed, "fine_tune") | {"variant": settings.model_dump()}
     inputs = [manifest_path(), weights_path(BASELINE, seed, folder)]
-    state = partial_folder(f"{folder}/{name}", what, inputs) / "state"
+    state = partial_folder(f"{folder}/{name}", what, inputs, rooms=ROOMS) / "state"
     batches = PairedBatches(
         training,
         train.batch_size,
