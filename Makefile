@@ -7,6 +7,8 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 VENV := .venv
 READY := $(VENV)/.ready
 
+# PyTorch's threads sleep at a barrier instead of spinning, so that a busy neighbor costs little.
+export GOMP_SPINCOUNT ?= 10000
 # No telemetry, no look-ups at run time; processes share the cores through joblib, not through BLAS.
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE ?= 1
@@ -47,7 +49,7 @@ explain: setup
 
 # One static site of all executed notebooks: data/report/index.html, opens offline.
 report: setup
-	@python -m fwstudy.report
+	@python -m fwstudy.reporting.report
 
 lab: setup
 	jupyter lab notebooks
@@ -75,4 +77,4 @@ lock: | $(UV)
 		--group test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf data/faces data/crops data/models data/predictions data/leave_one_out/* data/measures data/explained data/partial
+	rm -rf data/faces data/crops data/models data/predictions data/leave_one_out/* data/measures data/explained data/executed data/partial

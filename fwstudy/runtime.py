@@ -1,4 +1,4 @@
-"""Many independent tasks on the cores of this machine, or on a cluster."""
+"""Where the project lies, seeds, device, cost, unfinished work, and tasks on many cores."""
 
 import hashlib
 import json
@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import joblib
-import numpy as np
-import torch
-from tqdm import tqdm
+if TYPE_CHECKING:
+    import torch  # seconds to import, which commands that need no model are spared
+
+PROVENANCE_PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "captum", "av")
+CODE = Path(__file__).parent
 
 
 @contextmanager
@@ -41,6 +43,8 @@ def workers(scheduler: str | None) -> Iterator[None]:
         raise OSError(
             f"faces.scheduler: no Dask scheduler answers at {scheduler}: {error}"
         ) from error
+    import joblib
+
     with client, joblib.parallel_config(backend="dask"):
         yield
 
@@ -65,6 +69,9 @@ def run(
     Raises:
         Whatever the function raises; tasks that were done stay done.
     """
+    import joblib
+    from tqdm import tqdm
+
     count = len(tasks) if ahead is None else ahead * joblib.effective_n_jobs(num_workers)
     blocks = [tasks[start : start + count] for start in range(0, len(tasks), max(1, count))]
     with (
@@ -75,9 +82,6 @@ def run(
             for result in pool(joblib.delayed(function)(*task) for task in block):
                 yield result
                 bar.update()
-
-
-PROVENANCE_PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "captum", "av")
 
 
 def project_root() -> Path:
@@ -105,6 +109,9 @@ def result_path(name: str) -> Path:
 
 def seed_everything(seed: int) -> None:
     """Make PyTorch, NumPy and Python repeat themselves; deterministic kernels only."""
+    import numpy as np
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -113,8 +120,10 @@ def seed_everything(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a fifth of a step
 
 
-def default_device() -> torch.device:
+def default_device() -> "torch.device":
     """A CUDA device where there is one (this process's, of several), else the CPU."""
+    import torch
+
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -122,6 +131,8 @@ def default_device() -> torch.device:
 
 def provenance(seed: int) -> str:
     """One line for the top of a notebook: versions, device and seed."""
+    import torch
+
     versions = ", ".join(f"{name} {version(name)}" for name in PROVENANCE_PACKAGES)
     device = default_device()
     return (
@@ -130,22 +141,33 @@ def provenance(seed: int) -> str:
     )
 
 
-def partial_folder(stage: str, settings: dict, inputs: Sequence[Path] = ()) -> Path:
+def partial_folder(
+    stage: str, settings: dict, inputs: Sequence[Path] = (), *, rooms: Sequence[str]
+) -> Path:
     """Where a stage keeps unfinished work, so that an interrupted run resumes.
 
-    The name depends on the settings, the input files and the package's source: work done under other
-    settings, on other data or by other code is never picked up.
+    The name depends on the settings, the input files and the code that does the work: work done under
+    other settings, on other data or by other code is never picked up.
 
     Args:
         stage: name of the stage.
         settings: all that its result depends on, as JSON values.
         inputs: files whose content it depends on.
+        rooms: folders and modules of the package whose code it depends on, as in the stage's
+            dependencies, e.g. ``["crops", "labels.py"]``.
+
+    Raises:
+        FileNotFoundError: a room that the package does not have.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted(inputs):
+    sources = []
+    for room in rooms:
+        found = [CODE / room] if room.endswith(".py") else sorted((CODE / room).rglob("*.py"))
+        if not found:
+            raise FileNotFoundError(f"partial_folder: the package has no room {room}")
+        sources += found
+    for path in [*sorted(inputs), *sources]:
         digest.update(path.read_bytes())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
     folder = project_root() / "data" / "partial" / f"{stage}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,13 +1,17 @@
 """A tiny data set of smooth blobs: eight people in four pairs, forged by drawing over a square."""
 
-import cv2
+import os
+
+from fwstudy.execute import SPINS
+
+os.environ.update({key: os.environ.get(key, value) for key, value in SPINS.items()})
+
+import cv2  # after the line above: OpenMP reads it when it is loaded
 import numpy as np
 import pytest
 
 from fwstudy.clips import Clip, Variant, load_clip, pristine, save_clip
-from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS
-from fwstudy.preprocess.build import build_crops
 
 SIZE = 80
 NUM_PEOPLE = 8
@@ -57,6 +61,8 @@ def clip_paths(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crops(clip_paths, tmp_path_factory):
+    from fwstudy.preprocess.build import build_crops
+
     built, left_out = build_crops(
         clip_paths,
         tmp_path_factory.mktemp("crops"),
@@ -73,5 +79,7 @@ def crops(clip_paths, tmp_path_factory):
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     """Clips of twelve rendered people, two by two lending each other faces, whom a detector finds."""
+    from fwstudy.faces.rendering.dataset import render_dataset  # numba, which few tests need
+
     folder = tmp_path_factory.mktemp("people")
     return [load_clip(path) for path in render_dataset(folder, 12, 1, 2, 112, 7, 1)]

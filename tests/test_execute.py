@@ -1,9 +1,18 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import nbformat
 import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from fwstudy.execute import execute
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -36,4 +45,75 @@ def test_unknown_parameter_is_an_error(notebook, tmp_path):
 def test_failing_cell_is_shown(notebook, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
         execute(notebook, tmp_path / "out.ipynb", {"value": 0})
-    assert "ZeroDivisionError" in (tmp_path / "out.ipynb").read_text()
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "ZeroDivisionError" in text and "start_time" not in text
+
+
+DYING = "import os, signal; print(value); os.kill(os.getpid(), signal.SIGKILL)"
+WAITING = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(600)"
+SPINS = "import os; print(os.environ['GOMP_SPINCOUNT'])"
+
+
+def rewritten(notebook, source):
+    content = nbformat.read(notebook, as_version=4)
+    content.cells[-1].source = source
+    nbformat.write(content, notebook)
+    return notebook
+
+
+def command_line(notebook):
+    return [sys.executable, "-m", "fwstudy.execute", str(notebook), "out.ipynb"]
+
+
+def test_dead_kernel_is_one_line_and_marked(notebook, tmp_path):
+    done = subprocess.run(
+        command_line(rewritten(notebook, DYING)),
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"DVC_STAGE": "train@0", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    message = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert message.startswith(f"error: stage train@0: {notebook}: the kernel died in cell 1")
+    assert "memory" in message and "train.batch_size" in message
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert cells[-1].outputs[-1].ename == "DeadKernelError"
+    assert "papermill" not in cells[-1].metadata
+
+
+def test_kernel_spins_briefly_unless_the_user_says_otherwise(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    execute(rewritten(notebook, SPINS), tmp_path / "out.ipynb", {})
+    assert '"77\\n"' in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.parametrize("ended", ["itself", "parent"])
+def test_kernel_ends_with_its_process(notebook, tmp_path, ended):
+    """At SIGTERM; and where DVC is ended, which started it."""
+    command = command_line(rewritten(notebook, WAITING))
+    start = f"import subprocess; subprocess.run({command})"
+    environment = os.environ | {"DVC_STAGE": "x", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", start] if ended == "parent" else command
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment)
+    kernel = wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.terminate()
+    wait_for(lambda: not is_running(int(kernel)))
+    assert process.wait() == (143 if ended == "itself" else -signal.SIGTERM)
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(condition)
+
+
+def is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -88,6 +88,9 @@ INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
 clips remembers its own, so that one more video does not undo the others."""
 
 
+ROOMS = ("clips.py", "crops/boxes.py", "faces", "labels.py", "runtime.py")  # as in dvc.yaml
+
+
 def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     """Write the clips of the chosen source to ``data/faces``.
 
@@ -100,7 +103,7 @@ def build_faces(settings: Faces) -> tuple[list[Path], Report]:
     """
     inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
     what = settings.model_dump(exclude={"num_workers", "scheduler"})
-    work = partial_folder("faces", what, inputs)
+    work = partial_folder("faces", what, inputs, rooms=ROOMS)
     paths, report = SOURCES[settings.source](settings, work)
     folder = project_root() / "data" / "faces"
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,6 @@ from fwstudy.interpretability.model import (
     truth_of,
 )
 from fwstudy.labels import ORIGINAL
-from fwstudy.reporting.plots import overlay
 from fwstudy.training.concept_sets import CONCEPT_SETS
 from fwstudy.training.variants import pooled_activations
 from fwstudy.whitening.covariance import as_rows, covariance
@@ -82,7 +81,7 @@ def average_activations(subject: Subject) -> pd.DataFrame:
 
 
 def panel_rows(subject: Subject) -> list[dict]:
-    """What `fwstudy.reporting.plots.evidence_panel` shows: a face of each family, and two with one part forged.
+    """What the panel of evidence shows: a face of each family, and two with one part forged.
 
     The whitened model's maps, like its evidence, are told relative to those of a typical original.
     """
@@ -112,10 +111,7 @@ def panel_rows(subject: Subject) -> list[dict]:
             "image": crops.images[entry["row"]],
             "truth": crops.mask[entry["row"]],
             "evidence": evidence[number],
-            **{
-                name: overlay(crops.images[entry["row"]], values[number], limits[name])
-                for name, values in shown.items()
-            },
+            **{name: values[number] / max(limits[name], 1e-12) for name, values in shown.items()},
         }
         for number, entry in enumerate(chosen.to_dict("records"))
     ]

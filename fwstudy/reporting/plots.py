@@ -189,10 +189,10 @@ def evidence_panel(
     """For each face: the image, the truth, one overlay a map, and bars of evidence by concept axis.
 
     Args:
-        rows: dicts with ``label`` (str), ``image`` and ``truth`` (H, W[, 3]), one overlay (H, W, 3)
-            under each name in ``maps``, and ``evidence`` (one number a concept axis).
+        rows: dicts with ``label`` (str), ``image`` (H, W, 3), ``truth`` (H, W), relevance (H, W) in
+            [-1, 1] under each name in ``maps``, and ``evidence`` (one number a concept axis).
         names: of the axes.
-        maps: keys of the overlays, also their titles.
+        maps: keys of the relevance, also its titles.
     """
     width = 1.7 * (2 + len(maps)) + 2.6
     figure = Figure(figsize=(width, 1.8 * len(rows) + 0.4), layout="constrained")
@@ -201,7 +201,8 @@ def evidence_panel(
     shown = ["image", "truth", *maps]
     for i, row in enumerate(rows):
         for j, key in enumerate(shown):
-            axes[i, j].imshow(row[key], cmap="gray")
+            drawn = overlay(row["image"], row[key], 1.0) if key in maps else row[key]
+            axes[i, j].imshow(drawn, cmap="gray")
             axes[i, j].set(xticks=[], yticks=[])
             if i == 0:
                 axes[i, j].set_title(

@@ -36,6 +36,7 @@ from fwstudy.whitening.statistics import whiteness_by_mode
 from fwstudy.whitening.surgery import replace_norm
 from fwstudy.whitening.sync import all_gather_list, rank, wait_for_all
 
+ROOMS = ("crops", "labels.py", "runtime.py", "training", "whitening")  # as in dvc.yaml
 BASELINE, CONTROL, WHITENED = "baseline", "batch_norm", "whitened"
 OWN = (BASELINE, CONTROL, WHITENED)  # of every seed; all other names are variants
 LOGGED_IMAGES = 128  # validation faces on which the whiteness is taken while training goes on
@@ -251,7 +252,7 @@ def partial_of(run: Run, params: Params) -> Path:
     if tuned:
         what |= {"settings": run.settings.model_dump()}
         inputs.append(run.baseline.weights)
-    return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs)
+    return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs, ROOMS)
 
 
 def weights_path(name: str, seed: int) -> Path:
