@@ -150,6 +150,7 @@ def test_a_face_can_be_explained(project):
 
 def test_one_ablation_value_reruns_its_variant_alone(project):
     change(project, {"ablations.variants.whitening_only.whiten_every": 1})
+    dvc(project, "repro", "settings")
     assert changed(project) == {"variant@whitening_only-0", "ablations"}
 
 
