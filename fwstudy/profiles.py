@@ -6,6 +6,8 @@ comments, but for those that follow a list; ``git checkout params.yaml`` undoes 
 
 import argparse
 import io
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,12 @@ def write_profile(path: Path, name: str) -> dict[str, Any]:
     values = load_params(path).profile(name)
     text, new, yaml = path.read_text(encoding="utf-8"), io.StringIO(), YAML()
     yaml.default_flow_style = False
-    yaml.dump(applied(yaml.load(text), values), new)
+    content = applied(yaml.load(text), values)
+    for key in (key for key, value in values.items() if value == []):
+        *sections, last = key.split(".")
+        place = reduce(getitem, sections, content)
+        place.ca.items.pop(last, None)  # behind a comment, `[]` would swallow the line break
+    yaml.dump(content, new)
     if not reads_as(new.getvalue(), applied(read(text), values)):
         raise ValueError(f"{path}: its layout would not survive; set profiles.{name} by hand")
     path.write_text(new.getvalue(), encoding="utf-8")

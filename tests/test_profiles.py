@@ -56,8 +56,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", ["videos", "deepfakebench"])
 def test_every_layout_of_a_list_can_be_replaced(path, name, layout):
     """By an empty list and by one with items."""
-    old = "  further_test_qualities:     # the test split alone, once more, at these qualities"
-    old += "\n  - raw\n  - c40"
+    old = "  further_test_qualities:\n  - raw\n  - c40"
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, f"  further_test_qualities:{layout}"))
