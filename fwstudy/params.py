@@ -1,30 +1,86 @@
 """``params.yaml`` as frozen, checked objects: the only place for a number a user may tweak.
 
 Every section is one stage's settings. An unknown, missing, mistyped or out-of-range key is an error
-that names the file and the key, before anything runs.
+that names the file and the key. ``python -m fwstudy.params`` also tries the settings on the backbone,
+before anything runs; with ``--resolve FOLDER`` it writes what DVC is to compare, see `write_settings`.
 """
 
+import argparse
 import copy
+import difflib
+import json
+import re
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
+RESERVED = "baseline|batch_norm|whitened|true|false|none|null|nan|inf|infinity"
+
+
+def rule(holds: Callable[[Any], Any], message: str) -> AfterValidator:
+    """A condition on a value of a section, and what is said where it does not hold."""
+
+    def validate(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(validate)
+
+
+def regular_expression(text: str) -> str:
+    """The text, if it is one."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+Name = Annotated[
+    str,
+    rule(
+        re.compile(rf"(?!({RESERVED})$)[a-z][a-z0-9_-]*", re.IGNORECASE).fullmatch,
+        "a name begins with a letter, holds letters, digits, _ and - alone, and is none of "
+        + RESERVED.replace("|", ", "),
+    ),
+]
+"""What DVC, a shell, a path, papermill and the study all take for a name."""
+Distinct = rule(lambda values: len(set(values)) == len(values), "something is listed twice")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1), Distinct]
+Workers = Annotated[int, rule(lambda n: n > 0 or n == -1, "-1 (one per core) or at least 1")]
+Names = Annotated[list[Name], Distinct]
 Quality = Literal["raw", "c23", "c40"]
+Qualities = Annotated[list[Quality], Distinct]
 VIDEO_SOURCES = Literal[
     "faceforensics", "celeb_df", "dfdc", "dfdc_preview", "deepfakebench", "folder"
 ]
+"""The readers of `fwstudy.faces.videos`, by name."""
 
 
 class Section(BaseModel):
     """A section of params.yaml: immutable, no unknown keys, no defaults hidden in code."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Rendered(Section):
@@ -40,15 +96,15 @@ class Photos(Section):
     """A folder of face photographs; relative to the project's root."""
 
     root: str
-    identity_pattern: str
+    identity_pattern: Annotated[str, AfterValidator(regular_expression)]
 
 
 class Videos(Section):
     """A benchmark's videos; ``qualities``: the study's, then others for the test split."""
 
     root: str
-    methods: list[str]
-    qualities: Annotated[list[Quality], Field(min_length=1)]
+    methods: Annotated[list[str], Distinct]
+    qualities: Annotated[Qualities, Field(min_length=1)]
     frames_per_video: Count
     crop_scale: Annotated[float, Field(ge=1)]
 
@@ -57,9 +113,9 @@ class Faces(Section):
     """Stage ``faces``: where faces come from and how they are forged."""
 
     source: Literal["rendered", "photos", VIDEO_SOURCES]
-    seed: int
+    seed: Seed
     size: Annotated[int, Field(ge=64)]
-    num_workers: int
+    num_workers: Workers
     scheduler: str | None
     rendered: Rendered
     photos: Photos
@@ -78,20 +134,37 @@ class Preprocess(Section):
     """Stage ``preprocess``: codec, face crop, split."""
 
     quality: Quality
-    further_test_qualities: list[Quality]
+    further_test_qualities: Qualities
     crop_scale: Annotated[float, Field(ge=1)]
     crop_size: Annotated[int, Field(ge=32)]
-    split: Split
-    seed: int
-    num_workers: int
+    split: Annotated[
+        Split,
+        rule(
+            lambda of: abs(of.train + of.validation + of.test - 1) < 1e-6,
+            "train + validation + test must be 1",
+        ),
+    ]
+    seed: Seed
+    num_workers: Workers
     storage: Literal["npy", "zarr"]
+
+    @model_validator(mode="after")
+    def _each_quality_once(self) -> Self:
+        if self.quality in self.further_test_qualities:
+            raise ValueError(
+                f"further_test_qualities: {self.quality} is preprocess.quality already"
+            )
+        return self
 
 
 class Backbone(Section):
-    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file, or ``hub``."""
+    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file, or ``hub``.
+
+    ``options: null`` are none: DVC's ``-S`` cannot empty a mapping.
+    """
 
     name: str
-    options: dict
+    options: Annotated[dict[str, Any], BeforeValidator(lambda given: given or {})]
     weights: str | None
 
 
@@ -116,13 +189,23 @@ class Launch(Section):
 class Train(Section):
     """Stage ``train``: the BatchNorm baseline and the schedule of every fine-tuned model."""
 
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Seeds
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
     partial_forgery_ratio: Share
     launch: Launch
     backbone: Backbone
     baseline: Schedule
     fine_tune: Schedule
+
+    @model_validator(mode="after")
+    def _processes_share_the_batch(self) -> Self:
+        pairs, processes = self.batch_size // 2, self.launch.num_processes
+        if pairs % processes:
+            raise ValueError(
+                f"launch.num_processes: {processes} processes cannot share the {pairs} pairs of a "
+                "batch (train.batch_size) evenly"
+            )
+        return self
 
 
 class Whitening(Section):
@@ -131,9 +214,9 @@ class Whitening(Section):
     norm: Literal["batch", "whitening", "iternorm"]
     layer: str
     num_groups: Count
-    solver: str
+    solver: Literal["eigh", "cholesky", "newton_schulz"]
     newton_steps: Count
-    shrinkage: float | str
+    shrinkage: Share | Literal["oas"]
     whiten_every: Count
     rotation: Literal["none", "random", "aligned"]
     rotate_every: Count
@@ -149,25 +232,52 @@ class Whitening(Section):
         """Whether the first axes stand for concepts."""
         return self.concept_weight > 0 or self.norm != "batch" and self.rotation == "aligned"
 
+    @model_validator(mode="after")
+    def _no_conflict(self) -> Self:
+        if self.layer != "last" and (self.bottleneck or self.concept_weight):
+            raise ValueError(
+                "bottleneck and concept_weight must be 0 unless layer is `last`: "
+                "no verdict is read there"
+            )
+        if self.norm == "batch" and self.rotation != "none":
+            raise ValueError("norm: batch has no axes to turn, so rotation must be none")
+        if self.bottleneck and not self.named:
+            raise ValueError(
+                "bottleneck needs concept axes: rotation: aligned, or concept_weight above 0"
+            )
+        return self
+
 
 class Ablations(Section):
-    """Stage ``ablation@variant-seed``: each variant lists what differs from `Whitening`'s values.
+    """Stage ``variant@name-seed``: each variant lists what differs from `Whitening`'s values.
 
-    ``essential`` and ``full`` are lists to choose ``run`` from.
+    ``base`` in it names another variant, whose values it has where it gives none of its own.
     """
 
-    seeds: Annotated[list[int], Field(min_length=1)]
-    essential: list[str]
-    full: list[str]
-    run: list[str]
-    variants: dict[str, dict]
+    seeds: Seeds
+    run: Names
+    variants: dict[Name, dict[str, Any]]
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _list(cls, given: Any) -> Any:
+        if isinstance(given, str):  # of whose letters DVC would make a stage each
+            raise ValueError("must be a list; `python -m fwstudy.profiles full` writes it")  # noqa: TRY004
+        return given
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = [name for name in self.run if name not in self.variants]
+        if unknown:
+            raise ValueError(f"run: {unknown} are not among ablations.variants")
+        return self
 
 
 class Generalization(Section):
     """Stages ``leave_one_out@family-seed`` and ``generalization``: families and sources never trained on."""
 
-    families: list[str]
-    seeds: Annotated[list[int], Field(min_length=1)]
+    families: Names
+    seeds: Seeds
     other_crops: str | None
 
 
@@ -191,40 +301,127 @@ class Params(Section):
     profiles: dict[str, dict[str, Any]]
 
     @property
+    def of_videos(self) -> bool:
+        """Whether the faces come from videos, which are neither forged nor compressed here."""
+        return self.faces.source in get_args(VIDEO_SOURCES)
+
+    @property
     def crop_scale(self) -> float:
         """Side of a face crop ÷ longer side of the box around its landmarks."""
-        of_videos = self.faces.source in get_args(VIDEO_SOURCES)
-        return self.faces.videos.crop_scale if of_videos else self.preprocess.crop_scale
+        return self.faces.videos.crop_scale if self.of_videos else self.preprocess.crop_scale
 
     def variant(self, name: str) -> Whitening:
-        """The whitening settings of one ablation variant.
+        """The whitening settings of one ablation variant: its own, its bases', the section's.
 
         Raises:
             KeyError: no such variant; the message lists those there are.
         """
-        if name not in self.ablations.variants:
-            known = ", ".join(self.ablations.variants)
+        variants = self.ablations.variants
+        if name not in variants:
+            known = ", ".join(variants)
             raise KeyError(f"params.yaml: no variant ablations.variants.{name}; there are: {known}")
-        return Whitening(**{**self.whitening.model_dump(), **self.ablations.variants[name]})
+        changes = inherited(variants, name, "ablations.variants")
+        try:
+            return Whitening(**self.whitening.model_dump() | changes)
+        except ValidationError as error:
+            problems = describe(error, Whitening, "ablations", "variants", name)
+            raise ValueError(problems) from None
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """The values of one profile, by dotted key; ``ablations.run: full`` is all variants.
+
+        Raises:
+            ValueError: no such profile; the message lists those there are.
+        """
+        if name not in self.profiles:
+            known = ", ".join(self.profiles)
+            raise ValueError(f"params.yaml: no profile {name!r}; there are: {known}")
+        values = inherited(self.profiles, name, "profiles")
+        if values.get("ablations.run") == "full":
+            values["ablations.run"] = list(self.ablations.variants)
+        return values
+
+    @model_validator(mode="after")
+    def _frames_fit_their_codec(self) -> Self:
+        if not self.of_videos and self.faces.size % 2:
+            raise ValueError(
+                f"faces.size: {self.faces.size}; frames that H.264 encodes here must be even"
+            )
+        given = self.faces.videos.qualities
+        wanted = [self.preprocess.quality, *self.preprocess.further_test_qualities]
+        if self.of_videos and wanted != given:
+            raise ValueError(
+                f"faces.videos.qualities: {given}; videos (faces.source) are not compressed again, so "
+                "preprocess.quality must be the first and preprocess.further_test_qualities the rest "
+                f"(they are {wanted})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _default_model_and_variants(self) -> Self:
+        default = self.whitening
+        if (default.norm, default.rotation, default.layer) != ("whitening", "aligned", "last"):
+            raise ValueError(
+                "whitening: the study's default model needs norm: whitening, rotation: aligned and "
+                "layer: last; declare anything else under ablations.variants"
+            )
+        for name in self.ablations.variants:
+            self.variant(name)
+        for name in ("ablations", "generalization"):
+            missing = sorted(set(getattr(self, name).seeds) - set(self.train.seeds))
+            if missing:
+                raise ValueError(f"{name}.seeds: {missing} are not among train.seeds")
+        return self
 
 
-def describe(error: ValidationError, prefix: str = "") -> str:
-    """One line a problem: the dotted key and what is wrong with it."""
-    return "\n".join(
-        f"  {prefix}{'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
-        for problem in error.errors()
-    )
+def inherited(table: dict[str, dict], name: str, place: str) -> dict[str, Any]:
+    """The values of an entry of a table, and those of its bases where it has none of its own.
+
+    Args:
+        table: by name; ``base`` in an entry is the name of another.
+        place: dotted key of the table, for messages.
+
+    Raises:
+        ValueError: a base that is not there, or a circle of bases; names the key.
+    """
+    chain = [name]
+    while (base := table[chain[-1]].get("base")) is not None:
+        key = f"{place}.{chain[-1]}.base"
+        if not isinstance(base, str) or base not in table:
+            raise ValueError(f"{key}: {base!r} is not among {place}: {', '.join(table)}")
+        if base in chain:
+            raise ValueError(f"{key}: a circle, {' -> '.join([*chain, base])}")
+        chain.append(base)
+    values = {key: value for entry in reversed(chain) for key, value in table[entry].items()}
+    return {key: value for key, value in values.items() if key != "base"}
 
 
-def conflicts(settings: Whitening) -> str:
-    """Which settings exclude each other, in words that name the keys; empty where none do."""
-    if settings.layer != "last" and (settings.bottleneck or settings.concept_weight):
-        return "bottleneck and concept_weight must be 0 unless layer is `last`: no verdict is read there"
-    if settings.norm == "batch" and settings.rotation != "none":
-        return "norm: batch has no axes to turn, so rotation must be none"
-    if settings.bottleneck and not settings.named:
-        return "bottleneck needs concept axes: rotation: aligned, or concept_weight above 0"
-    return ""
+def describe(error: ValidationError, model: type[BaseModel], *place: str) -> str:
+    """One line a problem: the dotted key and what is wrong with it.
+
+    Args:
+        model: that the values were checked by.
+        place: where in params.yaml they stand.
+    """
+    return "\n  ".join(_line(problem, model, place) for problem in error.errors())
+
+
+def _line(problem: dict, model: Any, place: tuple) -> str:
+    *sections, name = problem["loc"] or [""]
+    key = ".".join(map(str, (*place, *problem["loc"])))
+    if problem["type"] == "extra_forbidden":
+        for section in sections:
+            model = model.model_fields[section].annotation
+        close = difflib.get_close_matches(str(name), model.model_fields, 1)
+        there_are = f"did you mean {close[0]}?" if close else ", ".join(model.model_fields)
+        return f"{key}: there is no such key; {there_are}"
+    if problem["type"] == "value_error":
+        message = str(problem["ctx"]["error"])
+        of_section = isinstance(problem["input"], dict)
+        joint = "." if re.match(r"[\w.]+: ", message) and of_section else ": "
+        return joint.join(filter(None, [key, message]))
+    got = "" if isinstance(problem["input"], dict) else f" (got {reprlib.repr(problem['input'])})"
+    return f"{key}: {problem['msg']}{got}"
 
 
 def applied(content: dict, values: dict[str, Any]) -> dict:
@@ -244,21 +441,31 @@ def applied(content: dict, values: dict[str, Any]) -> dict:
     return content
 
 
+def read(text: str) -> Any:
+    """YAML as DVC reads it: version 1.2, no key twice."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check params.yaml, every ablation variant included.
+    """Read and check params.yaml, every variant and every profile included.
 
     Raises:
         ValueError: naming the file and every key that is unknown, missing or has an illegal value.
     """
-    with open(path, encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+    try:
+        content = read(Path(path).read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "no YAML"
+        raise ValueError(f"{path}: {line}: {error.problem} (indent with blanks, no tabs)") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")  # noqa: TRY004
     params = checked(content, str(path))
-    for name, values in params.profiles.items():
+    for name in params.profiles:
         place = f"{path}: profiles.{name}"
         try:
-            checked(applied(copy.deepcopy(content), values), place)
+            checked(applied(copy.deepcopy(content), params.profile(name)), place)
         except KeyError as error:
             raise ValueError(f"{place}: there is no key {error}") from None
     return params
@@ -271,61 +478,38 @@ def checked(content: dict, path: str) -> Params:
         ValueError: see `load_params`.
     """
     try:
-        params = Params(**content)
+        return Params(**content)
     except ValidationError as error:
-        raise ValueError(f"{path}:\n{describe(error)}") from None
-    total = params.preprocess.split.train + params.preprocess.split.validation
-    if abs(total + params.preprocess.split.test - 1) > 1e-6:
-        raise ValueError(f"{path}:\n  preprocess.split: train + validation + test must be 1")
-    pairs, processes = params.train.batch_size // 2, params.train.launch.num_processes
-    if pairs % processes:
-        raise ValueError(
-            f"{path}:\n  train.launch.num_processes: {processes} processes cannot share the {pairs} "
-            "pairs of a batch (train.batch_size) evenly"
-        )
-    if params.faces.source not in get_args(VIDEO_SOURCES) and params.faces.size % 2:
-        raise ValueError(
-            f"{path}:\n  faces.size: {params.faces.size}; frames that H.264 encodes here must be even"
-        )
-    videos, preprocess = params.faces.videos, params.preprocess
-    wanted = [preprocess.quality, *preprocess.further_test_qualities]
-    if params.faces.source in get_args(VIDEO_SOURCES) and wanted != videos.qualities:
-        raise ValueError(
-            f"{path}:\n  faces.videos.qualities: {videos.qualities}; videos are not compressed again, so "
-            "preprocess.quality must be the first and preprocess.further_test_qualities the rest "
-            f"(they are {wanted})"
-        )
-    default = params.whitening
-    if (default.norm, default.rotation, default.layer) != ("whitening", "aligned", "last"):
-        raise ValueError(
-            f"{path}:\n  whitening: the study's default model needs norm: whitening, rotation: "
-            "aligned and layer: last; declare anything else under ablations.variants"
-        )
-    for name in ("ablations", "generalization"):
-        missing = sorted(set(getattr(params, name).seeds) - set(params.train.seeds))
-        if missing:
-            raise ValueError(f"{path}:\n  {name}.seeds: {missing} are not among train.seeds")
-    for key in ("essential", "full", "run"):
-        names = getattr(params.ablations, key)
-        unknown = [name for name in names if name not in params.ablations.variants]
-        if unknown:
-            raise ValueError(
-                f"{path}:\n  ablations.{key}: {unknown} are not among ablations.variants"
-            )
-        if len(set(names)) < len(names):
-            raise ValueError(f"{path}:\n  ablations.{key}: a variant is named twice")
-    for name in params.ablations.variants:
-        try:
-            impossible = conflicts(params.variant(name))
-        except ValidationError as error:
-            raise ValueError(f"{path}:\n{describe(error, f'ablations.variants.{name}.')}") from None
-        if impossible:
-            raise ValueError(f"{path}:\n  ablations.variants.{name}: {impossible}")
-    return params
+        raise ValueError(f"{path}:\n  {describe(error, Params)}") from None
+
+
+def write_settings(params: Params, folder: Path) -> None:
+    """One file for each variant that is run, of all its settings, inherited ones included.
+
+    DVC compares these: it cannot see in params.yaml what a variant inherits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in params.ablations.run:
+        text = json.dumps(params.variant(name).model_dump(), indent=1)
+        (folder / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Check params.yaml, or write what it means for each variant."""
+    parser = argparse.ArgumentParser(description="Check params.yaml against the backbone.")
+    parser.add_argument("--resolve", metavar="FOLDER", type=Path, help="write variants there")
+    folder = parser.parse_args().resolve
+    try:
+        params = load_params()
+        if folder:
+            write_settings(params, folder)
+        else:
+            from fwstudy.training.check import check_models  # takes seconds
+
+            check_models(params)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":
-    try:
-        load_params()
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
+    main()

@@ -1,57 +1,96 @@
+import copy
 import difflib
-import re
 import subprocess
 import sys
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from fwstudy.params import applied, load_params
 from fwstudy.profiles import write_profile
 
-from .test_params import ROOT
+from .test_params import CONTENT, PARAMS
 
-PROFILES = list(load_params(ROOT / "params.yaml").profiles)
+PROFILES = list(CONTENT["profiles"])
 
 
 @pytest.fixture
 def path(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(PARAMS.read_text())
     (tmp_path / "dvc.yaml").touch()
     return tmp_path / "params.yaml"
 
 
+def content_with(name):
+    """The settings with the values of a profile."""
+    return applied(copy.deepcopy(CONTENT), load_params(PARAMS).profile(name))
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_sets_its_values_and_nothing_else(path, name):
-    before = path.read_text()
+    before = path.read_text().splitlines()
     values = write_profile(path, name)
-    assert load_params(path)  # valid
-    found, expected = yaml.safe_load(path.read_text()), applied(yaml.safe_load(before), values)
-    variants = [content["ablations"].pop("variants") for content in (found, expected)]
-    assert found == expected
-    # Variants that are written as others with a change (`<<`) follow those; the rest is equal.
-    followers = {name for name in variants[0] if variants[0][name] != variants[1][name]}
-    assert followers <= {"iternorm_steps_2", "iternorm_steps_10"}
-    lines = before.splitlines(), path.read_text().splitlines()
-    gone = [line[2:] for line in difflib.ndiff(*lines) if line.startswith("- ")]
-    names = {key.rpartition(".")[2] for key in values} | {"rotation_only", "iternorm", "run"}
-    assert {re.match(r"\s*(\w+):", line).group(1) for line in gone} <= names
+    assert yaml.safe_load(path.read_text()) == content_with(name) and load_params(path)
+    after = path.read_text()
+    gone = [line[2:] for line in difflib.ndiff(before, after.splitlines()) if line[:2] == "- "]
+    words = {key.rpartition(".")[2] for key in values}
+    fields = [line.strip().partition(":")[0] for line in gone if ":" in line]
+    assert set(fields) <= words | {"output_stride"} and not any(line[:1] == "#" for line in gone)
     write_profile(path, name)
-    assert path.read_text().splitlines() == lines[1]
+    assert path.read_text() == after
+    apply_overrides(path, ["faces.seed=0"])
+    assert path.read_text() == after, "not as DVC writes it"
 
 
-def test_anchors_stay_for_whoever_edits_on(path):
-    write_profile(path, "paper")
+LAYOUTS = {
+    "flow": " [raw, c40]  # why",
+    "block": "\n  - raw\n  - c40",
+    "block with comments": "  # why\n  - raw  # one\n  - c40",
+    "indented": "  # why\n    - raw\n    - c40\n  # next",
+    "two lines": " [raw,\n    c40]  # why\n",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("name", ["videos", "deepfakebench"])
+def test_every_layout_of_a_list_can_be_replaced(path, name, layout):
+    """By an empty list and by one with items."""
+    old = "  further_test_qualities:\n  - raw\n  - c40"
     text = path.read_text()
-    assert "essential: &essential" in text and "full: &full" in text
-    path.write_text(re.sub(r"(?m)^  run: .*$", "  run: *full", text))
-    assert load_params(path).ablations.run == load_params(path).ablations.full
+    assert old in text
+    path.write_text(text.replace(old, f"  further_test_qualities:{layout}"))
+    write_profile(path, name)
+    assert yaml.safe_load(path.read_text()) == content_with(name)
+
+
+def test_what_would_not_survive_is_not_written(path, monkeypatch):
+    monkeypatch.setattr("ruamel.yaml.YAML.dump", lambda self, content, out: out.write("a: b: c"))
+    before = path.read_text()
+    with pytest.raises(ValueError, match=r"params.yaml: .*; set profiles.paper by hand"):
+        write_profile(path, "paper")
+    assert path.read_text() == before
+
+
+def test_all_variants_are_a_profile(path):
+    write_profile(path, "full")
+    assert load_params(path).ablations.run == list(CONTENT["ablations"]["variants"])
+    write_profile(path, "essential")
+    assert path.read_text() == PARAMS.read_text()
+
+
+def test_who_inherits_follows_the_profile(path):
+    write_profile(path, "paper")
+    params = load_params(path)
+    names = ("rotation_only", "iternorm", "iternorm_steps_2")
+    assert [params.variant(name).rotate_every for name in names] == [1000] * 3
+    assert params.variant("iternorm_steps_2").concepts == "grid"
+    assert params.train.backbone.options == {}
 
 
 def test_the_papers_values():
     """FACTS that a reader can check: the authors' public code, and DeepfakeBench's configuration."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    paper = applied(content, content["profiles"]["paper"])
+    paper, bench = content_with("paper"), content_with("deepfakebench")
     assert paper["train"]["baseline"] == {
         "steps": 40 * 720 * 5 * 32 // 32,
         "optimizer": "sgd",
@@ -60,8 +99,6 @@ def test_the_papers_values():
         "weight_decay": 5e-4,
         "evaluation_interval": 3600,
     }
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    bench = applied(content, content["profiles"]["deepfakebench"])
     assert bench["train"]["baseline"] == {
         "steps": 10 * 720 * 5 * 32 // 32,
         "optimizer": "adam",
@@ -79,7 +116,7 @@ def test_the_papers_values():
 def test_an_unknown_profile_or_key_is_named_and_nothing_is_written(path):
     before = path.read_text()
     with pytest.raises(
-        ValueError, match=r"no profile 'papers'; there are: videos, paper, deepfakebench"
+        ValueError, match=r"no profile 'papers'; there are: full, essential, videos"
     ):
         write_profile(path, "papers")
     assert path.read_text() == before

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from fwstudy.faces.photos import photo_dataset
 from fwstudy.faces.rendering.dataset import render_dataset
@@ -12,7 +13,7 @@ from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.assemble import video_dataset
 from fwstudy.faces.videos.deepfakebench import deepfakebench
 from fwstudy.faces.videos.layouts import Reader
-from fwstudy.params import Faces
+from fwstudy.params import VIDEO_SOURCES, Faces
 from fwstudy.runtime import partial_folder, project_root, workers
 
 Report = list[dict]
@@ -63,14 +64,8 @@ def video_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Pat
     return paths, report + rows
 
 
-READERS: dict[str, Reader] = {
-    "faceforensics": layouts.faceforensics,
-    "celeb_df": layouts.celeb_df,
-    "dfdc": layouts.dfdc,
-    "dfdc_preview": layouts.dfdc_preview,
-    "deepfakebench": deepfakebench,
-    "folder": layouts.folder,
-}
+_READERS = vars(layouts) | {"deepfakebench": deepfakebench}
+READERS: dict[str, Reader] = {name: _READERS[name] for name in get_args(VIDEO_SOURCES)}
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
     "rendered": rendered_faces,
     "photos": photo_faces,

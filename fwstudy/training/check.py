@@ -1,0 +1,95 @@
+"""What params.yaml asks of the backbone, tried before anything runs: ``python -m fwstudy.params``.
+
+Names of networks, layers and options are strings that other libraries read, so that nothing short of
+building the model tells whether they mean something.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import timm
+from torch import nn
+
+from fwstudy.labels import FAMILIES, FORGED_PARTS
+from fwstudy.params import Params, Whitening
+from fwstudy.runtime import project_root
+from fwstudy.training.runs import HUB, new_model
+from fwstudy.training.variants import NORMS, layer_name, norm_factory
+from fwstudy.whitening.surgery import replace_norm
+
+
+@contextmanager
+def blamed_on(key: str) -> Iterator[None]:
+    """Whatever a library raises, as one line that names the setting it comes from.
+
+    Raises:
+        ValueError: instead of any exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(str(error).split()).removeprefix(f"{key}: ")
+        raise ValueError(f"params.yaml:\n  {key}: {message or type(error).__name__}") from error
+
+
+def check_models(params: Params) -> None:
+    """Build the backbone and each layer that is to be trained, once and untrained.
+
+    Raises:
+        ValueError: one is impossible; the message names its key and says what is possible.
+    """
+    train = params.train
+    backbone = train.backbone
+    with blamed_on(f"train.backbone (name: {backbone.name}, options: {backbone.options})"):
+        plain = backbone.model_copy(update={"weights": None})
+        model = new_model(train.model_copy(update={"backbone": plain})).eval()
+    with blamed_on("train.backbone.weights"):
+        if backbone.weights == HUB and not timm.is_model_pretrained(backbone.name):
+            raise ValueError(f"timm has none for {backbone.name}")
+        if backbone.weights not in (None, HUB):
+            new_model(train)
+    with blamed_on(f"train.backbone.name: {backbone.name} cannot be whitened"):
+        layer_name(model, params.whitening)
+    check_layer(model, params.whitening, "whitening")
+    for name in params.ablations.run:
+        check_layer(model, params.variant(name), f"ablations.variants.{name}")
+    check_data(params)
+
+
+def check_layer(model: nn.Module, settings: Whitening, key: str) -> None:
+    """Put the layer of the settings into the model, and take it out again.
+
+    Raises:
+        ValueError: no such layer, groups that do not divide its channels, or too many concepts.
+    """
+    with blamed_on(key):
+        name = layer_name(model, settings)
+        norm = dict(model.named_modules()).get(name)
+        factory = norm_factory(settings) if settings.norm in NORMS else lambda given: given
+        replace_norm(model, name, factory)
+        model.set_submodule(name, norm)
+        grid = settings.concepts == "grid"
+        concepts = settings.grid_size**2 if grid else len(FORGED_PARTS)
+        if settings.named and concepts > norm.num_features:
+            raise ValueError(
+                f"concepts: {settings.concepts} are {concepts} axes, but {name} has "
+                f"{norm.num_features} channels"
+            )
+
+
+def check_data(params: Params) -> None:
+    """Families and folders that the last stages would look for in vain.
+
+    Raises:
+        ValueError: a family that the source does not have, or a folder that is not there.
+    """
+    faces, chosen = params.faces, params.generalization
+    known = {"rendered": FAMILIES, "photos": FAMILIES, "faceforensics": faces.videos.methods}
+    families = known.get(faces.source, chosen.families)
+    unknown = [family for family in chosen.families if family not in families]
+    with blamed_on("generalization.families"):
+        if unknown:
+            raise ValueError(f"{faces.source} has no {unknown}; there are: {', '.join(families)}")
+    with blamed_on("generalization.other_crops"):
+        if chosen.other_crops and not (project_root() / chosen.other_crops).is_dir():
+            raise ValueError(f"{chosen.other_crops}: no such folder")
