@@ -10,6 +10,7 @@ from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.faces.rendering.head import ASSETS
 from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.assemble import video_dataset
+from fwstudy.faces.videos.celebdf import celeb_df
 from fwstudy.faces.videos.deepfakebench import deepfakebench
 from fwstudy.faces.videos.layouts import Reader
 from fwstudy.params import Faces
@@ -65,10 +66,11 @@ def video_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Pat
 
 READERS: dict[str, Reader] = {
     "faceforensics": layouts.faceforensics,
-    "celeb_df": layouts.celeb_df,
+    "celeb_df": celeb_df,
     "dfdc": layouts.dfdc,
     "dfdc_preview": layouts.dfdc_preview,
     "deepfakebench": deepfakebench,
+    "ffiw": layouts.ffiw,
     "folder": layouts.folder,
 }
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {

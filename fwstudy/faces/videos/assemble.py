@@ -22,7 +22,7 @@ from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
 from fwstudy.faces.videos.footage import InputError, Video, open_video
 from fwstudy.faces.videos.layouts import VideoGroup
-from fwstudy.faces.videos.pairing import Match, first_shift, match, same_shape
+from fwstudy.faces.videos.pairing import Match, Original, first_shift, match, same_shape
 from fwstudy.faces.videos.tracking import (
     Candidate,
     by_face,
@@ -284,8 +284,7 @@ def align_videos(
     reel, alone = AlignedVideos(video_group, reference, {first: reference}, {}, {}, {}), []
     reel.matches[first] = Match()
 
-    def boxes(frame: np.ndarray) -> list[np.ndarray]:
-        return [box for box, _ in find_boxes(frame, scale)]
+    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)])
 
     for name, forgery in zip(names, video_group.forgeries, strict=True):
         if name != first:
@@ -296,7 +295,7 @@ def align_videos(
             if video_group.landmarks is not None:
                 found = Match(reason=apart(video, reference, video_group.landmarks, place))
             else:
-                found = match(reference, video, boxes)
+                found = match(original, video)
             if found.reason:
                 remarks.add(forgery.path, f"{found.reason}: used without its original")
                 own = place if video_group.landmarks and place.is_dir() else None
@@ -398,7 +397,7 @@ def side_by_side(
         for name in [name for name, image in images.items() if image is False]:
             del images[name], videos[name]
             covers.pop(name, None), masks.pop(name, None)
-        broken = [reel.videos[name] for name, image in images.items() if image is None]
+        broken = [videos[name].video for name, image in images.items() if image is None]
         for video in broken:
             damaged[video] += 1
         if not broken:

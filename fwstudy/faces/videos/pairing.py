@@ -59,32 +59,59 @@ def first_shift(video: Video, original: Video) -> int:
     return int(video.numbers[0] - original.numbers[0])
 
 
-def match(original: Video, video: Video, boxes: Boxes) -> Match:
-    """Compare a forgery with its original at a few frames.
+class Original:
+    """An original, of which a frame is decoded and its faces are found once for all its forgeries.
 
     Args:
+        video: its frames.
         boxes: of a frame (H, W, 3) uint8, the squares (left, top, right, bottom) around its faces.
     """
-    prior = first_shift(video, original)
-    common = np.intersect1d(original.numbers, video.numbers - prior)
+
+    def __init__(self, video: Video, boxes: Boxes):
+        self.video, self.boxes, self.shape = video, boxes, (1, 1)
+        self.shown: dict[int, np.ndarray] = {}  # small pictures
+        self.around: dict[int, np.ndarray] = {}  # (h, w) bool, where no face is, if there are any
+
+    def look(self, probes: list[int]) -> None:
+        """Read the frames at and around some numbers, and find the faces of the former."""
+        new = [number for number in probes if number not in self.around]
+        near = {number + shift for number in new for shift in range(-REACH, REACH + 1)}
+        wanted = sorted(near & set(self.video.numbers.tolist()))
+        for number, image in zip(wanted, self.video.frames(wanted), strict=True):
+            if image is None:
+                continue
+            self.shown[number], self.shape = _small(image), image.shape[:2]
+            if number in new and (boxes := self.boxes(image)):
+                self.around[number] = _around(self.shown[number].shape, boxes, self.shape)
+
+
+def match(original: Original, video: Video) -> Match:
+    """Compare a forgery with its original at a few frames in which faces are seen."""
+    numbers = original.video.numbers
+    prior = first_shift(video, original.video)
+    common = np.intersect1d(numbers, video.numbers - prior)
     places = np.linspace(0, max(0, len(common) - 1), PROBES + 2)[1:-1].round().astype(int)
-    probes, known = np.unique(common[places]).tolist() if len(common) else [], set(original.numbers)
-    wanted = sorted({n + s for n in probes for s in range(-REACH, REACH + 1)} & known)
-    shown, faces, shape = {}, {}, None
-    for number, image in zip(wanted, original.frames(wanted), strict=True):
-        if image is not None:
-            shown[number], shape = _small(image), image.shape[:2]
-            if number in probes:
-                faces[number] = boxes(image)
+    probes = np.unique(common[places]).tolist() if len(common) else []
+    original.look(probes)
     looks, stretched = [], False
     forged = video.frames([number + prior for number in probes])
     for number, image in zip(probes, forged, strict=True):
-        if image is not None and number in shown and faces[number]:
-            stretched = not same_shape(image.shape, shape)
-            around = _around(shown[number].shape, faces[number], shape)
-            looks.append(_Look.of(_small(image, shown[number].shape), number, shown, around))
-    told = Match(prior, shape if stretched else None)
-    return _judge(looks, told, original, video) if looks else _by_container(told, original, video)
+        if image is not None and number in original.around:
+            stretched = not same_shape(image.shape, original.shape)
+            image = _small(image, original.shown[number].shape)
+            looks.append(_Look.of(image, number, original.shown, original.around[number]))
+    told = Match(prior, original.shape if stretched else None)
+    if not looks:
+        return _by_container(told, original.video, video)
+    return _judge(looks, told, original.video, video)
+
+
+def _around(small: tuple[int, ...], boxes: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    around = np.ones(small[:2], bool)
+    for box in boxes:
+        left, top, right, bottom = np.round(box * small[1] / shape[1]).astype(int).clip(min=0)
+        around[top:bottom, left:right] = False
+    return around
 
 
 def _small(image: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -93,15 +120,6 @@ def _small(image: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarra
         shape = [max(1, round(side * scale)) for side in image.shape[:2]]
     small = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     return cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0)
-
-
-def _around(small: tuple[int, ...], boxes: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Where no face is, in the small picture."""
-    around = np.ones(small[:2], bool)
-    for box in boxes:
-        left, top, right, bottom = np.round(box * small[1] / shape[1]).astype(int).clip(min=0)
-        around[top:bottom, left:right] = False
-    return around
 
 
 @dataclass(frozen=True)
