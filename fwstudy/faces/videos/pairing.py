@@ -5,21 +5,20 @@ of another film, a change of container rounds time stamps, and pictures are numb
 frames are compared: around the faces, a forgery and its original show the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from fwstudy.faces.videos.footage import Video
+from fwstudy.faces.videos.footage import InputError, Video
 
 PROBES = 4  # frames of the original that are looked at
 REACH = 3  # frames by which a forgery may be shifted
 SIDE = 320  # px, longer side of the compared pictures
 LEVEL = 16.0  # gray levels by which pixels differ more than by compression
-MOVES = (
-    12.0  # gray levels by which a pixel changes in the frames around a probe where something moves
-)
+MOVES = 12.0  # gray levels by which a pixel changes from frame to frame where something moves
 MAX_APART = 0.1  # share of the surroundings that may differ by more than LEVEL
 MIN_MOVING = 0.005  # share of a picture that must move to tell one frame from the next
 BETTER = 0.6  # share of the moving pixels that must prefer another shift
@@ -77,7 +76,7 @@ class Original:
         new = [number for number in probes if number not in self.around]
         near = {number + shift for number in new for shift in range(-REACH, REACH + 1)}
         wanted = sorted(near & set(self.video.numbers.tolist()))
-        for number, image in zip(wanted, self.video.frames(wanted), strict=True):
+        for number, image in _readable(wanted, self.video):
             if image is None:
                 continue
             self.shown[number], self.shape = _small(image), image.shape[:2]
@@ -94,8 +93,8 @@ def match(original: Original, video: Video) -> Match:
     probes = np.unique(common[places]).tolist() if len(common) else []
     original.look(probes)
     looks, stretched = [], False
-    forged = video.frames([number + prior for number in probes])
-    for number, image in zip(probes, forged, strict=True):
+    for place, image in _readable([number + prior for number in probes], video):
+        number = place - prior
         if image is not None and number in original.around:
             stretched = not same_shape(image.shape, original.shape)
             image = _small(image, original.shown[number].shape)
@@ -104,6 +103,12 @@ def match(original: Original, video: Video) -> Match:
     if not looks:
         return _by_container(told, original.video, video)
     return _judge(looks, told, original.video, video)
+
+
+def _readable(numbers: list[int], video: Video) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Numbers and frames up to where the video cannot be read on; who reads all of it reports that."""
+    with suppress(InputError):
+        yield from zip(numbers, video.frames(numbers), strict=False)
 
 
 def _around(small: tuple[int, ...], boxes: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -162,7 +167,8 @@ def _judge(looks: list[_Look], told: Match, original: Video, video: Video) -> Ma
         }
         other = min(away, key=lambda shift: float(np.median(away[shift])))
         best = other if np.mean(away[other] < away[0]) > BETTER else 0
-    apart = np.mean([np.mean(k.away[best][k.around] > LEVEL) for k in looks if k.around.any()] or 0)
+    shares = [np.mean(k.away[best][k.around] > LEVEL) for k in looks if k.around.any()]
+    apart = float(np.median(shares)) if shares else 0.0
     if apart > MAX_APART:
         return Match(reason=f"{apart:.0%} of its picture around the face is not its original's")
     if not informed:

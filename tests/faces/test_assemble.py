@@ -22,7 +22,7 @@ from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
 
-from .test_inputs import MATRICES, ORIENTATIONS, write_clip
+from ..test_inputs import MATRICES, ORIENTATIONS, write_clip
 
 SIZE = 96
 HEIGHT, WIDTH = 150, 330
@@ -115,7 +115,7 @@ def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
     clip, rows = only_clip(video_group(two / "real.mp4", two / "fake.mp4", mask), two)
     assert is_of(clip, one, other)
     variant = clip.variants["Deepfakes"]
-    assert variant.truth == ("given" if with_mask else "difference")
+    assert variant.mask_source == ("given" if with_mask else "difference")
     assert 0.05 < variant.mask.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
     assert (
         "real.mp4",
@@ -293,7 +293,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(persons, tmp_path,
     clip, rows = only_clip(video_group(real, broken), tmp_path)
     assert list(clip.variants) == [ORIGINAL] and len(rows) == 1
     clip, rows = only_clip(video_group(real, fake, broken), tmp_path)
-    assert clip.variants["Deepfakes"].truth == "difference"
+    assert clip.variants["Deepfakes"].mask_source == "difference"
     assert [(row[0], row[2]) for row in rows] == [(name, False)]
 
 
@@ -346,7 +346,7 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     short = write(tmp_path / "short.mp4", mask[:4])
     clip, rows = only_clip(video_group(original, video, short), tmp_path)
     variant = clip.variants["Deepfakes"]
-    assert variant.truth == "given" and len(variant.frames) == 4
+    assert variant.mask_source == "given" and len(variant.frames) == 4
     assert ("short.mp4", "4 frames, its video 6", False) in rows
     half = write(tmp_path / "half.mp4", mask[:, ::2, ::2][:, :74, :164])
     smaller, rows = only_clip(video_group(original, video, half), tmp_path)
@@ -357,7 +357,7 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     assert not rows and (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.8
     other = write(tmp_path / "other.mp4", mask[:, :, :200])
     clip, rows = only_clip(video_group(original, video, other), tmp_path)
-    assert clip.variants["Deepfakes"].truth == "difference"
+    assert clip.variants["Deepfakes"].mask_source == "difference"
     assert rows == {("other.mp4", "mask of 200x150, the original has 330x150", True)}
 
 
@@ -384,7 +384,7 @@ def test_a_forgery_at_another_frame_rate_stands_alone(persons, tmp_path):
     ]
     clips, rows = cut(video_group(*paths), tmp_path)
     assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
-    assert clips[1].variants["Deepfakes"].truth == "face"
+    assert clips[1].variants["Deepfakes"].mask_source == "face"
     reason = "12.5 frames a second, its original 25: used without its original"
     assert ("fake.mp4", reason, False) in rows
 
@@ -468,19 +468,19 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
         ),
     )
     paths, report = build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1"] and len(paths) == 2
+    assert cut_again == ["video0", "video1"] and len(paths) == 2
     assert build(dataset, tmp_path / "clips") == (paths, report)
-    assert cut_again == ["film0", "film1"]
+    assert cut_again == ["video0", "video1"]
     dataset[0] = dataclasses.replace(dataset[0], split="test")  # lists were corrected
     build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1", "film0"] and load_clip(paths[0]).video.split == "test"
+    assert cut_again == ["video0", "video1", "video0"] and load_clip(paths[0]).video.split == "test"
     cut_again.pop()
     os.utime(dataset[1].original)
     build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1", "film1"]
+    assert cut_again == ["video0", "video1", "video1"]
     paths[0].write_bytes(paths[0].read_bytes()[:100])  # interrupted, or damaged
     build(dataset, tmp_path / "clips")
-    assert cut_again[3:] == ["film0"] and load_clip(paths[0]).name == "film0"
+    assert cut_again[3:] == ["video0"] and load_clip(paths[0]).name == "video0"
 
 
 def test_films_are_only_read(dataset, tmp_path):
@@ -505,14 +505,14 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder(dataset, small_disk, tmp_path):
-    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*space"):
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of video0.*space"):
         build(dataset, small_disk)
     assert not list(small_disk.glob("*.npz"))  # no half clip that looks like a whole one
 
 
 def test_a_read_only_folder_is_an_error_that_names_it(dataset, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*[Rr]ead-only"):
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of video0.*[Rr]ead-only"):
         build(dataset, small_disk)
 
 

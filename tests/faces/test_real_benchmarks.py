@@ -21,7 +21,7 @@ from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
 from fwstudy.training.runs import control, score_held_out, train_baseline, train_variant
 
-from .test_pipeline import COPIED, ROOT, SMOKE, change, dvc
+from ..test_pipeline import COPIED, ROOT, SMOKE, change, dvc
 from .trees import TREES, dfdc_with_test, split_of
 
 FRAMES_TAKEN = 2
