@@ -133,6 +133,33 @@ def test_of_two_people_and_no_forgery_the_one_shown_most_is_taken(two, persons):
     }
 
 
+def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path):
+    """As in DFDC: forgeries of one original, each of another person; a third that changed nobody."""
+    one, other, forged = persons
+    smeared = np.ascontiguousarray(other)
+    smeared[30:80, 25:90] = smeared[30:80, 25:90][:, ::-1]
+    faces = {"real": (one, other), "left": (forged, other), "right": (one, smeared)}
+    paths = {
+        name: write(tmp_path / f"{name}.mp4", scene((left, LEFT), (right, RIGHT)))
+        for name, (left, right) in faces.items()
+    }
+    made = tuple(Forgery("DFDC", paths[name], "a") for name in ("left", "right"))
+    clips, rows = cut(VideoGroup("video", "a", paths["real"], made), tmp_path)
+    assert [clip.name for clip in clips] == ["video", "video~DFDC~right"]
+    assert [is_of(clip, one, other) for clip in clips] == [True, False]
+    for clip in clips:
+        assert [*clip.variants] == [ORIGINAL, "DFDC"] and clip.identity == "a"
+        assert clip.variants["DFDC"].mask.mean() > 0.03
+    assert (
+        "right.mp4",
+        "another face than in the first forgery: in its own clip",
+        False,
+    ) in rows
+    clip, rows = only_clip(video_group(paths["real"], paths["real"]), tmp_path)
+    assert [*clip.variants] == [ORIGINAL]  # whom it changed cannot be told
+    assert ("real.mp4", "no pixel of the face differs from its original", True) in rows
+
+
 # Cuts
 
 
@@ -325,7 +352,7 @@ def test_the_content_decides_not_the_name(persons, tmp_path):
 def test_a_film_without_a_face_is_reported(tmp_path):
     clips, rows = cut(video_group(write(tmp_path / "wall.mp4", scene())), tmp_path)
     assert not clips and rows == {("wall.mp4", f"no face found in {NUM_FRAMES} frames", True)}
-    with pytest.raises(ValueError, match="no usable face in the 1 takes"):
+    with pytest.raises(ValueError, match="no usable face in the 1 groups of videos"):
         video_dataset(
             [video_group(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
         )
@@ -343,17 +370,23 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     real, fake = scene((one, LEFT)), scene((forged, LEFT))
     original, video = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
     mask = mask_of(real, fake)
-    short = write(tmp_path / "short.mp4", mask[:4])
-    clip, rows = only_clip(video_group(original, video, short), tmp_path)
-    variant = clip.variants["Deepfakes"]
-    assert variant.mask_source == "given" and len(variant.frames) == 4
-    assert ("short.mp4", "4 frames, its video 6", False) in rows
+    whole = write(tmp_path / "whole.mp4", mask)
+    used, rows = only_clip(video_group(original, video, whole), tmp_path)
+    assert not rows and used.variants["Deepfakes"].mask_source == "given"
+    unused = {
+        "short": (mask[:4], "only 4 of 6 frames have a mask: not used"),
+        "black": (0 * mask, "nothing is marked in it where the face is: not used"),
+        "inverted": (255 - mask, "it marks what is as in the original (inverted?): not used"),
+    }
+    for name, (frames, reason) in unused.items():
+        path = write(tmp_path / f"{name}.mp4", frames)
+        clip, rows = only_clip(video_group(original, video, path), tmp_path)
+        variant = clip.variants["Deepfakes"]
+        assert variant.mask_source == "difference" and len(variant.frames) == NUM_FRAMES
+        assert (f"{name}.mp4", reason, False) in rows
     half = write(tmp_path / "half.mp4", mask[:, ::2, ::2][:, :74, :164])
     smaller, rows = only_clip(video_group(original, video, half), tmp_path)
-    whole, _ = only_clip(
-        video_group(original, video, write(tmp_path / "whole.mp4", mask)), tmp_path
-    )
-    masks = [c.variants["Deepfakes"].mask for c in (smaller, whole)]
+    masks = [c.variants["Deepfakes"].mask for c in (smaller, used)]
     assert not rows and (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.8
     other = write(tmp_path / "other.mp4", mask[:, :, :200])
     clip, rows = only_clip(video_group(original, video, other), tmp_path)
@@ -376,17 +409,47 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
     }
 
 
-def test_a_forgery_at_another_frame_rate_stands_alone(persons, tmp_path):
+def moving(face: np.ndarray, shift: int = 0, count: int = 12) -> np.ndarray:
+    places = [20 + 6 * min(max(n - shift, 0), count - 1) for n in range(count)]
+    return np.concatenate([scene((face, (12, left)), count=1) for left in places])
+
+
+def test_a_forgery_lies_on_its_original_whatever_its_rate_and_number(persons, tmp_path):
+    """Cut exactly as if it had the original's rate and began with it; masks and pictures from 1 too."""
     one, _, forged = persons
-    paths = [
-        write(tmp_path / "real.mp4", scene((one, LEFT))),
-        write(tmp_path / "fake.mp4", scene((forged, LEFT)), times=range(0, 480, 80)),
-    ]
-    clips, rows = cut(video_group(*paths), tmp_path)
+    original = write(tmp_path / "real.mp4", moving(one))
+    plain = video_group(original, write(tmp_path / "plain.mp4", moving(forged)))
+    expected = only_clip(plain, tmp_path, 4)[0].variants["Deepfakes"].mask
+    slow = write(tmp_path / "slow.mp4", moving(forged), times=range(0, 960, 80))
+    late = write(tmp_path / "late.mp4", moving(forged, 1))
+    mask = write(tmp_path / "mask.mp4", mask_of(moving(one, 1), moving(forged, 1)))
+    for number, frame in enumerate(moving(forged), 1):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "pictures" / f"{number:04d}.png")
+    for path, given, reason in (
+        (slow, None, None),
+        (late, None, "frames shifted by +1 from its original's: laid on them"),
+        (late, mask, "frames shifted by +1 from its original's: laid on them"),
+        (tmp_path / "pictures", None, "frames shifted by +1 from its original's: laid on them"),
+    ):
+        clip, rows = only_clip(video_group(original, path, given), tmp_path, 4)
+        variant = clip.variants["Deepfakes"]
+        assert variant.mask_source == ("given" if given else "difference")
+        both = [(mask & variant.mask).sum() / (mask | variant.mask).sum() for mask in [expected]]
+        assert len(variant.frames) == 4 and both[0] > (0.5 if given else 0.85), (path, both)
+        assert [row[1] for row in rows] == ([reason] if reason else [])
+
+
+def test_a_forgery_of_another_scene_stands_alone(persons, tmp_path):
+    one, _, forged = persons
+    real = write(tmp_path / "real.mp4", scene((one, LEFT)))
+    fake = write(tmp_path / "fake.mp4", scene((forged, RIGHT)))
+    clips, rows = cut(video_group(real, fake), tmp_path)
     assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
     assert clips[1].variants["Deepfakes"].mask_source == "face"
-    reason = "12.5 frames a second, its original 25: used without its original"
-    assert ("fake.mp4", reason, False) in rows
+    assert any(
+        "around the face is not its original's: used without its original" in row[1] for row in rows
+    )
 
 
 def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(persons, tmp_path):
