@@ -17,7 +17,14 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Quality = Literal["raw", "c23", "c40"]
 VIDEO_SOURCES = Literal[
-    "faceforensics", "celeb_df", "dfdc", "dfdc_preview", "deepfakebench", "ffiw", "folder"
+    "faceforensics",
+    "celeb_df",
+    "dfdc",
+    "dfdc_preview",
+    "deepfakebench",
+    "ffiw",
+    "openforensics",
+    "folder",
 ]
 
 

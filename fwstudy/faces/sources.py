@@ -13,6 +13,7 @@ from fwstudy.faces.videos.assemble import video_dataset
 from fwstudy.faces.videos.celebdf import celeb_df
 from fwstudy.faces.videos.deepfakebench import deepfakebench
 from fwstudy.faces.videos.layouts import Reader
+from fwstudy.faces.videos.openforensics import openforensics
 from fwstudy.params import Faces
 from fwstudy.runtime import partial_folder, project_root, workers
 
@@ -71,6 +72,7 @@ READERS: dict[str, Reader] = {
     "dfdc_preview": layouts.dfdc_preview,
     "deepfakebench": deepfakebench,
     "ffiw": layouts.ffiw,
+    "openforensics": openforensics,
     "folder": layouts.folder,
 }
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {

@@ -17,7 +17,7 @@ from skimage import data
 from fwstudy.clips import load_clip
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
-from fwstudy.faces.videos.layouts import Forgery, VideoGroup
+from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
 from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
@@ -119,7 +119,7 @@ def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
     assert 0.05 < variant.mask.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
     assert (
         "real.mp4",
-        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the forged one was taken",
+        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one forged or outlined was taken",
         False,
     ) in rows
 
@@ -158,6 +158,26 @@ def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path)
     clip, rows = only_clip(video_group(paths["real"], paths["real"]), tmp_path)
     assert [*clip.variants] == [ORIGINAL]  # whom it changed cannot be told
     assert ("real.mp4", "no pixel of the face differs from its original", True) in rows
+
+
+def test_of_two_people_in_a_picture_the_outlined_one_is_taken(persons, tmp_path):
+    one, other, forged = persons
+    path = tmp_path / "picture.png"
+    Image.fromarray(scene((forged, LEFT), (other, RIGHT))[0]).save(path)
+
+    def outline(left: int) -> Outline:
+        low, high = left + 30, left + 80
+        return Outline(path, (HEIGHT, WIDTH), ((low, 40, high, 40, high, 100, low, 100),))
+
+    real = VideoGroup("real", "a", path, face=outline(RIGHT[1]))
+    clip, _ = only_clip(real, tmp_path, 1)
+    assert is_of(clip, other, one) and [*clip.variants] == [ORIGINAL]
+    mask = outline(LEFT[1])
+    made = (Forgery("X", path, "b", mask),)
+    clip, _ = only_clip(VideoGroup("fake", "b", None, made, face=mask), tmp_path, 1)
+    variant = clip.variants["X"]
+    assert variant.mask_source == "given" and 0.05 < variant.mask.mean() < 0.6
+    assert likeness(variant.frames[0], forged) < likeness(variant.frames[0], other)
 
 
 # Cuts

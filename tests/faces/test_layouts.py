@@ -9,6 +9,7 @@ from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.celebdf import celeb_df, celeb_people
 from fwstudy.faces.videos.deepfakebench import deepfakebench, people_of
 from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION
+from fwstudy.faces.videos.openforensics import openforensics
 
 METHODS = ["Deepfakes", "FaceShifter"]
 
@@ -639,6 +640,30 @@ def test_ffiw(tmp_path):
     assert reasons(report) == [
         ("target/train/train_00000002.mp4", "its original is missing", False)
     ]
+
+
+def test_openforensics(tmp_path):
+    touch(tmp_path, "Images/Train/a.jpg", "Images/Val/spare.jpg")
+    faces = [
+        {"id": n, "image_id": 7, "category_id": n, "segmentation": [[n, 0, n + 9, 0, n, 9]]}
+        for n in (0, 1)
+    ]
+    faces.append({"id": 2, "image_id": 7, "category_id": 1, "segmentation": []})
+    names = {7: "Images/Train/a.jpg", 8: "Images/Train/gone.jpg"}
+    images = [{"id": n, "file_name": f, "height": 20, "width": 30} for n, f in names.items()]
+    write(tmp_path / "Train_poly.json", {"images": images, "annotations": faces})
+    (real, fake), report = openforensics(tmp_path, [], ["c23"])
+    assert (real.name, real.original.name, real.forgeries) == ("Train-a-0", "a.jpg", ())
+    assert (fake.name, fake.original, fake.split) == ("Train-a-1", None, TRAIN)
+    assert fake.forgeries[0].mask == fake.face != real.face and fake.face.shape == (20, 30)
+    assert set(told(report)) == {
+        ("Train/gone.jpg", "named in Train_poly.json, but missing", True),
+        ("Train/a.jpg: face 2", "a face without a polygon", True),
+    }
+    assert not_read(report) == {"Images/Val/spare.jpg": "not read"}
+    write(tmp_path / "Val_poly.json", {"images": images})
+    with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
+        openforensics(tmp_path, [], ["c23"])
 
 
 @pytest.mark.parametrize("missing", ["real", "fake"])

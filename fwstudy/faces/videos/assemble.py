@@ -21,7 +21,7 @@ from fwstudy.clips import Clip, Variant, VideoOrigin, clip_file, load_header, pr
 from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
 from fwstudy.faces.videos.footage import InputError, Video, open_video
-from fwstudy.faces.videos.layouts import VideoGroup
+from fwstudy.faces.videos.layouts import Outline, VideoGroup
 from fwstudy.faces.videos.pairing import Match, Original, first_shift, match, same_shape
 from fwstudy.faces.videos.tracking import (
     Candidate,
@@ -53,7 +53,12 @@ def fingerprint(video_group: VideoGroup) -> list:
     videos += [path for forgery in video_group.forgeries for path in (forgery.path, forgery.mask)]
     told = [video_group.identity, video_group.split, video_group.group]
     told += [[forgery.family, forgery.source] for forgery in video_group.forgeries]
-    return [told, *(stamp(path) if path is not None and path.exists() else None for path in videos)]
+    told += [video_group.face.polygons] if video_group.face is not None else []
+    there = [isinstance(path, Path) and path.exists() for path in videos]
+    return [
+        told,
+        *(stamp(path) if is_file else None for path, is_file in zip(videos, there, strict=True)),
+    ]
 
 
 def stamp(path: Path) -> list:
@@ -78,14 +83,19 @@ class Remarks:
     def __init__(self, root: Path):
         self.root, self.rows = root, []
 
-    def add(self, path: Path, reason: str, left_out: bool = False) -> None:
+    def add(self, path: Path | Outline, reason: str, left_out: bool = False) -> None:
         """One row; a path below the root is given relative to it."""
+        path = path.path if isinstance(path, Outline) else path
         inside = path.is_relative_to(self.root)
         file = path.relative_to(self.root).as_posix() if inside else path.name
         self.rows.append({"file": file, "reason": reason, "left_out": left_out})
 
-    def opened(self, path: Path, left_out: bool) -> Video | None:
+    def opened(self, path: Path | Outline, left_out: bool) -> Video | None:
         """The video, or None and a row that says why not."""
+        if isinstance(path, Outline):
+            only = np.zeros(1, int)
+            mask = np.repeat(filled(path)[..., None], 3, axis=-1)
+            return Video(path.path, only, lambda count: only, lambda numbers: iter([mask]), [])
         try:
             video = open_video(path)
         except InputError as error:
@@ -94,6 +104,12 @@ class Remarks:
         for note in video.notes:
             self.add(path, note)
         return video
+
+
+def filled(outline: Outline) -> np.ndarray:
+    """An outlined face as a mask: (H, W) uint8 of 0 and 255."""
+    points = [np.reshape(polygon, (-1, 2)).round().astype(np.int32) for polygon in outline.polygons]
+    return cv2.fillPoly(np.zeros(outline.shape, np.uint8), points, 255)
 
 
 def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.ndarray:
@@ -139,6 +155,7 @@ def cut_candidates(
     images: dict[str, np.ndarray],
     masks: dict[str, np.ndarray],
     size: int,
+    face: Outline | None = None,
 ) -> list[Candidate]:
     """Each face of one frame, cut out of all videos.
 
@@ -148,12 +165,15 @@ def cut_candidates(
         images: variant, the original included, to its frame.
         masks: variant to (H, W) uint8.
         size: side of the crops in pixels.
+        face: which is meant, if that is known of the original.
     """
     forged = {name: image for name, image in images.items() if name != ORIGINAL}
     guides = {
         name: where_forged(images.get(ORIGINAL), image, masks.get(name))
         for name, image in forged.items()
     }
+    if face is not None:
+        guides[ORIGINAL] = where_forged(None, reference, filled(face))
     return [
         Candidate(
             box,
@@ -475,7 +495,7 @@ def cut_group(
         except InputError as error:
             remarks.add(path, str(error))
             boxes = []
-        frames.append(cut_candidates(boxes, shown, images, masks, size))
+        frames.append(cut_candidates(boxes, shown, images, masks, size, video_group.face))
         kept.append(number)
         shots.append(thumbnail(shown))
     made = dict(zip(variant_names(video_group), video_group.forgeries, strict=True))
@@ -530,7 +550,7 @@ def report_faces(
         )
     if several:
         told = any(is_forged(face) for frame in frames for face in frame)
-        which = "the forged one" if told else "the one shown most"
+        which = "the one forged or outlined" if told else "the one shown most"
         remarks.add(path, f"several faces in {several} of {count} frames: {which} was taken")
 
 

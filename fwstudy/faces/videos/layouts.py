@@ -14,7 +14,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path, PurePosixPath
 
 from fwstudy.faces.people import IDENTITY_PATTERN
@@ -26,6 +26,21 @@ NO_VIDEOS = {".json", ".csv", ".txt", ".npy", ".md", ".pdf", ".zip", ".wav", ".m
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A face outlined in a picture.
+
+    Args:
+        path: of the picture.
+        shape: its height and width in pixels.
+        polygons: x and y by turns, in pixels.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    polygons: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Forgery:
     """One forged video.
 
@@ -33,13 +48,13 @@ class Forgery:
         family: what it was forged with, e.g. ``Deepfakes``.
         path: video, picture, or folder of numbered pictures.
         source: identity that lent the face; that of the group where nobody did or it is not known.
-        mask: video of the changed pixels, or None.
+        mask: video of the changed pixels, an outline of them, or None.
     """
 
     family: str
     path: Path
     source: str
-    mask: Path | None = None
+    mask: Path | Outline | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class VideoGroup:
         split: the official one; None where it is drawn later, by identity.
         group: people known to be mixed with each other; None: those who lend each other faces.
         landmarks: folder of ``.npy`` files beside videos that are face crops already.
+        face: of several faces in a picture the one that is meant.
     """
 
     name: str
@@ -65,11 +81,12 @@ class VideoGroup:
     split: str | None = None
     group: str | None = None
     landmarks: Path | None = None
+    face: Outline | None = None
 
     def paths(self) -> list[Path]:
         """The files and folders that the group was read from."""
         found = [path for forgery in self.forgeries for path in (forgery.path, forgery.mask)]
-        return [path for path in (self.original, *found) if path is not None]
+        return [path for path in (self.original, *found) if isinstance(path, Path)]
 
 
 Report = list[dict]
@@ -124,19 +141,23 @@ def accounted(reader: Reader) -> Reader:
         groups = list(unique.values())
         taken = {path for group in groups for path in group.paths()}
         told = {row["file"] for row in report if isinstance(row["file"], Path)}
-        count, rest = Counter(), defaultdict(list)
+        kinds, rest = Counter(), defaultdict(list)
+
+        @cache
+        def kind(path: Path) -> str:
+            if path in taken or path in told:
+                return "read" if path in taken else "reported"
+            return "rest" if path == root else kind(path.parent)
+
         for file in files_below(root):
-            places = {file, *file.parents}
-            kind = "read" if places & taken else "reported" if places & told else "rest"
-            count[kind] += 1
-            if kind == "rest":
+            kinds[kind(file)] += 1
+            if kind(file) == "rest":
                 rest[file.parent].append(file)
         for folder, files in rest.items():
             report = report + rows_for([files[0] if len(files) == 1 else folder], _rest(files))
-        if sum(count.values()) != count["read"] + count["reported"] + sum(map(len, rest.values())):
-            raise RuntimeError(
-                f"{root}: files were lost between the folder and the report: {count}"
-            )
+        told_of = kinds["reported"] + sum(map(len, rest.values()))
+        if kinds.total() != kinds["read"] + told_of:
+            raise RuntimeError(f"{root}: {kinds.total()} files, but {kinds['read']} + {told_of}")
         for row in report:
             file = row["file"]
             inside = isinstance(file, Path) and file.is_relative_to(root)

@@ -25,7 +25,8 @@ class Candidate:
         landmarks: (68, 2) float32, in pixels of the crop.
         images: variant to (S, S, 3) uint8.
         masks: variant to (S, S) uint8, where its mask was read.
-        shares: of each forgery of which the frame tells where it is, the share that lies in the box.
+        shares: of each forgery of which the frame tells where it is, the share that lies in the box; of
+            the original, where the face that is meant is outlined, the share of the outline.
     """
 
     box: np.ndarray
