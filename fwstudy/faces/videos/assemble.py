@@ -38,6 +38,7 @@ from fwstudy.runtime import run
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
 DIFFERENCE = 12.0  # gray levels, smoothed, by which a forged pixel differs from its original
+MUCH = 0.05  # share of a crop outside its mask that compression alone does not change
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
 MASK_LEVEL = (
     32  # gray level of a mask video above which a pixel counts as forged: codecs blur black
@@ -237,8 +238,9 @@ def changed_region(
 
 
 def _contradicts(inside: np.ndarray, away: np.ndarray) -> bool:
-    """Whether less differs inside a mask than outside."""
-    return bool(away.any() and not inside.all() and away[inside].mean() < away[~inside].mean())
+    """Whether much differs outside a mask, and hardly anything inside."""
+    outside = 0.0 if inside.all() else away[~inside].mean()
+    return bool(outside > MUCH and away[inside].mean() < outside / 2)
 
 
 @dataclass(frozen=True)
@@ -303,9 +305,7 @@ def align_videos(
     first = ORIGINAL if video_group.original is not None else names[0]
     reel, alone = AlignedVideos(video_group, reference, {first: reference}, {}, {}, {}), []
     reel.matches[first] = Match()
-
     original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)])
-
     for name, forgery in zip(names, video_group.forgeries, strict=True):
         if name != first:
             video = remarks.opened(forgery.path, left_out=True)
