@@ -72,7 +72,14 @@ Names = Annotated[list[Name], Distinct]
 Quality = Literal["raw", "c23", "c40"]
 Qualities = Annotated[list[Quality], Distinct]
 VIDEO_SOURCES = Literal[
-    "faceforensics", "celeb_df", "dfdc", "dfdc_preview", "deepfakebench", "folder"
+    "faceforensics",
+    "celeb_df",
+    "dfdc",
+    "dfdc_preview",
+    "deepfakebench",
+    "ffiw",
+    "openforensics",
+    "folder",
 ]
 """The readers of `fwstudy.faces.videos`, by name."""
 

@@ -11,8 +11,10 @@ from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.faces.rendering.head import ASSETS
 from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.assemble import video_dataset
+from fwstudy.faces.videos.celebdf import celeb_df
 from fwstudy.faces.videos.deepfakebench import deepfakebench
 from fwstudy.faces.videos.layouts import Reader
+from fwstudy.faces.videos.openforensics import openforensics
 from fwstudy.params import VIDEO_SOURCES, Faces
 from fwstudy.runtime import partial_folder, project_root, workers
 
@@ -64,7 +66,11 @@ def video_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Pat
     return paths, report + rows
 
 
-_READERS = vars(layouts) | {"deepfakebench": deepfakebench}
+_READERS = vars(layouts) | {
+    "celeb_df": celeb_df,
+    "deepfakebench": deepfakebench,
+    "openforensics": openforensics,
+}
 READERS: dict[str, Reader] = {name: _READERS[name] for name in get_args(VIDEO_SOURCES)}
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
     "rendered": rendered_faces,

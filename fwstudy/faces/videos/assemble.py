@@ -1,7 +1,7 @@
 """From videos to clips: the face is found in the original, followed, and cut out of all its forgeries.
 
-Original, forgeries and mask videos of one `Take` run side by side, frame by frame, so that memory does
-not grow with their length. The face is looked for in the original alone, and what is cut out of a
+Original, forgeries and mask videos of one `VideoGroup` run side by side, frame by frame, so that memory
+does not grow with their length. The face is looked for in the original alone, and what is cut out of a
 forgery and its mask is the same square of the same frame: the two halves of a pair differ by the
 forgery and by nothing else. Crops keep the compression of the video; they are encoded once, by whoever
 made the data set.
@@ -21,9 +21,11 @@ from fwstudy.clips import Clip, Variant, VideoOrigin, clip_file, load_header, pr
 from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
 from fwstudy.faces.videos.footage import InputError, Video, open_video
-from fwstudy.faces.videos.layouts import VideoGroup
+from fwstudy.faces.videos.layouts import Outline, VideoGroup
+from fwstudy.faces.videos.pairing import Match, Original, first_shift, match, same_shape
 from fwstudy.faces.videos.tracking import (
     Candidate,
+    by_face,
     follow,
     is_cut,
     is_forged,
@@ -36,24 +38,28 @@ from fwstudy.runtime import run
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
 DIFFERENCE = 12.0  # gray levels, smoothed, by which a forged pixel differs from its original
+MUCH = 0.05  # share of a crop outside its mask that compression alone does not change
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
 MASK_LEVEL = (
     32  # gray level of a mask video above which a pixel counts as forged: codecs blur black
 )
 MIN_SHARED = 0.9  # of its original's frame numbers that a forgery must have to go with it
-SAME_RATE = 0.02  # relative difference up to which two videos have the same frame rate
 ALIGNED = 1.0  # px, mean distance of landmarks up to which a crop lies on its original's
 COMPARED = 4  # frames, whose landmarks are compared
-SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
 
 
 def fingerprint(video_group: VideoGroup) -> list:
-    """What a clip depends on, to see that it is up to date: what is told of the take, and its files."""
+    """What a clip depends on, to see that it is up to date: what is told of the group, and its files."""
     videos = [video_group.original, video_group.landmarks]
     videos += [path for forgery in video_group.forgeries for path in (forgery.path, forgery.mask)]
     told = [video_group.identity, video_group.split, video_group.group]
     told += [[forgery.family, forgery.source] for forgery in video_group.forgeries]
-    return [told, *(stamp(path) if path is not None and path.exists() else None for path in videos)]
+    told += [video_group.face.polygons] if video_group.face is not None else []
+    there = [isinstance(path, Path) and path.exists() for path in videos]
+    return [
+        told,
+        *(stamp(path) if is_file else None for path, is_file in zip(videos, there, strict=True)),
+    ]
 
 
 def stamp(path: Path) -> list:
@@ -73,19 +79,24 @@ def variant_names(video_group: VideoGroup) -> list[str]:
 
 
 class Remarks:
-    """What there is to report of the videos of one take."""
+    """What there is to report of the videos of one group."""
 
     def __init__(self, root: Path):
         self.root, self.rows = root, []
 
-    def add(self, path: Path, reason: str, left_out: bool = False) -> None:
+    def add(self, path: Path | Outline, reason: str, left_out: bool = False) -> None:
         """One row; a path below the root is given relative to it."""
+        path = path.path if isinstance(path, Outline) else path
         inside = path.is_relative_to(self.root)
         file = path.relative_to(self.root).as_posix() if inside else path.name
         self.rows.append({"file": file, "reason": reason, "left_out": left_out})
 
-    def opened(self, path: Path, left_out: bool) -> Video | None:
+    def opened(self, path: Path | Outline, left_out: bool) -> Video | None:
         """The video, or None and a row that says why not."""
+        if isinstance(path, Outline):
+            only = np.zeros(1, int)
+            mask = np.repeat(filled(path)[..., None], 3, axis=-1)
+            return Video(path.path, only, lambda count: only, lambda numbers: iter([mask]), [])
         try:
             video = open_video(path)
         except InputError as error:
@@ -96,10 +107,10 @@ class Remarks:
         return video
 
 
-def same_shape(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two pictures have the same ratio of width to height."""
-    ratios = [image.shape[1] / image.shape[0] for image in (one, other)]
-    return abs(ratios[0] / ratios[1] - 1) < SAME_SHAPE
+def filled(outline: Outline) -> np.ndarray:
+    """An outlined face as a mask: (H, W) uint8 of 0 and 255."""
+    points = [np.reshape(polygon, (-1, 2)).round().astype(np.int32) for polygon in outline.polygons]
+    return cv2.fillPoly(np.zeros(outline.shape, np.uint8), points, 255)
 
 
 def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.ndarray:
@@ -145,6 +156,7 @@ def cut_candidates(
     images: dict[str, np.ndarray],
     masks: dict[str, np.ndarray],
     size: int,
+    face: Outline | None = None,
 ) -> list[Candidate]:
     """Each face of one frame, cut out of all videos.
 
@@ -154,73 +166,119 @@ def cut_candidates(
         images: variant, the original included, to its frame.
         masks: variant to (H, W) uint8.
         size: side of the crops in pixels.
+        face: which is meant, if that is known of the original.
     """
-    forged = [image for name, image in images.items() if name != ORIGINAL]
-    guide = where_forged(images.get(ORIGINAL), forged, list(masks.values()))
+    forged = {name: image for name, image in images.items() if name != ORIGINAL}
+    guides = {
+        name: where_forged(images.get(ORIGINAL), image, masks.get(name))
+        for name, image in forged.items()
+    }
+    if face is not None:
+        guides[ORIGINAL] = where_forged(None, reference, filled(face))
     return [
         Candidate(
             box,
             ((points - box[:2]) * (size / (box[2] - box[0]))).astype(np.float32),
             {name: cut(image, box, reference, size) for name, image in images.items()},
             {name: cut(mask, box, reference, size) for name, mask in masks.items()},
-            share_inside(guide, box, reference.shape[1]),
+            {
+                name: share_inside(guide, box, reference.shape[1])
+                for name, guide in guides.items()
+                if guide is not None
+            },
         )
         for box, points in boxes
     ]
 
 
+def differing(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """Where forged crops differ from their originals by more than compression explains: (F, S, S) bool."""
+    away = [
+        cv2.absdiff(*pair).max(axis=-1).astype(np.float32)
+        for pair in zip(images, originals, strict=True)
+    ]
+    return np.stack([cv2.GaussianBlur(one, (0, 0), SMOOTHING) > DIFFERENCE for one in away])
+
+
 def changed_region(
-    image: np.ndarray, original: np.ndarray | None, mask: np.ndarray | None, parts: np.ndarray
-) -> np.ndarray:
-    """Where a forged crop was changed: its mask, else its difference to the original, else the face.
+    images: np.ndarray,
+    originals: np.ndarray | None,
+    masks: Sequence[np.ndarray | None],
+    parts: np.ndarray,
+) -> tuple[np.ndarray, str, str]:
+    """Where forged crops were changed: their masks, else the difference to the original, else the face.
+
+    Args:
+        images: (F, S, S, 3) uint8.
+        originals: of the same shape, or None.
+        masks: (S, S) uint8 of each frame, or None. Masks are used if all frames have one, one of them
+            shows something, and they do not say the opposite of the difference.
+        parts: (F, S, S) uint8, see `PARTS`.
 
     Returns:
-        (S, S) uint8, 0 or more; above 127 counts as changed.
+        (F, S, S) uint8, 0 or more, above 127 is changed; how it is known (`MASK_SOURCES`); why the masks
+        were not used, or empty.
     """
-    if mask is not None:
-        return mask
-    if original is None:
-        return np.uint8(255) * (parts > 0)
-    away = cv2.absdiff(image, original).max(axis=-1).astype(np.float32)
-    return np.uint8(255) * (cv2.GaussianBlur(away, (0, 0), SMOOTHING) > DIFFERENCE)
+    away = differing(images, originals) if originals is not None else None
+    there, why = [mask for mask in masks if mask is not None], ""
+    if there:
+        given = np.stack(there)
+        inside = given > 127
+        if len(there) < len(images):
+            why = f"only {len(there)} of {len(images)} frames have a mask: not used"
+        elif not inside.any():
+            why = "nothing is marked in it where the face is: not used"
+        elif away is not None and _contradicts(inside, away):
+            why = "it marks what is as in the original (inverted?): not used"
+        else:
+            return given, "given", ""
+    if away is not None:
+        return np.uint8(255) * away, "difference", why
+    return np.uint8(255) * (parts > 0), "face", why
+
+
+def _contradicts(inside: np.ndarray, away: np.ndarray) -> bool:
+    """Whether much differs outside a mask, and hardly anything inside."""
+    outside = 0.0 if inside.all() else away[~inside].mean()
+    return bool(outside > MUCH and away[inside].mean() < outside / 2)
 
 
 @dataclass(frozen=True)
 class AlignedVideos:
-    """The videos of one take that can be read, side by side.
+    """The videos of one group that can be read, side by side.
 
     Args:
-        take: what they were made from.
+        video_group: what they were made from.
         reference: the video in which the face is looked for.
         videos: variant to video, the original included.
         masks: variant to mask video.
+        matches: variant to how its frames lie on the reference's.
+        mask_shifts: variant to the number of a mask's frame minus that of the reference.
     """
 
     video_group: VideoGroup
     reference: Video
     videos: dict[str, Video]
     masks: dict[str, Video]
+    matches: dict[str, Match]
+    mask_shifts: dict[str, int]
 
 
-def apart(video: Video, original: Video, landmarks: Path | None, own: Path) -> str:
-    """Why a forgery cannot be laid on its original frame by frame; empty if it can.
+def apart(video: Video, original: Video, landmarks: Path, own: Path) -> str:
+    """Why a crop cannot be laid on its original's frame by frame; empty if it can.
 
     Args:
-        landmarks, own: folders with those of the original and of the forgery, of videos that are crops
-            already; each was cut out by its own.
+        landmarks, own: folders with those of the original and of the forgery; each was cut out by its own.
     """
     numbers = np.intersect1d(video.numbers, original.numbers)
     shared = len(numbers) / len(original.numbers)
-    if video.path.is_dir() and shared < MIN_SHARED:
+    if shared < MIN_SHARED:
         return f"{shared:.0%} of the original's frames"
-    if video.step and original.step and abs(video.step / original.step - 1) > SAME_RATE:
-        return f"{1 / video.step:.3g} frames a second, its original {1 / original.step:.3g}"
-    if landmarks is not None and own.is_dir():
-        places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
-        distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
-        if not distance <= ALIGNED:
-            return f"landmarks {distance:.1f} px from the original's"
-    return ""
+    if not own.is_dir():
+        return "no landmarks to compare with the original's"
+    places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
+    distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
+    return "" if distance <= ALIGNED else f"landmarks {distance:.1f} px from the original's"
 
 
 def landmark_distance(one: Path, other: Path, number: int) -> float:
@@ -233,97 +291,138 @@ def landmark_distance(one: Path, other: Path, number: int) -> float:
 
 
 def align_videos(
-    video_group: VideoGroup, reference: Video, remarks: Remarks
+    video_group: VideoGroup, reference: Video, scale: float, remarks: Remarks
 ) -> tuple[AlignedVideos, list[VideoGroup]]:
-    """Open the forgeries and masks of a take.
+    """Open the forgeries and masks of a group, and see how they lie on the original.
+
+    Args:
+        scale: see `face_box`.
 
     Returns:
-        the reel, and takes of their own for forgeries that do not go with their original (`apart`).
+        the videos, and groups of their own for forgeries that do not go with their original.
     """
-    if video_group.original is None:
-        videos = {variant_names(video_group)[0]: reference}
-    else:
-        videos = {ORIGINAL: reference}
-    masks, alone = {}, []
-    for name, forgery in zip(variant_names(video_group), video_group.forgeries, strict=True):
-        if name not in videos:
+    names = variant_names(video_group)
+    first = ORIGINAL if video_group.original is not None else names[0]
+    reel, alone = AlignedVideos(video_group, reference, {first: reference}, {}, {}, {}), []
+    reel.matches[first] = Match()
+    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)])
+    for name, forgery in zip(names, video_group.forgeries, strict=True):
+        if name != first:
             video = remarks.opened(forgery.path, left_out=True)
             if video is None:
                 continue
             place = forgery.path.parent.parent / "landmarks" / forgery.path.name
-            why = apart(video, reference, video_group.landmarks, place)
-            if why:
-                remarks.add(forgery.path, f"{why}: used without its original")
+            if video_group.landmarks is not None:
+                found = Match(reason=apart(video, reference, video_group.landmarks, place))
+            else:
+                found = match(original, video)
+            if found.reason:
+                remarks.add(forgery.path, f"{found.reason}: used without its original")
+                own = place if video_group.landmarks and place.is_dir() else None
+                title = f"{video_group.name}{VIDEO_MARK}{name}"
                 alone.append(
                     replace(
-                        video_group,
-                        name=f"{video_group.name}{VIDEO_MARK}{name}",
-                        original=None,
-                        forgeries=(forgery,),
-                        landmarks=video_group.landmarks and place,
+                        video_group, name=title, original=None, forgeries=(forgery,), landmarks=own
                     )
                 )
                 continue
-            if len(video.numbers) != len(reference.numbers):
-                remarks.add(
-                    forgery.path,
-                    f"{len(video.numbers)} frames, its original {len(reference.numbers)}",
-                )
-            videos[name] = video
+            report_match(found, forgery.path, video, reference, remarks)
+            reel.videos[name], reel.matches[name] = video, found
         mask = forgery.mask and remarks.opened(forgery.mask, left_out=False)
         if mask:
-            if len(mask.numbers) != len(videos[name].numbers):
-                remarks.add(
-                    forgery.mask,
-                    f"{len(mask.numbers)} frames, its video {len(videos[name].numbers)}",
-                )
-            masks[name] = mask
-    return AlignedVideos(video_group, reference, videos, masks), alone
+            count, wanted = len(mask.numbers), len(reel.videos[name].numbers)
+            if count != wanted:
+                remarks.add(forgery.mask, f"{count} frames, its video {wanted}")
+            own = first_shift(mask, reel.videos[name])
+            if own:
+                remarks.add(forgery.mask, f"numbered {own:+d} from its video: laid on it in order")
+            reel.masks[name], reel.mask_shifts[name] = mask, reel.matches[name].shift + own
+    return reel, alone
+
+
+def report_match(
+    found: Match, path: Path, video: Video, reference: Video, remarks: Remarks
+) -> None:
+    """Say where a forgery has another length, number or shape than its original."""
+    counts = len(video.numbers), len(reference.numbers)
+    if counts[0] != counts[1]:
+        remarks.add(path, f"{counts[0]} frames, its original {counts[1]}")
+    if found.shift:
+        remarks.add(path, f"frames shifted by {found.shift:+d} from its original's: laid on them")
+    if found.shape:
+        remarks.add(path, "its pixels are not square as its original's say: stretched to its shape")
 
 
 class FrameReader:
-    """The frames of one video at given numbers, until it ends or cannot be read on."""
+    """The frames of one video at given numbers, until it ends or cannot be read on.
 
-    def __init__(self, video: Video, numbers: np.ndarray, remarks: Remarks):
-        self.video, self.remarks, self.last = video, remarks, video.numbers.max()
-        self.frames = video.frames(numbers[numbers <= self.last])
+    Args:
+        shift: added to the numbers.
+        shape: (H, W) to which frames are stretched, or None.
+    """
+
+    def __init__(
+        self,
+        video: Video,
+        numbers: np.ndarray,
+        remarks: Remarks,
+        shift: int = 0,
+        shape: tuple[int, int] | None = None,
+    ):
+        self.video, self.remarks, self.shift, self.shape = video, remarks, shift, shape
+        self.first, self.last = video.numbers.min(), video.numbers.max()
+        own = numbers + shift
+        self.frames = video.frames(own[(own >= self.first) & (own <= self.last)])
 
     def next(self, number: int) -> np.ndarray | None | bool:
         """The frame; None if this one cannot be decoded, False from the video's end on."""
+        number += self.shift
         if number > self.last:
             return False
+        if number < self.first:
+            return None
         try:
-            return next(self.frames)
+            image = next(self.frames)
         except InputError as error:
             self.remarks.add(self.video.path, f"frame {number}: {error}")
             self.last = -1
             return False
+        if image is None or self.shape is None:
+            return image
+        return cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def side_by_side(
     reel: AlignedVideos, numbers: np.ndarray, remarks: Remarks
 ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Number, images and masks of each frame; a variant is missing from the end of its video or mask on.
+    """Number, images and masks of each frame; a variant is missing from the end of its video on.
 
-    A frame that cannot be decoded in one video is passed over in all.
+    A frame that cannot be decoded in one video is passed over in all; masks are missing where they are.
     """
-    videos = {name: FrameReader(video, numbers, remarks) for name, video in reel.videos.items()}
-    masks = {name: FrameReader(video, numbers, remarks) for name, video in reel.masks.items()}
-    damaged = dict.fromkeys([*reel.videos.values(), *reel.masks.values()], 0)
+    how = {name: (found.shift, found.shape) for name, found in reel.matches.items()}
+    videos = {
+        name: FrameReader(video, numbers, remarks, *how[name])
+        for name, video in reel.videos.items()
+    }
+    masks = {
+        name: FrameReader(video, numbers, remarks, reel.mask_shifts[name], how[name][1])
+        for name, video in reel.masks.items()
+    }
+    damaged = dict.fromkeys(reel.videos.values(), 0)
     for number in numbers.tolist():
-        images = {name: strip.next(number) for name, strip in videos.items()}
-        covers = {name: strip.next(number) for name, strip in masks.items()}
+        images = {name: reader.next(number) for name, reader in videos.items()}
+        covers = {name: reader.next(number) for name, reader in masks.items()}
         if images[next(iter(images))] is False:
             break
-        for name in [name for name, image in [*images.items(), *covers.items()] if image is False]:
-            images.pop(name, None), covers.pop(name, None)
-            videos.pop(name, None), masks.pop(name, None)
-        broken = [reel.videos[name] for name, image in images.items() if image is None]
-        broken += [reel.masks[name] for name, image in covers.items() if image is None]
+        for name in [name for name, image in images.items() if image is False]:
+            del images[name], videos[name]
+            covers.pop(name, None), masks.pop(name, None)
+        broken = [videos[name].video for name, image in images.items() if image is None]
         for video in broken:
             damaged[video] += 1
         if not broken:
-            yield number, images, {name: binary(mask) for name, mask in covers.items()}
+            found = {name: mask for name, mask in covers.items() if isinstance(mask, np.ndarray)}
+            yield number, images, {name: binary(mask) for name, mask in found.items()}
     for video, count in damaged.items():
         if count:
             remarks.add(video.path, f"{count} of {len(numbers)} frames missing or not decodable")
@@ -343,7 +442,7 @@ def fitting(
     """Drop variants and masks whose frames have another shape than their original's; report them."""
     first = next(iter(images.values()))
     for kind, found, videos in (("video", images, reel.videos), ("mask", masks, reel.masks)):
-        for name in [name for name in found if not same_shape(found[name], first)]:
+        for name in [name for name in found if not same_shape(found[name].shape, first.shape)]:
             height, width = found.pop(name).shape[:2]
             masks.pop(name, None)
             video = videos.pop(name, None)
@@ -358,10 +457,10 @@ def fitting(
 def cut_group(
     video_group: VideoGroup, root: Path, size: int, num_frames: int, scale: float, quality: str
 ) -> tuple[list[Clip], list[dict]]:
-    """Find, follow and cut out the face of one take.
+    """Find, follow and cut out the face of one group of videos.
 
     Args:
-        take: its videos.
+        video_group: its videos.
         root: of the data set, to name files relative to it.
         size: side of the crops in pixels.
         num_frames: of each video, evenly spaced in time (fewer if it is shorter; reported).
@@ -369,7 +468,8 @@ def cut_group(
         quality: of videos whose data set has no qualities of its own.
 
     Returns:
-        the clip, and one for each forgery that does not go with its original; what there is to report.
+        the clip; one for each forgery that does not go with its original, and one for each further
+        person that a forgery changed; what there is to report.
     """
     remarks = Remarks(root)
     path = video_group.original or video_group.forgeries[0].path
@@ -378,7 +478,7 @@ def cut_group(
         for forgery in video_group.forgeries if video_group.original else ():
             remarks.add(forgery.path, f"its original {path.name} cannot be read", True)
         return [], remarks.rows
-    reel, alone = align_videos(video_group, reference, remarks)
+    reel, others = align_videos(video_group, reference, scale, remarks)
     numbers = reference.evenly(num_frames)
     if len(numbers) < num_frames:
         remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
@@ -395,21 +495,36 @@ def cut_group(
         except InputError as error:
             remarks.add(path, str(error))
             boxes = []
-        frames.append(cut_candidates(boxes, shown, images, masks, size))
+        frames.append(cut_candidates(boxes, shown, images, masks, size, video_group.face))
         kept.append(number)
         shots.append(thumbnail(shown))
-    # Crops that were made by others have their landmarks, and are of one face already.
-    cuts = [video_group.landmarks is None and is_cut(*two) for two in pairwise(shots)]
-    chosen = follow(frames, [False, *cuts][: len(frames)])
-    report_faces(frames, chosen, path, remarks)
-    faces = {number: face for number, face in zip(kept, chosen, strict=True) if face is not None}
-    clips = []
-    for other in alone:
+    made = dict(zip(variant_names(video_group), video_group.forgeries, strict=True))
+    people = by_face(
+        frames, [name for name in made if name in reel.videos and name in reel.matches]
+    )
+    clips, own = [], None
+    if len(people) > 1:
+        for further in people[1:]:
+            forgeries = tuple(made[name] for name in further)
+            for forgery in forgeries:
+                remarks.add(forgery.path, "another face than in the first forgery: in its own clip")
+            title = f"{video_group.name}{VIDEO_MARK}{further[0]}"
+            others.append(replace(video_group, name=title, forgeries=forgeries))
+        rest = tuple(made[name] for name in people[0])
+        others.insert(0, replace(video_group, forgeries=rest))
+    else:
+        # Crops that were made by others have their landmarks, and are of one face already.
+        cuts = [video_group.landmarks is None and is_cut(*two) for two in pairwise(shots)]
+        chosen = follow(frames, [False, *cuts][: len(frames)])
+        report_faces(frames, chosen, path, remarks)
+        own = {number: face for number, face in zip(kept, chosen, strict=True) if face is not None}
+    for other in others:
         more, rows = cut_group(other, root, size, num_frames, scale, quality)
         clips += more
-        remarks.rows += rows
-    if faces:
-        clips.insert(0, assemble(video_group, faces, quality, remarks.rows))
+        remarks.rows += [row for row in rows if row not in remarks.rows]
+    if own:
+        several = any(len(frame) > 1 for frame in frames)
+        clips.insert(0, assemble(video_group, own, quality, remarks, several))
     return clips, remarks.rows
 
 
@@ -435,14 +550,23 @@ def report_faces(
         )
     if several:
         told = any(is_forged(face) for frame in frames for face in frame)
-        which = "the forged one" if told else "the one shown most"
+        which = "the one forged or outlined" if told else "the one shown most"
         remarks.add(path, f"several faces in {several} of {count} frames: {which} was taken")
 
 
 def assemble(
-    video_group: VideoGroup, faces: dict[int, Candidate], quality: str, rows: list[dict]
+    video_group: VideoGroup,
+    faces: dict[int, Candidate],
+    quality: str,
+    remarks: Remarks,
+    several: bool = False,
 ) -> Clip:
-    """The clip of the chosen faces, by number of the frame."""
+    """The clip of the chosen faces, by number of the frame.
+
+    Args:
+        several: whether there were several faces, so that a forgery of which no pixel differs from its
+            original may be of another face; it is left out then.
+    """
     found = list(faces.values())
     names = [ORIGINAL, *variant_names(video_group)]
     images = {
@@ -457,43 +581,34 @@ def assemble(
             for face, image in zip(found, like, strict=True)
         ]
     )
-    variants = {}
-    if ORIGINAL in images:
-        variants[ORIGINAL] = pristine(
-            images[ORIGINAL], video_group.identity, video_group.original.stem
-        )
+    variants, originals = {}, images.get(ORIGINAL)
+    if originals is not None:
+        variants[ORIGINAL] = pristine(originals, video_group.identity, video_group.original.stem)
     for name, forgery in zip(variant_names(video_group), video_group.forgeries, strict=True):
         if name not in images:
             continue
-        masked = name in found[0].masks
-        # A variant ends with its mask, so that the truth about it is of one kind.
-        last = sum(not masked or name in face.masks for face in found[: len(images[name])])
-        region = np.stack(
-            [
-                changed_region(
-                    images[name][number],
-                    images[ORIGINAL][number] if ORIGINAL in images else None,
-                    found[number].masks.get(name),
-                    parts[number],
-                )
-                for number in range(last)
-            ]
+        count = len(images[name])
+        region, known, why = changed_region(
+            images[name],
+            originals[:count] if originals is not None else None,
+            [face.masks.get(name) for face in found[:count]],
+            parts[:count],
         )
-        mask_source = "given" if masked else "difference" if ORIGINAL in images else "face"
+        if why:
+            remarks.add(forgery.mask, why)
+        if not (region > 127).any():
+            remarks.add(forgery.path, "no pixel of the face differs from its original", several)
+            if several:
+                continue
         variants[name] = Variant(
-            images[name][:last],
-            region > 127,
-            region,
-            forgery.source,
-            forgery.path.stem,
-            mask_source,
+            images[name], region > 127, region, forgery.source, forgery.path.stem, known
         )
     origin = VideoOrigin(
         video_group.quality or quality,
         [int(number) for number in faces],
         video_group.split,
         video_group.group,
-        rows,
+        remarks.rows,
         fingerprint(video_group),
     )
     landmarks = np.stack([face.landmarks for face in found])
@@ -501,7 +616,7 @@ def assemble(
 
 
 def finished(video_group: VideoGroup, folder: Path, quality: str) -> list[dict] | None:
-    """What there was to report of a take whose clip is there and up to date; None if it is not."""
+    """What there was to report of a group whose clip is there and up to date; None if it is not."""
     path = clip_file(folder, video_group.name, video_group.quality or quality)
     try:
         video = load_header(path)["video"] if path.exists() else None
@@ -516,7 +631,7 @@ def finished(video_group: VideoGroup, folder: Path, quality: str) -> list[dict] 
 def work(
     video_group: VideoGroup, root: Path, folder: Path, options: dict
 ) -> tuple[list[Path], list[dict]]:
-    """Cut one take and write its clips; one that is there already is kept.
+    """Cut one group and write its clips; one that is there already is kept.
 
     Raises:
         OSError: the clip cannot be written (disk full, read-only); the message names the folder.
@@ -527,8 +642,12 @@ def work(
         alone = folder.glob(f"{glob.escape(video_group.name)}{VIDEO_MARK}*.npz")
         return [stem, *sorted(alone)], done
     clips, rows = cut_group(video_group, root, **options)
+    if clips and clips[0].name == video_group.name:
+        # What is told of the whole group, of which the clip may hold a part.
+        origin = replace(clips[0].video, remarks=rows, fingerprint=fingerprint(video_group))
+        clips[0] = replace(clips[0], video=origin)
     try:
-        # The take's own clip last: it says that all are there.
+        # The group's own clip last: it says that all are there.
         return [save_clip(folder, clip) for clip in reversed(clips)], rows
     except OSError as error:
         raise OSError(f"{folder}: cannot write the clip of {video_group.name}: {error}") from error
@@ -544,10 +663,10 @@ def video_dataset(
     quality: str,
     num_workers: int = 1,
 ) -> tuple[list[Path], list[dict]]:
-    """Turn the takes of a data set into clips; clips already there are kept.
+    """Turn the groups of videos of a data set into clips; clips already there are kept.
 
     Args:
-        takes: see `fwstudy.faces.videos.layouts`.
+        video_groups: see `fwstudy.faces.videos.layouts`.
         root: of the data set.
         folder: for the clips; created if need be.
         size, num_frames, scale, quality: see `cut_group`.
@@ -563,9 +682,11 @@ def video_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     options = {"size": size, "num_frames": num_frames, "scale": scale, "quality": quality}
     tasks = [(video_group, root, folder, options) for video_group in video_groups]
-    found = list(run(work, tasks, num_workers, "videos", "take"))
+    found = list(run(work, tasks, num_workers, "videos", "group"))
     paths = sorted({path for paths, _ in found for path in paths})
     report = [row for _, rows in found for row in rows]
     if not paths:
-        raise ValueError(f"no usable face in the {len(video_groups)} takes of {root}: {report[:5]}")
+        raise ValueError(
+            f"no usable face in the {len(video_groups)} groups of videos of {root}: {report[:5]}"
+        )
     return paths, report

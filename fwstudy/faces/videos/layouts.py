@@ -1,19 +1,20 @@
 """Directory trees of public benchmarks, read into one list: which video is original, which its forgeries.
 
-Names, lists and JSON only; no video is opened here. A reader returns takes and a report, and neither
-skips nor guesses in silence: what is named but missing, or there but not named, is a row of the report.
+Names, lists and JSON only; no video is opened here. A reader returns groups of videos and a report.
+Every file on disk is read or reported (`accounted`), and what is named but missing is reported too.
 
-Facts about the trees: FaceForensics++ (Rössler et al. 2019; its download script and split files),
-Celeb-DF-v2 (Li et al. 2020), DFDC and its preview (Dolhansky et al. 2019, 2020), DeepfakeBench (Yan et
-al. 2023; its scripts `preprocess` and `rearrange`).
+Facts about the trees: FaceForensics++ (Rössler et al. 2019; its download script and split files), DFDC
+and its preview (Dolhansky et al. 2019, 2020), FFIW10K (Zhou et al. 2021; its README).
 """
 
 import csv
 import json
+import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, wraps
 from pathlib import Path, PurePosixPath
 
 from fwstudy.faces.people import IDENTITY_PATTERN
@@ -25,20 +26,35 @@ NO_VIDEOS = {".json", ".csv", ".txt", ".npy", ".md", ".pdf", ".zip", ".wav", ".m
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A face outlined in a picture.
+
+    Args:
+        path: of the picture.
+        shape: its height and width in pixels.
+        polygons: x and y by turns, in pixels.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    polygons: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Forgery:
     """One forged video.
 
     Args:
         family: what it was forged with, e.g. ``Deepfakes``.
         path: video, picture, or folder of numbered pictures.
-        source: identity that lent the face; that of the take where nobody did or it is not known.
-        mask: video of the changed pixels, or None.
+        source: identity that lent the face; that of the group where nobody did or it is not known.
+        mask: video of the changed pixels, an outline of them, or None.
     """
 
     family: str
     path: Path
     source: str
-    mask: Path | None = None
+    mask: Path | Outline | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,7 @@ class VideoGroup:
         split: the official one; None where it is drawn later, by identity.
         group: people known to be mixed with each other; None: those who lend each other faces.
         landmarks: folder of ``.npy`` files beside videos that are face crops already.
+        face: of several faces in a picture the one that is meant.
     """
 
     name: str
@@ -64,21 +81,98 @@ class VideoGroup:
     split: str | None = None
     group: str | None = None
     landmarks: Path | None = None
+    face: Outline | None = None
+
+    def paths(self) -> list[Path]:
+        """The files and folders that the group was read from."""
+        found = [path for forgery in self.forgeries for path in (forgery.path, forgery.mask)]
+        return [path for path in (self.original, *found) if isinstance(path, Path)]
 
 
 Report = list[dict]
 Reader = Callable[[Path, Sequence[str], Sequence[str]], tuple[list[VideoGroup], Report]]
-"""root, methods and qualities (the study's first, then others for the test split) to takes and report."""
+"""root, methods and qualities (the study's first, then others for the test split) to groups and report."""
 
 
-def rows_for(files: Iterable[str], reason: str, left_out: bool = True) -> Report:
-    """Rows of the report for files with one reason; of many, the first and a count of the rest."""
-    files = sorted(files)
-    rows = [{"file": file, "reason": reason, "left_out": left_out} for file in files[:MAX_ROWS]]
-    if len(files) > MAX_ROWS:
-        more = f"and {len(files) - MAX_ROWS} more"
-        rows.append({"file": more, "reason": reason, "left_out": left_out})
-    return rows
+def rows_for(files: Iterable[str | Path], reason: str, left_out: bool = True) -> Report:
+    """A row of the report for each file with one reason; files that are there are given by their path."""
+    return [{"file": file, "reason": reason, "left_out": left_out} for file in sorted(files)]
+
+
+def shortened(report: Report) -> Report:
+    """Of many rows with one reason the first `MAX_ROWS` and a count of the rest."""
+    seen, found = Counter(), []
+    for row in report:
+        kind = (row["reason"], row["left_out"])
+        seen[kind] += 1
+        if seen[kind] <= MAX_ROWS:
+            found.append(row)
+    more = [(kind, count - MAX_ROWS) for kind, count in seen.items() if count > MAX_ROWS]
+    return found + [
+        {"file": f"and {count} more", "reason": reason, "left_out": left_out}
+        for (reason, left_out), count in more
+    ]
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files that may be a video or a picture."""
+    for place, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() not in NO_VIDEOS:
+                yield Path(place, name)
+
+
+def accounted(reader: Reader) -> Reader:
+    """A reader after which every file below the root is read or reported.
+
+    What the reader neither took nor reported becomes one row a folder. A second group of one name
+    and quality would overwrite the first one's clip; it is left out and reported.
+    """
+
+    @wraps(reader)
+    def read(root: Path, methods: Sequence[str], qualities: Sequence[str]):
+        groups, report = reader(root, methods, qualities)
+        unique: dict[tuple, VideoGroup] = {}
+        for group in groups:
+            if unique.setdefault((group.name, group.quality), group) is not group:
+                reason = f"a second video of the name {group.name}"
+                report = report + rows_for(group.paths(), reason)
+        groups = list(unique.values())
+        taken = {path for group in groups for path in group.paths()}
+        told = {row["file"] for row in report if isinstance(row["file"], Path)}
+        kinds, rest = Counter(), defaultdict(list)
+
+        @cache
+        def kind(path: Path) -> str:
+            if path in taken or path in told:
+                return "read" if path in taken else "reported"
+            return "rest" if path == root else kind(path.parent)
+
+        for file in files_below(root):
+            kinds[kind(file)] += 1
+            if kind(file) == "rest":
+                rest[file.parent].append(file)
+        for folder, files in rest.items():
+            report = report + rows_for([files[0] if len(files) == 1 else folder], _rest(files))
+        told_of = kinds["reported"] + sum(map(len, rest.values()))
+        if kinds.total() != kinds["read"] + told_of:
+            raise RuntimeError(f"{root}: {kinds.total()} files, but {kinds['read']} + {told_of}")
+        for row in report:
+            file = row["file"]
+            inside = isinstance(file, Path) and file.is_relative_to(root)
+            row["file"] = file.relative_to(root).as_posix() if inside else str(file)
+        return groups, shortened(report)
+
+    return read
+
+
+def _rest(files: Sequence[Path]) -> str:
+    what = "not read" if len(files) == 1 else f"{len(files)} files not read, e.g. {files[0].name}"
+    return (
+        f"{what}: not part of this layout, of a method or quality that was not asked for, "
+        "or a second file of one name"
+    )
 
 
 def videos_in(folder: Path) -> dict[str, Path]:
@@ -94,22 +188,25 @@ def videos_in(folder: Path) -> dict[str, Path]:
     }
 
 
-def read_json(path: Path):
+def read_json(path: Path, kind: type = dict):
     """The content of a JSON file.
 
     Raises:
-        FileNotFoundError, ValueError: missing or damaged; the message names it.
+        FileNotFoundError, ValueError: missing, damaged or of another kind; the message names it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
+    if type(content) is not kind:
+        raise ValueError(f"{path}: expected a {kind.__name__}, not a {type(content).__name__}")
+    return content
 
 
 def folder_of(parent: Path, *names: str) -> Path:
-    """The first of some folders that is there.
+    """The first of the named folders that is there.
 
     Raises:
         FileNotFoundError: none is; the message names the first.
@@ -123,7 +220,7 @@ def folder_of(parent: Path, *names: str) -> Path:
 def keep_test_apart(video_groups: list[VideoGroup]) -> tuple[list[VideoGroup], Report]:
     """Leave out of training whoever is seen, or lends a face, in the official test split.
 
-    Takes without a split whose person is in the test split go; of the others, the forgeries with a
+    Groups without a split whose person is in the test split go; of the others, the forgeries with a
     face from there.
     """
     tested = {video_group.identity for video_group in video_groups if video_group.split == TEST}
@@ -140,10 +237,10 @@ def keep_test_apart(video_groups: list[VideoGroup]) -> tuple[list[VideoGroup], R
             continue
         clean = tuple(f for f in video_group.forgeries if f.source not in tested)
         if video_group.identity in tested or (video_group.original is None and not clean):
-            gone += [video_group.original.name] if video_group.original else []
-            gone += [forgery.path.name for forgery in video_group.forgeries]
+            gone += [video_group.original] if video_group.original else []
+            gone += [forgery.path for forgery in video_group.forgeries]
             continue
-        gone += [forgery.path.name for forgery in video_group.forgeries if forgery not in clean]
+        gone += [forgery.path for forgery in video_group.forgeries if forgery not in clean]
         kept.append(replace(video_group, forgeries=clean))
     return kept, rows_for(gone, "not in the test list, but a person of it is seen or lends a face")
 
@@ -172,7 +269,10 @@ def official_splits(root: Path) -> dict[str, str]:
                 "are in the folder dataset/splits of the repository ondyari/FaceForensics; put them "
                 "into the data set's folder"
             )
-        found |= {str(video): split for pair in read_json(path) for video in pair}
+        pairs = read_json(path, list)
+        if not all(isinstance(pair, list) for pair in pairs):
+            raise ValueError(f'{path}: not a list of pairs of videos, e.g. [["953", "974"]]')
+        found |= {str(video): split for pair in pairs for video in pair}
     return found
 
 
@@ -188,6 +288,7 @@ def mask_videos(folder: Path) -> dict[str, Path]:
     return videos_in(next((place for place in places if place.is_dir()), places[0]))
 
 
+@accounted
 def faceforensics(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
 ) -> tuple[list[VideoGroup], Report]:
@@ -223,18 +324,21 @@ def _youtube(
                 known.add(target)
                 forged[target].append(Forgery(method, path, f"youtube-{source}", masks.get(stem)))
             else:
-                report += rows_for([f"{method}/{path.name}"], "named in no split file")
+                report += rows_for([path], "named in no split file")
         missing = [f"{method}/{name}" for name in split_of if name not in known]
         report += rows_for(
             [name for name in missing if split_of[name.split("/")[1]] in wanted],
             f"a forgery of this video is missing at {quality}",
         )
     report += rows_for(
-        [path.name for stem, path in originals.items() if stem not in split_of],
+        [path for stem, path in originals.items() if stem not in split_of],
         "named in no split file",
     )
     lost = [name for name in split_of if name not in originals and split_of[name] in wanted]
     report += rows_for(lost, f"original missing at {quality}; its forgeries are left out too")
+    report += rows_for(
+        [forgery.path for name in lost for forgery in forged[name]], "its original is missing"
+    )
     video_groups = [
         VideoGroup(
             f"youtube-{name}",
@@ -265,82 +369,22 @@ def _actors(root: Path, quality: str) -> tuple[list[VideoGroup], Report]:
         for stem, path in originals.items()
     ]
     video_groups += [
-        _alone(forgery, f"actor-{forgery.path.stem[:2]}", quality, TEST) for forgery in lonely
+        alone(forgery, f"actor-{forgery.path.stem[:2]}", quality, TEST) for forgery in lonely
     ]
-    return video_groups, rows_for([f.path.name for f in lonely], "its original is missing", False)
+    return video_groups, rows_for([f.path for f in lonely], "its original is missing", False)
 
 
-def _alone(forgery: Forgery, identity: str, quality: str | None, split: str | None) -> VideoGroup:
-    """A take of a forgery whose original is not in the data set."""
+def alone(forgery: Forgery, identity: str, quality: str | None, split: str | None) -> VideoGroup:
+    """A forgery whose original is not in the data set."""
     return VideoGroup(
         f"{forgery.family}-{forgery.path.stem}", identity, None, (forgery,), quality, split
     )
 
 
-# Celeb-DF-v2
-
-CELEB_REAL, CELEB_YOUTUBE, CELEB_FAKE = "Celeb-real", "YouTube-real", "Celeb-synthesis"
-CELEB_LIST = "List_of_testing_videos.txt"
-CELEB_NAME = re.compile(r"(id\d+)_(?:(id\d+)_)?(\d+)$")
-
-
-def celeb_people(stem: str) -> tuple[str, str, str]:
-    """Target, source and stem of the original of a video: ``id0_id1_0000`` is ``id0_0000`` with id1's face.
-
-    A video without such a name (YouTube-real) is a person of its own.
-    """
-    found = CELEB_NAME.match(stem)
-    if not found:
-        return f"youtube-{stem}", f"youtube-{stem}", stem
-    target, source, number = found.groups()
-    return target, source or target, f"{target}_{number}"
-
-
-def celeb_df(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
-    """Celeb-DF-v2: its list of test videos is the test split, and exactly it.
-
-    A listed forgery whose original is not listed stands alone, since that original must not count as
-    a test video. Videos outside the list are for training if nobody in them is in the list.
-    """
-    folder_of(root, CELEB_REAL)
-    path = root / CELEB_LIST
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it comes with Celeb-DF-v2")
-    lines = path.read_text(encoding="utf-8").split("\n")
-    listed = {line.split(maxsplit=1)[1].strip() for line in lines if line.strip()}
-    reals = {
-        f"{name}/{video.name}": video
-        for name in (CELEB_REAL, CELEB_YOUTUBE)
-        for video in videos_in(root / name).values()
-    }
-    fakes = {f"{CELEB_FAKE}/{video.name}": video for video in videos_in(root / CELEB_FAKE).values()}
-    originals = {video.stem: key for key, video in reals.items()}
-    made, video_groups = defaultdict(list), []
-    for key, video in fakes.items():
-        target, source, stem = celeb_people(video.stem)
-        forgery = Forgery("CelebDF", video, source)
-        original = originals.get(stem)
-        if original is not None and (original in listed) == (key in listed):
-            made[original].append(forgery)
-        else:
-            video_groups.append(_alone(forgery, target, None, TEST if key in listed else None))
-    for key, video in reals.items():
-        split = TEST if key in listed else None
-        video_groups.append(
-            VideoGroup(
-                video.stem, celeb_people(video.stem)[0], video, tuple(made[key]), None, split
-            )
-        )
-    kept, report = keep_test_apart(sorted(video_groups, key=lambda video_group: video_group.name))
-    missing = listed - set(reals) - set(fakes)
-    return kept, report + rows_for(missing, f"named in {CELEB_LIST}, but missing")
-
-
 # DFDC
 
 
+@accounted
 def dfdc(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
 ) -> tuple[list[VideoGroup], Report]:
@@ -348,39 +392,15 @@ def dfdc(
 
     ``test`` with ``labels.csv`` (filename, label) or ``metadata.json`` (is_fake), if there, is the test
     split; its forgeries name no originals.
+
+    Raises:
+        ValueError: another layout, or a list that cannot be understood; the message names file and line.
     """
     video_groups, report = [], []
     for path in sorted([*root.glob("*/metadata.json"), *root.glob("train/*/metadata.json")]):
-        if path.parent.name == TEST:
-            continue
-        videos = videos_in(path.parent)
-        entries = {Path(name).stem: entry for name, entry in read_json(path).items()}
-        report += rows_for(
-            [f"{path.parent.name}/{stem}" for stem in set(entries) - set(videos)],
-            "named in metadata.json, but missing",
-        )
-        report += rows_for(
-            [f"{path.parent.name}/{videos[stem].name}" for stem in set(videos) - set(entries)],
-            "not named in metadata.json",
-        )
-        made = defaultdict(list)
-        group = path.parent.name
-        for stem in sorted(set(entries) & set(videos)):
-            entry = entries[stem]
-            if entry["label"] == "FAKE":
-                original = Path(entry.get("original") or stem).stem
-                made[original].append(Forgery("DFDC", videos[stem], original))
-        for stem in sorted(set(entries) & set(videos)):
-            if entries[stem]["label"] == "REAL":
-                videos_made = tuple(made.pop(stem, ()))
-                video_groups.append(
-                    VideoGroup(f"{group}-{stem}", stem, videos[stem], videos_made, group=group)
-                )
-        for original, forgeries in made.items():
-            report += rows_for([f.path.name for f in forgeries], "its original is missing", False)
-            video_groups += [
-                replace(_alone(forgery, original, None, None), group=group) for forgery in forgeries
-            ]
+        if path.parent.name != TEST:
+            more, rows = _dfdc_part(path)
+            video_groups, report = video_groups + more, report + rows
     for stem, video, fake in _dfdc_test(root, report):
         forgery = (Forgery("DFDC", video, f"test-{stem}"),) if fake else ()
         video_groups.append(
@@ -393,25 +413,79 @@ def dfdc(
     return video_groups, report
 
 
+def _dfdc_part(path: Path) -> tuple[list[VideoGroup], Report]:
+    group, videos, video_groups = path.parent.name, videos_in(path.parent), []
+    entries = {Path(name).stem: entry for name, entry in read_json(path).items()}
+    report = rows_for(
+        [f"{group}/{stem}" for stem in set(entries) - set(videos)],
+        "named in metadata.json, but missing",
+    )
+    report += rows_for(
+        [videos[stem] for stem in set(videos) - set(entries)], "not named in metadata.json"
+    )
+    made, reals = defaultdict(list), []
+    for stem in sorted(set(entries) & set(videos)):
+        entry = entries[stem]
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if is_fake(label, f"{path}: {stem}: label"):
+            original = Path(entry.get("original") or stem).stem
+            made[original].append(Forgery("DFDC", videos[stem], original))
+        else:
+            reals.append(stem)
+    for stem in reals:
+        forgeries = tuple(made.pop(stem, ()))
+        video_groups.append(
+            VideoGroup(f"{group}-{stem}", stem, videos[stem], forgeries, group=group)
+        )
+    for original, forgeries in made.items():
+        report += rows_for([f.path for f in forgeries], "its original is missing", False)
+        video_groups += [
+            replace(alone(forgery, original, None, None), group=group) for forgery in forgeries
+        ]
+    return video_groups, report
+
+
+LABELS = {"0": False, "1": True, "real": False, "fake": True, "false": False, "true": True}
+
+
+def is_fake(label: object, place: str) -> bool:
+    """What a label of a list says.
+
+    Raises:
+        ValueError: it is none of `LABELS`; the message begins with `place`.
+    """
+    try:
+        return LABELS[str(label).strip().lower()]
+    except KeyError:
+        raise ValueError(
+            f"{place} is {label!r}; expected one of {', '.join(LABELS)}, in any case"
+        ) from None
+
+
 def _dfdc_test(root: Path, report: Report) -> list[tuple[str, Path, bool]]:
     folder = root / TEST
-    videos = videos_in(folder) | videos_in(folder / "videos")
-    labels = {}
-    if (folder / "labels.csv").is_file():
-        with open(folder / "labels.csv", encoding="utf-8", newline="") as file:
-            labels = {Path(row["filename"]).stem: row["label"] for row in csv.DictReader(file)}
-    elif (folder / "metadata.json").is_file():
-        entries = read_json(folder / "metadata.json")
-        labels = {Path(name).stem: entry["is_fake"] for name, entry in entries.items()}
+    videos, labels = videos_in(folder) | videos_in(folder / "videos"), {}
+    listed, named = folder / "labels.csv", folder / "metadata.json"
+    if listed.is_file():
+        with open(listed, encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            if not {"filename", "label"} <= set(table.fieldnames or ()):
+                raise ValueError(f"{listed}: line 1: expected the columns filename and label")
+            for row in table:
+                place = f"{listed}: line {table.line_num}: label"
+                labels[Path(row["filename"]).stem] = is_fake(row["label"], place)
+    elif named.is_file():
+        for name, entry in read_json(named).items():
+            label = entry.get("is_fake") if isinstance(entry, dict) else None
+            labels[Path(name).stem] = is_fake(label, f"{named}: {name}: is_fake")
     report += rows_for(set(labels) - set(videos), "named in the test split, but missing")
-    return [
-        (stem, videos[stem], bool(int(labels[stem]))) for stem in sorted(set(labels) & set(videos))
-    ]
+    return [(stem, videos[stem], labels[stem]) for stem in sorted(set(labels) & set(videos))]
 
 
 PREVIEW_FAMILIES = {"method_A": "DFDCP-A", "method_B": "DFDCP-B"}
 
 
+@accounted
 def dfdc_preview(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
 ) -> tuple[list[VideoGroup], Report]:
@@ -420,16 +494,25 @@ def dfdc_preview(
     A forgery's ``source_video`` names its original, up to the number at the end of both names; where
     that fits none or several, the forgery stands alone.
     """
-    entries = read_json(root / "dataset.json")
+    path = root / "dataset.json"
+    entries = read_json(path)
+    for key, entry in entries.items():
+        for name in {"label", "set"} - set(entry):
+            raise ValueError(f"{path}: {key}: no {name}")
     present = {key: entry for key, entry in sorted(entries.items()) if (root / key).exists()}
     report = rows_for(set(entries) - set(present), "named in dataset.json, but missing")
-    reals = {key for key, entry in present.items() if entry["label"] == "real"}
+    reals = {
+        key
+        for key, entry in present.items()
+        if not is_fake(entry["label"], f"{path}: {key}: label")
+    }
     by_stem = {PurePosixPath(key).stem: key for key in reals}
     made, video_groups = defaultdict(list), []
     for key, entry in present.items():
         if key in reals:
             continue
-        person, lender = str(entry["target_id"]), str(entry["swapped_id"])
+        person = str(entry.get("target_id") or PurePosixPath(key).stem.split("_")[0])
+        lender = str(entry.get("swapped_id") or person)
         family = PREVIEW_FAMILIES.get(key.split("/")[0], "DFDCP")
         forgery = Forgery(family, root / key, lender)
         source = PurePosixPath(str(entry.get("source_video", ""))).stem
@@ -439,7 +522,7 @@ def dfdc_preview(
             made[original].append(forgery)
         else:
             video_groups.append(
-                _alone(forgery, person, None, TEST if entry["set"] == TEST else None)
+                alone(forgery, person, None, TEST if entry["set"] == TEST else None)
             )
     for key in sorted(reals):
         entry, stem = present[key], PurePosixPath(key).stem
@@ -450,50 +533,90 @@ def dfdc_preview(
     return kept, report + rows
 
 
+# FFIW10K
+
+FFIW_SPLITS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
+
+
+@accounted
+def ffiw(
+    root: Path, methods: Sequence[str], qualities: Sequence[str]
+) -> tuple[list[VideoGroup], Report]:
+    """FFIW10K: ``source`` holds originals, ``target`` their forgeries, ``target_mask`` masks, by split.
+
+    Several people are seen and one of them is forged; the mask tells which. Nothing is known of who
+    they are, so that each video is a person. The test part is handed out apart: ``test`` with the
+    same three folders in it is read too.
+    """
+    folder_of(root, "source")
+    video_groups, report = [], []
+    for name, split in FFIW_SPLITS.items():
+        parts = [
+            videos_in(root / kind / name) | videos_in(root / name / kind)
+            for kind in ("source", "target", "target_mask")
+        ]
+        originals, forged, masks = parts
+        for stem in sorted(originals | forged):
+            person, video = f"ffiw-{stem}", forged.get(stem)
+            forgery = video and Forgery("FFIW", video, person, masks.get(stem))
+            made = (forgery,) if forgery else ()
+            video_groups.append(VideoGroup(stem, person, originals.get(stem), made, None, split))
+        lonely = set(forged) - set(originals)
+        report += rows_for([forged[stem] for stem in lonely], "its original is missing", False)
+    return video_groups, report
+
+
 # A folder of anybody's videos
 
 REAL, FAKE, MASKS = "real", "fake", "masks"
 
 
+@accounted
 def folder(
     root: Path, methods: Sequence[str], qualities: Sequence[str]
 ) -> tuple[list[VideoGroup], Report]:
     """``real/`` and ``fake/``, with ``masks/`` if there are any: pictures, videos, or folders of pictures.
 
     A forgery belongs to the real video whose name it has, or begins with (then a blank, ``_`` or
-    ``-``); without one it stands alone. Folders directly below ``fake/`` name the families. The part
-    of a name before the first ``_`` is the person. Masks have the forgeries' names, whatever their
-    suffix.
+    ``-``); without one it stands alone. Folders directly below ``fake/`` name the families. Masks have
+    the forgeries' names, whatever their suffix. A folder whose pictures differ in one number alone is
+    one video. The part of a name before the first ``_`` is the person; where one name stands in several
+    folders it names nobody, and the folder is the person.
 
     Raises:
         FileNotFoundError: ``real`` or ``fake`` is missing or empty.
     """
-    found = {}
-    for name in (REAL, FAKE):
-        found[name] = _videos_below(root / name)
-        if not found[name]:
+    beside_real = {file.stem for file in (root / REAL).glob("*") if file.is_file()}
+    found = {REAL: _videos_below(root / REAL), FAKE: _videos_below(root / FAKE, beside_real)}
+    for name, videos in found.items():
+        if not videos:
             raise FileNotFoundError(
                 f"{root / name}: no such folder, or nothing in it; expected {REAL}/ and {FAKE}/ with "
                 f"pictures or videos, and {MASKS}/ if there are masks"
             )
-    masks = _videos_below(root / MASKS)
+    masks = _videos_below(root / MASKS, beside_real)
     reals = defaultdict(list)
     for key in found[REAL]:
         reals[PurePosixPath(key).name].append(key)
+    by_folder = any(len(keys) > 1 for keys in reals.values())
     made, video_groups, lonely = defaultdict(list), [], []
     for key, video in found[FAKE].items():
         family, _, inside = key.partition("/") if "/" in key else (FAKE, "", key)
+        if inside not in found[REAL] and key in found[REAL]:  # fake/ is arranged as real/ is
+            family, inside = FAKE, key
         forgery = Forgery(family, video, "", masks.get(key) or masks.get(inside))
         original = _best_original(PurePosixPath(inside), found[REAL], reals)
         if original is None:
-            person = _person(video)
-            lonely.append(video.name)
-            alone = _alone(replace(forgery, source=person), person, None, None)
-            video_groups.append(replace(alone, name=_legal(f"{FAKE}-{key}")))
+            person = _person(PurePosixPath(inside), by_folder)
+            lonely.append(video)
+            single = alone(replace(forgery, source=person), person, None, None)
+            video_groups.append(replace(single, name=_legal(f"{FAKE}-{key}")))
         else:
-            made[original].append(replace(forgery, source=_person(found[REAL][original])))
+            lender = _person(PurePosixPath(original), by_folder)
+            made[original].append(replace(forgery, source=lender))
     for key, video in found[REAL].items():
-        video_groups.append(VideoGroup(_legal(key), _person(video), video, tuple(made[key])))
+        person = _person(PurePosixPath(key), by_folder)
+        video_groups.append(VideoGroup(_legal(key), person, video, tuple(made[key])))
     return video_groups, rows_for(
         lonely, "no real video of this name: used without an original", False
     )
@@ -514,35 +637,44 @@ def _best_original(
     return None
 
 
-def _videos_below(root: Path) -> dict[str, Path]:
-    """Path without suffix, relative to the root, to video; a folder of numbered pictures is one video."""
-    found = {}
-    files = [
-        path
-        for path in sorted(root.rglob("*"))
-        if not path.name.startswith(".")
-        and path.suffix.lower() not in NO_VIDEOS
-        and not path.is_dir()
-    ]
-    sequences = {folder for folder in {path.parent for path in files} if _is_sequence(folder)}
+def _videos_below(root: Path, beside: set[str] = frozenset()) -> dict[str, Path]:
+    """Path without suffix, relative to the root, to video; a folder of numbered pictures is one video.
+
+    Args:
+        beside: names of single pictures; a folder directly below the root that holds some of them holds
+            pictures of a family, and is no video.
+    """
+    found, files = {}, list(files_below(root))
+    inside = defaultdict(list)
     for path in files:
-        video = path.parent if path.parent in sequences - {root} else path
+        inside[path.parent].append(path)
+    sequences = {
+        place
+        for place, members in inside.items()
+        if place != root
+        and _is_sequence(members)
+        and not (place.parent == root and beside & {member.stem for member in members})
+    }
+    for path in files:
+        video = path.parent if path.parent in sequences else path
         key = video.relative_to(root)
-        found[(key if video.is_dir() else key.with_suffix("")).as_posix()] = video
+        found.setdefault((key if video.is_dir() else key.with_suffix("")).as_posix(), video)
     return found
 
 
-def _is_sequence(folder: Path) -> bool:
-    """Whether a folder holds the frames of one video: pictures named by a number alone, and nothing else."""
-    names = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    return len(names) > 1 and all(
-        file.stem.isdigit() and file.suffix.lower() in PICTURES for file in names
-    )
+def _is_sequence(files: Sequence[Path]) -> bool:
+    """Whether the files of a folder are the frames of one video: pictures that differ in a number alone."""
+    shapes = {re.sub(r"\d+(?=\D*$)", "#", file.stem) for file in files}
+    pictures = all(file.suffix.lower() in PICTURES for file in files)
+    return len(files) > 1 and pictures and len(shapes) == 1 and "#" in shapes.pop()
 
 
-def _person(video: Path) -> str:
-    found = re.match(IDENTITY_PATTERN, video.stem)
-    return found.group() if found else video.stem
+def _person(key: PurePosixPath, by_folder: bool) -> str:
+    """The folder's name, or what the video's own name begins with."""
+    if by_folder and len(key.parts) > 1:
+        return key.parent.as_posix()
+    found = re.match(IDENTITY_PATTERN, key.name)
+    return found.group() if found else key.name
 
 
 def _legal(key: str) -> str:

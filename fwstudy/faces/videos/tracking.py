@@ -1,6 +1,6 @@
 """Which of the faces in a video is followed: the forged one, else the one that is shown most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,66 +11,102 @@ from torchvision.ops import generalized_box_iou
 DIFFERENCE = 6.0  # gray levels of a small picture by which a forged one differs from its original
 GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
 MIN_SHARE = 0.05  # of a frame's forgery that lies in the box of a forged face
+SAME_FACE = 0.5  # of a forgery's largest share, what the face of another forgery must hold of it
 THUMB = (32, 18)  # px, width and height of the pictures by which cuts are found
 CUT = 30.0  # gray levels, mean difference of two small pictures with a cut between them
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A face that may be the one to follow, cut out of all videos of a take.
+    """A face that may be the one to follow, cut out of all videos of a group.
 
     Args:
         box: (4,) int, the square in the original's frame.
         landmarks: (68, 2) float32, in pixels of the crop.
         images: variant to (S, S, 3) uint8.
         masks: variant to (S, S) uint8, where its mask was read.
-        forged: share of the frame's forgery that lies in the box; None where nothing tells.
+        shares: of each forgery of which the frame tells where it is, the share that lies in the box; of
+            the original, where the face that is meant is outlined, the share of the outline.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     images: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
-    forged: float | None
+    shares: dict[str, float]
+
+    @property
+    def forged(self) -> float | None:
+        """Mean share of the forgeries; None where nothing tells."""
+        return sum(self.shares.values()) / len(self.shares) if self.shares else None
 
 
 def where_forged(
-    original: np.ndarray | None, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    original: np.ndarray | None, image: np.ndarray, mask: np.ndarray | None
 ) -> np.ndarray | None:
-    """A small map of where a frame was forged: from masks, else from differences to the original.
+    """A small map of where a frame was forged: from its mask, else from the difference to the original.
 
     Args:
         original: (H, W, 3) uint8, or None if there is none.
-        images: the forged frames, of its shape.
-        masks: (H, W) uint8, those that there are.
+        image: the forged frame, of its shape.
+        mask: (H, W) uint8, or None.
 
     Returns:
-        (h, w) float32, of sum 1, or 0 where masks say that nothing was forged; None where nothing tells.
+        (h, w) float32, of sum 1, or 0 where a mask says that nothing was forged; None where nothing tells.
     """
-    if not masks and (original is None or not images):
+    if mask is None and original is None:
         return None
-    height, width = (original if original is not None else images[0]).shape[:2]
+    height, width = (original if original is not None else image).shape[:2]
     scale = GUIDE_SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
 
     def small(image: np.ndarray) -> np.ndarray:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
-    if masks:
-        found = sum(small(mask) for mask in masks)
+    if mask is not None:
+        found = small(mask)
         return found / max(1.0, float(found.sum()))
-    away = [np.abs(small(image) - small(original)).max(axis=-1) for image in images]
-    found = sum(difference * (difference > DIFFERENCE) for difference in away)
+    difference = np.abs(small(image) - small(original)).max(axis=-1)
+    found = difference * (difference > DIFFERENCE)
     total = float(found.sum())
     return found / total if total else None
 
 
-def share_inside(guide: np.ndarray | None, box: np.ndarray, width: int) -> float | None:
+def share_inside(guide: np.ndarray, box: np.ndarray, width: int) -> float:
     """How much of the forgery lies in a box given in pixels of a frame of that width."""
-    if guide is None:
-        return None
     left, top, right, bottom = np.round(box * guide.shape[1] / width).astype(int).clip(min=0)
     return float(guide[top:bottom, left:right].sum())
+
+
+def by_face(frames: Sequence[Sequence[Candidate]], names: Iterable[str]) -> list[list[str]]:
+    """Forgeries in groups of those that changed the same face.
+
+    A forgery belongs to the first group whose first member's face holds much of it (`SAME_FACE`) in
+    at least half of the frames that show both; one of which nothing tells belongs to the first group.
+    """
+
+    def largest(name: str, frame: Sequence[Candidate]) -> Candidate | None:
+        best = max(frame, key=lambda face: face.shares.get(name, 0.0), default=None)
+        return best if best is not None and best.shares.get(name, 0.0) > MIN_SHARE else None
+
+    faces = {name: [largest(name, frame) for frame in frames] for name in names}
+    groups: list[list[str]] = []
+    for name, own in faces.items():
+        for group in groups:
+            both = [
+                (one, other)
+                for one, other in zip(own, faces[group[0]], strict=True)
+                if one and other
+            ]
+            held = [
+                other.shares.get(name, 0.0) >= SAME_FACE * one.shares[name] for one, other in both
+            ]
+            if sum(held) >= len(held) / 2:
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -197,6 +197,21 @@ def deepfakebench(root: Path, clips: list[Clip]) -> Path:
     return root
 
 
+def ffiw(root: Path, clips: list[Clip]) -> Path:
+    """FFIW10K: originals, forgeries and masks, by split; the test part apart."""
+    splits = split_of(clips)
+    for place, clip in enumerate(clips):
+        split = splits[place]
+        for kind, frames in (
+            ("source", video_of(clip, ORIGINAL)),
+            ("target", video_of(clip, FORGED)),
+            ("target_mask", mask_of(clip, FORGED)),
+        ):
+            below = f"test/{kind}" if split == "test" else f"{kind}/{split}"
+            write_video(root / below / f"{split}_{place:08d}.mp4", frames)
+    return root
+
+
 def folder(root: Path, clips: list[Clip]) -> Path:
     """real/ and fake/ with masks/: videos, names with blanks and letters of other alphabets."""
     for place, clip in enumerate(clips):
@@ -209,5 +224,5 @@ def folder(root: Path, clips: list[Clip]) -> Path:
 
 TREES = {
     tree.__name__: tree
-    for tree in (faceforensics, celeb_df, dfdc, dfdc_preview, deepfakebench, folder)
+    for tree in (faceforensics, celeb_df, dfdc, dfdc_preview, deepfakebench, ffiw, folder)
 }

@@ -17,12 +17,12 @@ from skimage import data
 from fwstudy.clips import load_clip
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
-from fwstudy.faces.videos.layouts import Forgery, VideoGroup
+from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
 from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
 
-from .test_inputs import MATRICES, ORIENTATIONS, write_clip
+from ..test_inputs import MATRICES, ORIENTATIONS, write_clip
 
 SIZE = 96
 HEIGHT, WIDTH = 150, 330
@@ -76,6 +76,13 @@ def only_clip(one: VideoGroup, root: Path, num_frames: int = NUM_FRAMES):
     return clip, rows
 
 
+def mirrored(person: np.ndarray) -> np.ndarray:
+    """The same person with the middle of the face mirrored."""
+    forged = person.copy()
+    forged[30:80, 25:90] = person[30:80, 25:90][:, ::-1]
+    return forged
+
+
 def likeness(crop: np.ndarray, person: np.ndarray) -> float:
     """Mean distance in color, in gray levels, between a crop and a picture's middle."""
     middle = person[len(person) // 4 : -len(person) // 4, len(person) // 4 : -len(person) // 4]
@@ -115,11 +122,11 @@ def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
     clip, rows = only_clip(video_group(two / "real.mp4", two / "fake.mp4", mask), two)
     assert is_of(clip, one, other)
     variant = clip.variants["Deepfakes"]
-    assert variant.truth == ("given" if with_mask else "difference")
+    assert variant.mask_source == ("given" if with_mask else "difference")
     assert 0.05 < variant.mask.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
     assert (
         "real.mp4",
-        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the forged one was taken",
+        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one forged or outlined was taken",
         False,
     ) in rows
 
@@ -131,6 +138,51 @@ def test_of_two_people_and_no_forgery_the_one_shown_most_is_taken(two, persons):
     assert {row[1] for row in rows} == {
         f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one shown most was taken"
     }
+
+
+def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path):
+    """As in DFDC: forgeries of one original, each of another person; a third that changed nobody."""
+    one, other, forged = persons
+    faces = {"real": (one, other), "left": (forged, other), "right": (one, mirrored(other))}
+    paths = {
+        name: write(tmp_path / f"{name}.mp4", scene((left, LEFT), (right, RIGHT)))
+        for name, (left, right) in faces.items()
+    }
+    made = tuple(Forgery("DFDC", paths[name], "a") for name in ("left", "right"))
+    clips, rows = cut(VideoGroup("video", "a", paths["real"], made), tmp_path)
+    assert [clip.name for clip in clips] == ["video", "video~DFDC~right"]
+    assert [is_of(clip, one, other) for clip in clips] == [True, False]
+    for clip in clips:
+        assert [*clip.variants] == [ORIGINAL, "DFDC"] and clip.identity == "a"
+        assert clip.variants["DFDC"].mask.mean() > 0.03
+    assert (
+        "right.mp4",
+        "another face than in the first forgery: in its own clip",
+        False,
+    ) in rows
+    clip, rows = only_clip(video_group(paths["real"], paths["real"]), tmp_path)
+    assert [*clip.variants] == [ORIGINAL]  # whom it changed cannot be told
+    assert ("real.mp4", "no pixel of the face differs from its original", True) in rows
+
+
+def test_of_two_people_in_a_picture_the_outlined_one_is_taken(persons, tmp_path):
+    one, other, forged = persons
+    path = tmp_path / "picture.png"
+    Image.fromarray(scene((forged, LEFT), (other, RIGHT))[0]).save(path)
+
+    def outline(left: int) -> Outline:
+        low, high = left + 30, left + 80
+        return Outline(path, (HEIGHT, WIDTH), ((low, 40, high, 40, high, 100, low, 100),))
+
+    real = VideoGroup("real", "a", path, face=outline(RIGHT[1]))
+    clip, _ = only_clip(real, tmp_path, 1)
+    assert is_of(clip, other, one) and [*clip.variants] == [ORIGINAL]
+    mask = outline(LEFT[1])
+    made = (Forgery("X", path, "b", mask),)
+    clip, _ = only_clip(VideoGroup("fake", "b", None, made, face=mask), tmp_path, 1)
+    variant = clip.variants["X"]
+    assert variant.mask_source == "given" and 0.05 < variant.mask.mean() < 0.6
+    assert likeness(variant.frames[0], forged) < likeness(variant.frames[0], other)
 
 
 # Cuts
@@ -293,7 +345,7 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(persons, tmp_path,
     clip, rows = only_clip(video_group(real, broken), tmp_path)
     assert list(clip.variants) == [ORIGINAL] and len(rows) == 1
     clip, rows = only_clip(video_group(real, fake, broken), tmp_path)
-    assert clip.variants["Deepfakes"].truth == "difference"
+    assert clip.variants["Deepfakes"].mask_source == "difference"
     assert [(row[0], row[2]) for row in rows] == [(name, False)]
 
 
@@ -325,7 +377,7 @@ def test_the_content_decides_not_the_name(persons, tmp_path):
 def test_a_film_without_a_face_is_reported(tmp_path):
     clips, rows = cut(video_group(write(tmp_path / "wall.mp4", scene())), tmp_path)
     assert not clips and rows == {("wall.mp4", f"no face found in {NUM_FRAMES} frames", True)}
-    with pytest.raises(ValueError, match="no usable face in the 1 takes"):
+    with pytest.raises(ValueError, match="no usable face in the 1 groups of videos"):
         video_dataset(
             [video_group(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
         )
@@ -343,21 +395,27 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     real, fake = scene((one, LEFT)), scene((forged, LEFT))
     original, video = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
     mask = mask_of(real, fake)
-    short = write(tmp_path / "short.mp4", mask[:4])
-    clip, rows = only_clip(video_group(original, video, short), tmp_path)
-    variant = clip.variants["Deepfakes"]
-    assert variant.truth == "given" and len(variant.frames) == 4
-    assert ("short.mp4", "4 frames, its video 6", False) in rows
+    whole = write(tmp_path / "whole.mp4", mask)
+    used, rows = only_clip(video_group(original, video, whole), tmp_path)
+    assert not rows and used.variants["Deepfakes"].mask_source == "given"
+    unused = {
+        "short": (mask[:4], "only 4 of 6 frames have a mask: not used"),
+        "black": (0 * mask, "nothing is marked in it where the face is: not used"),
+        "inverted": (255 - mask, "it marks what is as in the original (inverted?): not used"),
+    }
+    for name, (frames, reason) in unused.items():
+        path = write(tmp_path / f"{name}.mp4", frames)
+        clip, rows = only_clip(video_group(original, video, path), tmp_path)
+        variant = clip.variants["Deepfakes"]
+        assert variant.mask_source == "difference" and len(variant.frames) == NUM_FRAMES
+        assert (f"{name}.mp4", reason, False) in rows
     half = write(tmp_path / "half.mp4", mask[:, ::2, ::2][:, :74, :164])
     smaller, rows = only_clip(video_group(original, video, half), tmp_path)
-    whole, _ = only_clip(
-        video_group(original, video, write(tmp_path / "whole.mp4", mask)), tmp_path
-    )
-    masks = [c.variants["Deepfakes"].mask for c in (smaller, whole)]
+    masks = [c.variants["Deepfakes"].mask for c in (smaller, used)]
     assert not rows and (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() > 0.8
     other = write(tmp_path / "other.mp4", mask[:, :, :200])
     clip, rows = only_clip(video_group(original, video, other), tmp_path)
-    assert clip.variants["Deepfakes"].truth == "difference"
+    assert clip.variants["Deepfakes"].mask_source == "difference"
     assert rows == {("other.mp4", "mask of 200x150, the original has 330x150", True)}
 
 
@@ -376,17 +434,47 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
     }
 
 
-def test_a_forgery_at_another_frame_rate_stands_alone(persons, tmp_path):
+def moving(face: np.ndarray, shift: int = 0, count: int = 12) -> np.ndarray:
+    places = [20 + 6 * min(max(n - shift, 0), count - 1) for n in range(count)]
+    return np.concatenate([scene((face, (12, left)), count=1) for left in places])
+
+
+def test_a_forgery_lies_on_its_original_whatever_its_rate_and_number(persons, tmp_path):
+    """Cut exactly as if it had the original's rate and began with it; masks and pictures from 1 too."""
     one, _, forged = persons
-    paths = [
-        write(tmp_path / "real.mp4", scene((one, LEFT))),
-        write(tmp_path / "fake.mp4", scene((forged, LEFT)), times=range(0, 480, 80)),
-    ]
-    clips, rows = cut(video_group(*paths), tmp_path)
+    original = write(tmp_path / "real.mp4", moving(one))
+    plain = video_group(original, write(tmp_path / "plain.mp4", moving(forged)))
+    expected = only_clip(plain, tmp_path, 4)[0].variants["Deepfakes"].mask
+    slow = write(tmp_path / "slow.mp4", moving(forged), times=range(0, 960, 80))
+    late = write(tmp_path / "late.mp4", moving(forged, 1))
+    mask = write(tmp_path / "mask.mp4", mask_of(moving(one, 1), moving(forged, 1)))
+    for number, frame in enumerate(moving(forged), 1):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "pictures" / f"{number:04d}.png")
+    for path, given, reason in (
+        (slow, None, None),
+        (late, None, "frames shifted by +1 from its original's: laid on them"),
+        (late, mask, "frames shifted by +1 from its original's: laid on them"),
+        (tmp_path / "pictures", None, "frames shifted by +1 from its original's: laid on them"),
+    ):
+        clip, rows = only_clip(video_group(original, path, given), tmp_path, 4)
+        variant = clip.variants["Deepfakes"]
+        assert variant.mask_source == ("given" if given else "difference")
+        both = [(mask & variant.mask).sum() / (mask | variant.mask).sum() for mask in [expected]]
+        assert len(variant.frames) == 4 and both[0] > (0.4 if given else 0.85), (path, both)
+        assert [row[1] for row in rows] == ([reason] if reason else [])
+
+
+def test_a_forgery_of_another_scene_stands_alone(persons, tmp_path):
+    one, _, forged = persons
+    real = write(tmp_path / "real.mp4", scene((one, LEFT)))
+    fake = write(tmp_path / "fake.mp4", scene((forged, RIGHT)))
+    clips, rows = cut(video_group(real, fake), tmp_path)
     assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
-    assert clips[1].variants["Deepfakes"].truth == "face"
-    reason = "12.5 frames a second, its original 25: used without its original"
-    assert ("fake.mp4", reason, False) in rows
+    assert clips[1].variants["Deepfakes"].mask_source == "face"
+    assert any(
+        "around the face is not its original's: used without its original" in row[1] for row in rows
+    )
 
 
 def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(persons, tmp_path):
@@ -443,7 +531,7 @@ def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_pa
 def dataset(persons, tmp_path) -> list[VideoGroup]:
     one, other, forged = persons
     video_groups = []
-    for number, (face, swapped) in enumerate(((one, forged), (other, other[::-1, ::-1]))):
+    for number, (face, swapped) in enumerate(((one, forged), (other, mirrored(other)))):
         real = write(tmp_path / "videos" / f"r{number}.mp4", scene((face, LEFT)))
         fake = write(tmp_path / "videos" / f"f{number}.mp4", scene((swapped, LEFT)))
         video_groups.append(
@@ -468,19 +556,19 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
         ),
     )
     paths, report = build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1"] and len(paths) == 2
+    assert cut_again == ["video0", "video1"] and len(paths) == 2
     assert build(dataset, tmp_path / "clips") == (paths, report)
-    assert cut_again == ["film0", "film1"]
+    assert cut_again == ["video0", "video1"]
     dataset[0] = dataclasses.replace(dataset[0], split="test")  # lists were corrected
     build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1", "film0"] and load_clip(paths[0]).video.split == "test"
+    assert cut_again == ["video0", "video1", "video0"] and load_clip(paths[0]).video.split == "test"
     cut_again.pop()
     os.utime(dataset[1].original)
     build(dataset, tmp_path / "clips")
-    assert cut_again == ["film0", "film1", "film1"]
+    assert cut_again == ["video0", "video1", "video1"]
     paths[0].write_bytes(paths[0].read_bytes()[:100])  # interrupted, or damaged
     build(dataset, tmp_path / "clips")
-    assert cut_again[3:] == ["film0"] and load_clip(paths[0]).name == "film0"
+    assert cut_again[3:] == ["video0"] and load_clip(paths[0]).name == "video0"
 
 
 def test_films_are_only_read(dataset, tmp_path):
@@ -505,14 +593,14 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_folder(dataset, small_disk, tmp_path):
-    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*space"):
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of video0.*space"):
         build(dataset, small_disk)
     assert not list(small_disk.glob("*.npz"))  # no half clip that looks like a whole one
 
 
 def test_a_read_only_folder_is_an_error_that_names_it(dataset, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OSError, match=r"disk: cannot write the clip of film0.*[Rr]ead-only"):
+    with pytest.raises(OSError, match=r"disk: cannot write the clip of video0.*[Rr]ead-only"):
         build(dataset, small_disk)
 
 

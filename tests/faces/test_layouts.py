@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from fwstudy.faces.videos import layouts
+from fwstudy.faces.videos.celebdf import celeb_df, celeb_people
 from fwstudy.faces.videos.deepfakebench import deepfakebench, people_of
 from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION
+from fwstudy.faces.videos.openforensics import openforensics
 
 METHODS = ["Deepfakes", "FaceShifter"]
 
@@ -40,6 +42,17 @@ def reasons(report) -> list[tuple]:
     return [(row["file"], row["reason"], row["left_out"]) for row in report]
 
 
+def told(report) -> list[tuple]:
+    """`reasons` without what was not asked for."""
+    return [row for row in reasons(report) if "not asked for" not in row[1]]
+
+
+def not_read(report) -> dict[str, str]:
+    """Files and folders that no group and no other row holds, to how many files they are."""
+    rows = [row for row in report if "not asked for" in row["reason"]]
+    return {row["file"]: row["reason"].split(":")[0] for row in rows}
+
+
 def assert_nobody_is_in_two_splits(video_groups):
     split_of = {}
     for video_group in video_groups:
@@ -67,7 +80,15 @@ def faceforensics(tmp_path):
 
 def test_faceforensics(faceforensics):
     video_groups, report = layouts.faceforensics(faceforensics, METHODS, ["c23"])
-    assert report == []
+    assert told(report) == []
+    assert not_read(report) == {
+        f"{place}/c40/videos": f"{count} files not read, e.g. {name}.mp4"
+        for place, count, name in (
+            ("original_sequences/youtube", 6, "000"),
+            ("manipulated_sequences/Deepfakes", 6, "000_003"),
+            ("manipulated_sequences/FaceShifter", 6, "000_003"),
+        )
+    }
     assert summary(video_groups)["youtube-000"] == (
         TRAIN,
         "000.mp4",
@@ -117,12 +138,17 @@ def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensic
     assert (
         "youtube-003" not in summary(video_groups) and summary(video_groups)["youtube-002"][2] == []
     )
-    assert set(reasons(report)) == {
-        ("Deepfakes/998_999.mp4", "named in no split file", True),
+    forged, originals = "manipulated_sequences/Deepfakes", "original_sequences/youtube/c23/videos"
+    assert set(told(report)) == {
+        (f"{forged}/c23/videos/998_999.mp4", "named in no split file", True),
         ("Deepfakes/002", "a forgery of this video is missing at c23", True),
-        ("999.mp4", "named in no split file", True),
+        (f"{originals}/999.mp4", "named in no split file", True),
         ("003", "original missing at c23; its forgeries are left out too", True),
+        (f"{forged}/c23/videos/003_000.mp4", "its original is missing", True),
     }
+    assert {f"{forged}/masks/videos", "manipulated_sequences/FaceShifter/c23/videos"} < set(
+        not_read(report)
+    )
 
 
 def test_faceforensics_needs_the_official_lists(faceforensics):
@@ -153,7 +179,9 @@ def test_actors_are_test_films_paired_by_scene(tmp_path):
         "actor-01",
         "actor-02",
     }
-    assert reasons(report) == [("01_02__kitchen__ABCDEFGH.mp4", "its original is missing", False)]
+    assert reasons(report) == [
+        (f"{forged}/01_02__kitchen__ABCDEFGH.mp4", "its original is missing", False)
+    ]
 
 
 @pytest.fixture
@@ -171,7 +199,7 @@ def celeb(tmp_path):
 
 
 def test_celeb_df(celeb):
-    video_groups, report = layouts.celeb_df(celeb, [], ["c23"])
+    video_groups, report = celeb_df(celeb, [], ["c23"])
     found = summary(video_groups)
     assert found["id0_0000"] == (TEST, "id0_0000.mp4", [("CelebDF", "id0_id1_0000.mp4", "id1")])
     # Listed, but its original is not: the original is no test video.
@@ -184,18 +212,98 @@ def test_celeb_df(celeb):
     assert_nobody_is_in_two_splits(video_groups)
     apart = "not in the test list, but a person of it is seen or lends a face"
     assert set(reasons(report)) == {
-        ("id1_0000.mp4", apart, True),
-        ("id2_id0_0000.mp4", apart, True),
-        ("YouTube-real/9.mp4", "named in List_of_testing_videos.txt, but missing", True),
+        ("Celeb-real/id1_0000.mp4", apart, True),
+        ("Celeb-synthesis/id2_id0_0000.mp4", apart, True),
+        ("YouTube-real/9", "named in List_of_testing_videos.txt, but missing", True),
     }
+
+
+@pytest.mark.parametrize("store", ["{}/videos/{}.mp4", "{}/{}.avi", "{}/{}/0000.png"])
+def test_celeb_df_however_it_is_stored(celeb, tmp_path_factory, store):
+    """The list names .mp4 files directly in the folder; people have folders, frames, other suffixes."""
+    root, expected = tmp_path_factory.mktemp("stored"), celeb_df(celeb, [], ["c23"])[0]
+    for file in celeb.glob("*/*.mp4"):
+        touch(root, store.format(file.parent.name, file.stem))
+    (root / "List_of_testing_videos.txt").write_text(
+        (celeb / "List_of_testing_videos.txt").read_text()
+    )
+    video_groups, _ = celeb_df(root, [], ["c23"])
+    assert [(g.name, g.split, g.identity, len(g.forgeries)) for g in video_groups] == [
+        (g.name, g.split, g.identity, len(g.forgeries)) for g in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (
+            "Celeb-real/id0_0000.mp4",
+            r"List_of_testing_videos\.txt: line 2: 'Celeb-real/id0_0000.mp4' is",
+        ),
+        ("real Celeb-real/id0_0000.mp4", r"testing_videos\.txt: line 2: .* no label \(0 or 1\)"),
+    ],
+)
+def test_celeb_df_names_a_line_that_it_cannot_read(celeb, line, error):
+    (celeb / "List_of_testing_videos.txt").write_text(f"1 YouTube-real/00170.mp4\n{line}\n")
+    with pytest.raises(ValueError, match=error):
+        celeb_df(celeb, [], ["c23"])
+
+
+def test_celeb_df_refuses_a_list_of_other_videos_and_doubts_a_label(celeb):
+    path = celeb / "List_of_testing_videos.txt"
+    path.write_text("1 Celeb-real/id77_0000.mp4\n")
+    with pytest.raises(ValueError, match=r"none of its 1 videos is in this folder.*id77_0000"):
+        celeb_df(celeb, [], ["c23"])
+    lines = [
+        "1 Celeb-real/id0_0000.mp4",
+        "0 YouTube-real/00170.mp4",
+        "0 Celeb-synthesis/id0_id1_0000.mp4",
+    ]
+    path.write_text("\n".join(lines))
+    video_groups, report = celeb_df(celeb, [], ["c23"])
+    assert summary(video_groups)["00170"] == (TEST, "00170.mp4", [])
+    assert any(
+        row["file"] == "YouTube-real/00170.mp4" and "contradicts its folder" in row["reason"]
+        for row in report
+    )
+
+
+def test_celeb_df_plus_plus(tmp_path):
+    """One name recurs under each method; crops of 256 px are not laid on their originals."""
+    touch(tmp_path, *(f"Celeb-real/id{n}_0000.mp4" for n in range(6)))
+    swap, reenact = "Celeb-synthesis/FaceSwap", "Celeb-synthesis/FaceReenact"
+    fakes = [f"{swap}/{method}/id0_id1_0000.mp4" for method in ("BlendFace", "SimSwap")]
+    fakes += [f"{reenact}/{method}/id2_id3_0000.mp4" for method in ("LIA", "LivePortrait")]
+    fakes += ["Celeb-synthesis/TalkingFace/SadTalker/id4_0000_test_7.mp4"]
+    touch(tmp_path, *fakes)
+    listed = ["1 Celeb-real/id0_0000.mp4", f"0 {fakes[0]}", f"0 {fakes[1]}"]
+    (tmp_path / "List_of_testing_videos.txt").write_text("\n".join(listed))
+    video_groups, report = celeb_df(tmp_path, [], ["c23"])
+    found = summary(video_groups)
+    assert found["id0_0000"][::2] == (
+        TEST,
+        [("BlendFace", "id0_id1_0000.mp4", "id1"), ("SimSwap", "id0_id1_0000.mp4", "id1")],
+    )
+    assert found["id2_0000"][2] == [("LivePortrait", "id2_id3_0000.mp4", "id3")]
+    assert found["FaceReenact-LIA-id2_id3_0000"][2] == [("LIA", "id2_id3_0000.mp4", "id3")]
+    talking = next(group for group in video_groups if group.name.startswith("TalkingFace"))
+    assert (talking.identity, talking.original) == ("id4", None)
+    assert {row["file"] for row in report} == {
+        "Celeb-real/id1_0000.mp4"
+    }  # lends a face in the test list
+    video_groups, report = celeb_df(tmp_path, ["SimSwap"], ["c23"])
+    assert {f.family for group in video_groups for f in group.forgeries} == {"SimSwap"}
+    assert len(not_read(report)) == 4
+    with pytest.raises(ValueError, match=r"none of Deepfakes; there are \['BlendFace', 'LIA'"):
+        celeb_df(tmp_path, ["Deepfakes"], ["c23"])
 
 
 def test_celeb_df_needs_its_list(celeb):
     (celeb / "List_of_testing_videos.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"List_of_testing_videos\.txt: no such file"):
-        layouts.celeb_df(celeb, [], ["c23"])
+        celeb_df(celeb, [], ["c23"])
     with pytest.raises(FileNotFoundError, match="Celeb-real: no such folder"):
-        layouts.celeb_df(celeb / "YouTube-real", [], ["c23"])
+        celeb_df(celeb / "YouTube-real", [], ["c23"])
 
 
 def test_dfdc(tmp_path):
@@ -226,12 +334,40 @@ def test_dfdc(tmp_path):
     assert set(reasons(report)) == {
         ("dfdc_train_part_0/lost", "named in metadata.json, but missing", True),
         ("dfdc_train_part_0/unknown.mp4", "not named in metadata.json", True),
-        ("lonely.mp4", "its original is missing", False),
+        ("dfdc_train_part_0/lonely.mp4", "its original is missing", False),
+    }
+    touch(tmp_path, "dfdc_train_part_1/z.mp4")
+    assert not_read(layouts.dfdc(tmp_path, [], ["c23"])[1]) == {
+        "dfdc_train_part_1/z.mp4": "not read"
     }
     with pytest.raises(ValueError, match=r"no metadata\.json in a folder below it"):
         layouts.dfdc(tmp_path / "test", [], ["c23"])
     (part / "metadata.json").write_text("{")
     with pytest.raises(ValueError, match=r"part_0.metadata\.json is not readable JSON"):
+        layouts.dfdc(tmp_path, [], ["c23"])
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (
+            "filename,label\nx.mp4,FORGED\n",
+            r"labels\.csv: line 2: label is 'FORGED'; expected one of 0, 1, real",
+        ),
+        ("filename,label\nx.mp4\n", r"labels\.csv: line 2: label is None"),
+        ("video,label\nx.mp4,1\n", r"labels\.csv: line 1: expected the columns filename and label"),
+    ],
+)
+def test_dfdc_names_a_label_that_it_cannot_read(tmp_path, content, error):
+    touch(tmp_path, "test/x.mp4")
+    (tmp_path / "test/labels.csv").write_text(content)
+    with pytest.raises(ValueError, match=error):
+        layouts.dfdc(tmp_path, [], ["c23"])
+    (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,Fake\n")
+    assert len(layouts.dfdc(tmp_path, [], ["c23"])[0][0].forgeries) == 1
+    write(tmp_path / "part_0/metadata.json", {"a.mp4": {"split": "train"}})
+    touch(tmp_path, "part_0/a.mp4")
+    with pytest.raises(ValueError, match=r"metadata\.json: a: label is None"):
         layouts.dfdc(tmp_path, [], ["c23"])
 
 
@@ -291,10 +427,86 @@ def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
     assert paired.forgeries[0].mask == alone.forgeries[0].mask  # the masks of c23 serve all
     assert alone.quality == "c40"
     assert reasons(report) == [
-        ("FF-DF/001_870", "named in FaceForensics++.json, but its frames are missing", True)
+        (
+            "FF-DF/001_870",
+            "named in FaceForensics++.json, but its frames are missing or lie among those of others",
+            True,
+        )
     ]
     with pytest.raises(FileNotFoundError, match=r"dataset_json.UADFV\.json: no such file, nor"):
         deepfakebench(tmp_path, ["UADFV"], ["c23"])
+
+
+def bench(root: Path, name: str, tree: dict) -> None:
+    """A JSON file of DeepfakeBench, and the frames that it names."""
+
+    def entries(node):
+        if isinstance(node, list):
+            touch(root, *node)
+            return {"label": "x", "frames": [f"/gone/{path}" for path in node]}
+        return {key: entries(inner) for key, inner in node.items()}
+
+    write(root / f"dataset_json/{name}.json", {name: entries(tree)})
+
+
+def test_deepfakebench_knows_people_by_their_names_in_df40(tmp_path):
+    """Labels are those of a method; names are those of FaceForensics++ and Celeb-DF."""
+    place = "DF40/simswap/{}/frames/{}/000.png"
+    tree = {
+        f"simswap_{kind}": {
+            split: {name: [place.format(kind, name)] for name in names}
+            for split, names in splits.items()
+        }
+        for kind, splits in {
+            "Real": {"train": ["000", "003"], "test": ["953", "id7_0000"]},
+            "Fake": {"train": ["000_003"], "test": ["953_974", "id7_id8_0000"]},
+        }.items()
+    }
+    bench(tmp_path, "simswap_ff", tree)
+    video_groups, report = deepfakebench(tmp_path, ["simswap_ff"], ["c23"])
+    assert report == []
+    assert {(g.identity, f.family, f.source) for g in video_groups for f in g.forgeries} == {
+        ("youtube-000", "simswap", "youtube-003"),
+        ("youtube-953", "simswap", "youtube-974"),
+        ("id7", "simswap", "id8"),
+    }
+    assert all(group.original is not None for group in video_groups)
+    assert_nobody_is_in_two_splits(video_groups)
+
+
+def test_deepfakebench_reads_the_pictures_that_the_json_names(tmp_path):
+    """Entire faces: one picture a video, all in one folder."""
+    place = "DF40/e4e/ff/inversions"
+    fakes = {f"{n:03d}": [f"{place}/{n:03d}.png"] for n in range(3)}
+    bench(
+        tmp_path,
+        "e4e_ff",
+        {"e4e_Fake": {"test": fakes | {"009": [f"{place}/a.png", f"{place}/b.png"]}}},
+    )
+    video_groups, report = deepfakebench(tmp_path, ["e4e_ff"], ["c23"])
+    assert [g.forgeries[0].path.name for g in video_groups] == ["000.png", "001.png", "002.png"]
+    assert ("e4e_Fake/009", True) in {(row["file"], row["left_out"]) for row in report}
+    assert not_read(report) == {place: "2 files not read, e.g. a.png"}
+
+
+def test_deepfakebench_descends_to_the_frames_and_counts_what_is_left(tmp_path):
+    """As the repository of Celeb-DF++ nests them: by method."""
+    place = "Celeb-DF-v3/{}/frames/id0_id1_0000/000.png"
+    fakes = {m: {"id0_id1_0000": [place.format(m)]} for m in ("BlendFace", "LIA")}
+    tree = {
+        "CelebDFv3_real": {"test": {"id0_0000": ["Celeb-DF-v3/real/frames/id0_0000/000.png"]}},
+        "CelebDFv3_fake": {"test": fakes | {"empty": {}}},
+    }
+    bench(tmp_path, "Celeb-DF-v3", tree)
+    (group,), report = deepfakebench(tmp_path, ["Celeb-DF-v3"], ["c23"])
+    assert [f.family for f in group.forgeries] == ["BlendFace", "LIA"]
+    assert reasons(report) == [
+        (
+            "Celeb-DF-v3/CelebDFv3_fake/test/empty",
+            "in Celeb-DF-v3.json, but neither a split nor frames are named",
+            True,
+        )
+    ]
 
 
 def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
@@ -333,37 +545,125 @@ def test_folder_pairs_by_name(tmp_path):
     }
     assert masks["anna_1_b-df.mp4"] == "anna_1_b-df.png" and masks["anna_1.mov"] == "anna_1.mkv"
     assert reasons(report) == [
-        ("nobody.mp4", "no real video of this name: used without an original", False)
+        ("fake/nobody.mp4", "no real video of this name: used without an original", False)
     ]
 
 
-def test_folder_of_frames_is_one_film(tmp_path):
+def test_people_of_names():
+    assert people_of("1255229_1003254_A_001")[:2] == ("dfdcp-1255229", "dfdcp-1003254")
+    assert people_of("1003254_A_001")[:2] == ("dfdcp-1003254",) * 2
+    assert people_of("000_M101") == ("youtube-000", "youtube-M101", "000")
+    assert people_of("0000_fake") == ("uadfv-0000", "uadfv-0000", "0000")
+    assert people_of("01_02__walking__ABC")[:2] == ("actor-01", "actor-02")
+    assert people_of("id0_id1_0000") == celeb_people("id0_id1_0000") == ("id0", "id1", "id0_0000")
+    assert people_of("id0_0000_test_3") == ("id0", "id0", "id0_0000")
+    assert people_of("00170")[0] == celeb_people("00170")[0] == "youtube-00170"
+    assert people_of("aaqaifqrwn") == ("aaqaifqrwn",) * 3
+
+
+def test_folder_of_numbered_frames_is_one_video(tmp_path):
+    """Whatever stands before the number; so that its frames do not end in several splits."""
+    for name in ("frame{}.png", "{:04d}.jpg", "eva_{:02d}.png"):
+        root = tmp_path / name[:5].strip("{:}")
+        touch(
+            root,
+            *(
+                f"{k}/vid{v}/{name.format(n)}"
+                for k in ("real", "fake")
+                for v in "AB"
+                for n in (1, 2)
+            ),
+        )
+        video_groups, report = layouts.folder(root, [], ["c23"])
+        assert not report and summary(video_groups) == {
+            f"vid{v}": (None, f"vid{v}", [("fake", f"vid{v}", f"vid{v}")]) for v in "AB"
+        }
+
+
+def test_numbered_pictures_of_a_family_are_no_video(tmp_path):
     touch(
         tmp_path,
-        *(f"{kind}/eva/{number:04d}.png" for kind in ("real", "fake") for number in (1, 2)),
+        *(f"{place}/{n:04d}.png" for place in ("real", "fake/swap", "masks/swap") for n in (1, 2)),
     )
-    video_groups, _ = layouts.folder(tmp_path, [], ["c23"])
-    assert summary(video_groups) == {"eva": (None, "eva", [("fake", "eva", "eva")])}
-
-
-def test_numbered_videos_are_films_of_their_own(tmp_path):
-    touch(tmp_path, *(f"{kind}/you/{n:03d}.mp4" for kind in ("real", "fake") for n in range(3)))
     video_groups, report = layouts.folder(tmp_path, [], ["c23"])
-    assert (
-        len(video_groups) == 3
-        and all(len(video_group.forgeries) == 1 for video_group in video_groups)
-        and not report
+    assert not report and len(video_groups) == 2
+    assert all(g.forgeries[0].family == "swap" and g.forgeries[0].mask for g in video_groups)
+
+
+def test_where_names_recur_the_folder_is_the_person(tmp_path):
+    touch(
+        tmp_path,
+        *(
+            f"{k}/{who}/{n}.mp4"
+            for k in ("real", "fake")
+            for who in ("anna", "ben")
+            for n in (1, 2)
+        ),
+    )
+    video_groups, report = layouts.folder(tmp_path, [], ["c23"])
+    assert not report and {(g.name, g.identity) for g in video_groups} == {
+        (f"{who}-{n}", who) for who in ("anna", "ben") for n in (1, 2)
+    }
+    assert all(group.forgeries[0].source == group.identity for group in video_groups)
+
+
+def test_two_files_of_one_name_are_not_dropped_in_silence(tmp_path):
+    touch(
+        tmp_path,
+        "real/a.avi",
+        "real/a.mp4",
+        "fake/a.mp4",
+        "masks/b.png",
+        "notes.txt",
+        "spare/c.mp4",
+    )
+    video_groups, report = layouts.folder(tmp_path, [], ["c23"])
+    assert len(video_groups) == 1
+    assert not_read(report) == dict.fromkeys(
+        ("real/a.mp4", "masks/b.png", "spare/c.mp4"), "not read"
     )
 
 
-def test_deepfakebench_people_of_names():
-    assert people_of("DFDCP_FakeA", "1255229_1003254_A_001")[:2] == (
-        "dfdcp-1255229",
-        "dfdcp-1003254",
-    )
-    assert people_of("DFDCP_Real", "1003254_A_001")[:2] == ("dfdcp-1003254",) * 2
-    assert people_of("DF_fake", "000_M101") == ("youtube-000", "youtube-M101", "000")
-    assert people_of("UADFV_Fake", "0000_fake") == ("0000_fake",) * 3
+def test_ffiw(tmp_path):
+    for kind in ("source", "target", "target_mask"):
+        touch(tmp_path, f"{kind}/train/train_00000001.mp4", f"{kind}/val/val_00000001.mp4")
+        touch(tmp_path, f"test/{kind}/test_00000001.mp4")
+    touch(tmp_path, "target/train/train_00000002.mp4")
+    video_groups, report = layouts.ffiw(tmp_path, [], ["c23"])
+    assert {g.name: (g.split, len(g.forgeries)) for g in video_groups} == {
+        "train_00000001": (TRAIN, 1),
+        "train_00000002": (TRAIN, 1),
+        "val_00000001": (VALIDATION, 1),
+        "test_00000001": (TEST, 1),
+    }
+    assert video_groups[0].forgeries[0].mask.parent.parent.name == "target_mask"
+    assert reasons(report) == [
+        ("target/train/train_00000002.mp4", "its original is missing", False)
+    ]
+
+
+def test_openforensics(tmp_path):
+    touch(tmp_path, "Images/Train/a.jpg", "Images/Val/spare.jpg")
+    faces = [
+        {"id": n, "image_id": 7, "category_id": n, "segmentation": [[n, 0, n + 9, 0, n, 9]]}
+        for n in (0, 1)
+    ]
+    faces.append({"id": 2, "image_id": 7, "category_id": 1, "segmentation": []})
+    names = {7: "Images/Train/a.jpg", 8: "Images/Train/gone.jpg"}
+    images = [{"id": n, "file_name": f, "height": 20, "width": 30} for n, f in names.items()]
+    write(tmp_path / "Train_poly.json", {"images": images, "annotations": faces})
+    (real, fake), report = openforensics(tmp_path, [], ["c23"])
+    assert (real.name, real.original.name, real.forgeries) == ("Train-a-0", "a.jpg", ())
+    assert (fake.name, fake.original, fake.split) == ("Train-a-1", None, TRAIN)
+    assert fake.forgeries[0].mask == fake.face != real.face and fake.face.shape == (20, 30)
+    assert set(told(report)) == {
+        ("Train/gone.jpg", "named in Train_poly.json, but missing", True),
+        ("Train/a.jpg: face 2", "a face without a polygon", True),
+    }
+    assert not_read(report) == {"Images/Val/spare.jpg": "not read"}
+    write(tmp_path / "Val_poly.json", {"images": images})
+    with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
+        openforensics(tmp_path, [], ["c23"])
 
 
 @pytest.mark.parametrize("missing", ["real", "fake"])
@@ -375,5 +675,5 @@ def test_folder_without_one_half(tmp_path, missing):
 
 
 def test_a_long_report_is_counted_not_cut():
-    rows = layouts.rows_for([f"{number:03d}" for number in range(50)], "gone")
+    rows = layouts.shortened(layouts.rows_for([f"{number:03d}" for number in range(50)], "gone"))
     assert len(rows) == layouts.MAX_ROWS + 1 and rows[-1]["file"] == "and 30 more"
