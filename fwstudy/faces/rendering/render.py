@@ -1,4 +1,4 @@
-"""Pictures of a person in a scene: `Person` once, `render` per frame, `develop` per picture."""
+"""Pictures of a person in a scene: `Person` once, `render` per frame, `apply_camera` per picture."""
 
 from dataclasses import dataclass
 
