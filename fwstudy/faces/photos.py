@@ -277,6 +277,9 @@ def photo_dataset(
             key = key if key not in photos[identity] else f"{key} {name}"
             photos[identity][key] = portrait
             origin[name] = (path, identity, key)
+    left_out = {row["file"] for row in report if row["left_out"]}
+    tables = [path for path in files if path.suffix.lower() == ".csv"]
+    assert len(origin) + len(left_out) + len(tables) == len(files), "a file is not accounted for"
     if not photos:
         raise ValueError(f"no usable face in the {len(paths)} photographs of {folder_in}: {report}")
 
