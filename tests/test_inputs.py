@@ -117,7 +117,9 @@ def test_transparency_is_laid_on_white(tmp_path):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[:2] = 10, 20, 30, 255
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
-    (image,) = read_frames(tmp_path / "alpha.png", 1).images
+    frames = read_frames(tmp_path / "alpha.png", 1)
+    (image,) = frames.images
+    assert frames.notes == ["transparent parts laid on white"]
     assert (image[:2] == (10, 20, 30)).all() and (image[2:] == 255).all()
     palette = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4), "P")
     palette.putpalette([7] * 768)

@@ -77,15 +77,16 @@ def test_every_usable_photograph_becomes_a_clip(dataset):
 def test_nothing_is_left_out_silently(dataset, folder):
     (paths, report), _ = dataset
     reasons = {(row["file"], row["left_out"]): row["reason"] for row in report}
-    assert "unreadable" in reasons["cut_1.jpg", True]
-    assert "unreadable" in reasons["text_1.jpg", True]
+    assert "truncated" in reasons["cut_1.jpg", True]
+    assert "cannot be read" in reasons["text_1.jpg", True]
+    assert "suffix" in reasons["notes.txt", True]
     assert reasons["wall_1.png", True] == "no face found"
     assert "no identity" in reasons["_nobody.png", True]
     assert "2 faces" in reasons["zoe_1.png", False] or "only" in reasons["zoe_1.png", False]
     assert "only photograph" in reasons["eve_1.webp", False]
     assert any("2 faces found" in row["reason"] for row in report)
     left_out = {row["file"] for row in report if row["left_out"]}
-    files = [p for p in folder.rglob("*") if p.suffix in photos.SUFFIXES]
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".csv"]
     assert len(left_out) + len(paths) == len(files)
 
 
@@ -140,7 +141,68 @@ def test_same_stems_in_two_folders_and_a_pattern_with_a_group(astronaut, tmp_pat
     clips = [load_clip(path) for path in paths]
     assert {clip.identity for clip in clips} == {"ann"}
     assert set(clips[0].variants) == {ORIGINAL, *OWN}
-    assert all("no other person" in row["reason"] and not row["left_out"] for row in report)
+    (remark, *others) = [row["reason"] for row in report]
+    assert remark == (
+        "'ann' is in 2 folders (calm, glad ...) and taken for one person, as the identity pattern says"
+    )
+    assert all("no other person" in reason for reason in others)
+    assert not any(row["left_out"] for row in report)
+
+
+# Whose photograph it is
+
+
+def people_of(root, names, pattern=photos.IDENTITY_PATTERN, known=()):
+    paths = [root / name for name in names]
+    found, remarks = photos.find_identities(paths, root, pattern, known)
+    return [found[path] for path in paths], remarks
+
+
+def test_numbered_photographs_in_a_folder_a_person_belong_to_the_folder(tmp_path):
+    names = ["n01/0001_01.jpg", "n01/0002_01.jpg", "n02/0001_01.jpg", "ann_1.jpg"]
+    people, (remark,) = people_of(tmp_path, names)
+    assert people == [("n01", "0001_01"), ("n01", "0002_01"), ("n02", "0001_01"), ("ann", "_1")]
+    assert remark.startswith("'0001' is in 2 folders (n01, n02 ...): the folder is taken")
+    by_name = remark.split("identity_pattern to ")[1].strip("'")  # the remedy works
+    people, remarks = people_of(tmp_path, names, by_name)
+    assert [name for name, _ in people] == ["0001", "0002", "0001", "ann"] and not remarks
+
+
+def test_names_that_a_table_lists_or_that_stay_in_one_folder_are_the_persons(tmp_path):
+    moods = ["neutral/001_03.jpg", "smiling/001_08.jpg"]
+    assert people_of(tmp_path, moods, known={"001": {}}) == ([("001", "_03"), ("001", "_08")], [])
+    apart = ["a/ann_1.jpg", "b/bob_1.jpg"]
+    assert people_of(tmp_path, apart) == ([("ann", "_1"), ("bob", "_1")], [])
+
+
+def test_folders_in_folders_are_an_error_whose_remedy_works(tmp_path):
+    names = ["ann/day1/01.jpg", "ann/day2/01.jpg", "bob/day1/01.jpg"]
+    with pytest.raises(
+        ValueError, match=r"'01' is in 3 folders \(ann/day1, .*to '\^\(\[\^/\]\+\)/'"
+    ):
+        people_of(tmp_path, names)
+    people, remarks = people_of(tmp_path, names, "^([^/]+)/")
+    assert people == [("ann", "day1/01"), ("ann", "day2/01"), ("bob", "day1/01")] and not remarks
+
+
+def test_files_of_one_name_get_clips_of_their_own(tmp_path):
+    names = ["a/b-c.jpg", "x/b-c.jpg", "a-b/c.jpg", "x/c.jpg", "x/c.png", "d.jpg"]
+    clips = photos._clip_names([tmp_path / name for name in names], tmp_path)
+    assert clips == ["a-b-c.jpg", "x-b-c.jpg", "a-b-c.jpg_", "x-c.jpg", "x-c.png", "d"]
+
+
+def test_deep_gray_and_transparent_photographs_are_read_as_they_are_shown(astronaut, tmp_path):
+    gray = np.asarray(Image.fromarray(astronaut).convert("L"), np.uint16)
+    Image.fromarray(gray * 257).save(tmp_path / "deep.png")
+    cut_out = np.dstack([astronaut, np.full((320, 320), 255, np.uint8)])
+    cut_out[:, :8] = 0, 255, 0, 0  # hidden green
+    Image.fromarray(cut_out).save(tmp_path / "cut.png")
+    deep, notes = photos.load_face(tmp_path / "deep.png", SIZE)
+    plain, _ = photos.load_face(tmp_path / "cut.png", SIZE)
+    assert notes == [] and np.abs(deep.landmarks - plain.landmarks).max() < 4
+    assert 60 < deep.image.mean() < 200
+    (image,) = photos.read_frames(tmp_path / "cut.png", 1).images
+    assert (image[:, :8] == 255).all() and (image[:, 8:] == astronaut[:, 8:]).all()
 
 
 def test_errors_name_the_folder_and_the_pattern(folder, tmp_path):

@@ -1,6 +1,6 @@
 """What a user hands in: a photograph, a clip, or a folder of them, and the face in it.
 
-`fwstudy.faces.videos.footage` reads the files.
+`fwstudy.faces.pictures` and `fwstudy.faces.videos.footage` read the files.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from torchvision.ops import generalized_box_iou
 from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces, landmarks_from_points
 from fwstudy.faces.forging.warp import interocular
-from fwstudy.faces.photos import SUFFIXES as PHOTO_SUFFIXES
-from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Frames, InputError
+from fwstudy.faces.pictures import SUFFIXES as PHOTO_SUFFIXES
+from fwstudy.faces.pictures import InputError
+from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Frames
 
 MAX_ENLARGEMENT = 2.0  # of a face to the size of a crop, above which it is called small
 GRAY = 3.0  # mean difference of the colors below which a face counts as gray
@@ -108,10 +109,10 @@ def find_face(
     return FaceCrop(cut, box, points, len(faces), float(interocular(points)), notes)
 
 
-def find_faces(footage: Frames, size: int, scale: float) -> list[FaceCrop | None]:
+def find_faces(frames: Frames, size: int, scale: float) -> list[FaceCrop | None]:
     """The same face through a clip: the largest of the first frame with one, then the nearest."""
     faces, near = [], None
-    for image in footage.images:
+    for image in frames.images:
         faces.append(find_face(image, size, scale, near))
         near = near if faces[-1] is None else faces[-1].box
     return faces

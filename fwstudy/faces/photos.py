@@ -4,45 +4,34 @@ Each person is paired with another. FaceSwap, Deepfakes and single parts come fr
 photograph, Face2Face and NeuralTextures from another photograph of the same person. For Deepfakes
 the partner's face, of the same expression where file names say so, is bent to the target's
 landmarks, in place of the output of a trained autoencoder.
+
+Whose photograph it is: see `find_identities`.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import cv2
 import joblib
 import numpy as np
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
 from fwstudy.faces import detection
 from fwstudy.faces.forging import families, warp
 from fwstudy.faces.people import IDENTITY_PATTERN, pair_identities, read_attributes, split_name
+from fwstudy.faces.pictures import SUFFIXES, InputError
+from fwstudy.faces.videos.footage import read_frames
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
 INTEROCULAR = 0.245  # distance between the eyes, share of the frame's width
 EYE_HEIGHT = 0.45  # height of the eyes from the top, share of the frame
 MIN_INTEROCULAR = 0.5  # of the wanted distance; smaller faces are used and reported
 
 Photos = dict[str, dict[str, Portrait]]
 """Identity, then the rest of the file name (the expression, as a rule), to the aligned face."""
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """A photograph upright, as its EXIF orientation says: (H, W, 3) uint8, RGB.
-
-    Raises:
-        ValueError: the file cannot be decoded; the message says why.
-    """
-    try:
-        with Image.open(path) as photo:
-            return np.array(ImageOps.exif_transpose(photo).convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"unreadable: {error}") from error
 
 
 def align_photo(image: np.ndarray, points: np.ndarray, size: int) -> Portrait:
@@ -71,16 +60,20 @@ def align_photo(image: np.ndarray, points: np.ndarray, size: int) -> Portrait:
 def load_face(path: Path, size: int) -> tuple[Portrait | None, list[str]]:
     """The largest face of a photograph, and what there is to report (`align_photo`)."""
     try:
-        image = read_photo(path)
-    except ValueError as error:
-        return None, [str(error)]
+        frames = read_frames(path, 1)
+    except InputError as error:
+        return None, [str(error).removeprefix(f"{path}: ")]
+    if frames.is_clip:
+        return None, ["a clip and no photograph"]
+    (image,), notes = frames.images, frames.notes
     faces = detection.detect_faces(image)
     if not faces:
-        return None, ["no face found"]
-    notes = [f"{len(faces)} faces found, the largest taken"] if len(faces) > 1 else []
+        return None, [*notes, "no face found"]
+    if len(faces) > 1:
+        notes = [*notes, f"{len(faces)} faces found, the largest taken"]
     apart = float(np.linalg.norm(faces[0].points[1] - faces[0].points[0]))
     if apart < MIN_INTEROCULAR * INTEROCULAR * size:
-        notes.append(f"small face, enlarged: {apart:.0f} px between the eyes")
+        notes = [*notes, f"small face, enlarged: {apart:.0f} px between the eyes"]
     return align_photo(image, faces[0].points, size), notes
 
 
@@ -156,14 +149,72 @@ def _parallel(function: Callable, tasks: list[tuple], num_workers: int, label: s
 
 
 def _clip_names(paths: list[Path], root: Path) -> list[str]:
-    """The stems; where several files share one, their folders and suffix are added."""
-    count = defaultdict(int)
+    """A name for each file: its stem; where several share one, its folders and suffix are added."""
+    stems = Counter(path.stem for path in paths)
+    names: dict[str, None] = {}
     for path in paths:
-        count[path.stem] += 1
-    return [
-        path.stem if count[path.stem] == 1 else "-".join(path.relative_to(root).parts)
-        for path in paths
-    ]
+        alone = stems[path.stem] == 1
+        name = path.stem if alone else "-".join(path.relative_to(root).parts)
+        while name in names:
+            name += "_"
+        names[name] = None
+    return list(names)
+
+
+def find_identities(
+    paths: list[Path], root: Path, identity_pattern: str, known: Container[str] = ()
+) -> tuple[dict[Path, tuple[str, str] | None], list[str]]:
+    """Whose photograph each file is.
+
+    A pattern with a slash is looked for in the path below `root`, without the suffix; another one in
+    the stem. The default pattern is a guess: where the name that it finds occurs in several folders,
+    as 0001 does in n01/0001.jpg and n02/0001.jpg, and is not one of a `known` person, a photograph in
+    a folder is of the person that the folder is named after.
+
+    Args:
+        paths: of photographs below `root`.
+        root: the folder with all of them.
+        identity_pattern: regular expression; its first group, or the whole match, is the identity.
+        known: identities that a table of attributes lists.
+
+    Returns:
+        For each path the identity and the rest of the name, or None; and remarks.
+
+    Raises:
+        ValueError: an illegal pattern, or folders in folders that leave open whose photographs lie
+            there; the message says how to write the pattern.
+    """
+    try:
+        pattern = re.compile(identity_pattern)
+    except re.error as error:
+        raise ValueError(f"illegal identity pattern {identity_pattern!r}: {error}") from error
+    below = {path: path.relative_to(root).with_suffix("") for path in paths}
+    in_path = "/" in identity_pattern
+    found = {
+        path: split_name(place.as_posix() if in_path else path.stem, pattern)
+        for path, place in below.items()
+    }
+    folders: dict[str, set[str]] = defaultdict(set)
+    for path, split in found.items():
+        if split and split[0] not in known:
+            folders[split[0]].add(below[path].parent.as_posix())
+    shared = {name: sorted(where) for name, where in folders.items() if len(where) > 1}
+    if in_path or not shared:
+        return found, []
+    name, where = next(iter(shared.items()))
+    seen = f"{name!r} is in {len(where)} folders ({where[0]}, {where[1]} ...)"
+    if identity_pattern != IDENTITY_PATTERN:
+        return found, [f"{seen} and taken for one person, as the identity pattern says"]
+    by_name, by_folder = "([^_/]+)[^/]*$", "^([^/]+)/"
+    if any(len(place.parts) > 2 for place in below.values()):
+        raise ValueError(
+            f"{root}: {seen}; set faces.photos.identity_pattern to {by_folder!r} if the first folder "
+            f"is the person, to {by_name!r} if the file's name is"
+        )
+    remark = f"{seen}: the folder is taken for the person; if the name is, set "
+    remark += f"faces.photos.identity_pattern to {by_name!r}"
+    in_folder = {path: place for path, place in below.items() if len(place.parts) > 1}
+    return found | {path: place.parts for path, place in in_folder.items()}, [remark]
 
 
 def photo_dataset(
@@ -182,22 +233,18 @@ def photo_dataset(
         size: height and width of the frames in pixels.
         seed: of all random choices.
         num_workers: processes, as in joblib (-1: all cores).
-        identity_pattern: regular expression found in the stem of a file name; its first group, or
-            the whole match, is the identity, and what is left over the expression.
+        identity_pattern: see `find_identities`; what it leaves of the name is the expression.
 
     Returns:
         The clips' files in sorted order, and a report: a dict with ``file``, ``reason`` and
         ``left_out`` (bool) for each photograph that was left out, used in part, or is doubtful.
 
     Raises:
-        ValueError: no photographs, no usable face, or an illegal pattern; the message names it.
+        ValueError: no photographs, no usable face, or what `find_identities` raises.
     """
     folder_in, folder_out = Path(folder_in), Path(folder_out)
-    try:
-        pattern = re.compile(identity_pattern)
-    except re.error as error:
-        raise ValueError(f"illegal identity pattern {identity_pattern!r}: {error}") from error
-    paths = sorted(p for p in folder_in.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(path for path in folder_in.rglob("*") if path.is_file())
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {folder_in}")
 
@@ -207,13 +254,20 @@ def photo_dataset(
         file = path.relative_to(folder_in).as_posix()
         report.append({"file": file, "reason": reason, "left_out": left_out})
 
+    attributes = read_attributes(folder_in)
+    whose, remarks = find_identities(paths, folder_in, identity_pattern, attributes)
+    for remark in remarks:
+        note(folder_in, remark)
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES | {".csv"}:
+            note(path, "its suffix is not one of a photograph's", left_out=True)
     photos: Photos = defaultdict(dict)
     origin: dict[str, tuple[Path, str, str]] = {}
     faces = _parallel(load_face, [(path, size) for path in paths], num_workers, "photographs")
     for path, name, (portrait, notes) in zip(
         paths, _clip_names(paths, folder_in), faces, strict=True
     ):
-        split = split_name(path.stem, pattern)
+        split = whose[path]
         if portrait is not None and split is None:
             portrait, notes = None, [f"no identity: {identity_pattern!r} not found in its name"]
         for reason in notes:
@@ -223,10 +277,12 @@ def photo_dataset(
             key = key if key not in photos[identity] else f"{key} {name}"
             photos[identity][key] = portrait
             origin[name] = (path, identity, key)
+    left_out = {row["file"] for row in report if row["left_out"]}
+    tables = [path for path in files if path.suffix.lower() == ".csv"]
+    assert len(origin) + len(left_out) + len(tables) == len(files), "a file is not accounted for"
     if not photos:
         raise ValueError(f"no usable face in the {len(paths)} photographs of {folder_in}: {report}")
 
-    attributes = read_attributes(folder_in)
     partners = pair_identities(photos, attributes)
     folder_out.mkdir(parents=True, exist_ok=True)
     tasks = []

@@ -38,7 +38,6 @@ DEEPFAKE_FEATHER = (0.10, 0.22)
 TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
 TEXTURE_GRID = 0.02  # standard deviation of the gain of each phase of that up-sampling
 PART_STRIDE, PART_GRID = 4, 0.06  # the same for a single forged part: what a codec leaves visible
-TEXTURE_SHARPEN = 0.0
 TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
 
@@ -290,10 +289,8 @@ def _resynthesise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
     code = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA)
     grown = cv2.resize(code, (columns * stride, rows * stride), interpolation=cv2.INTER_LINEAR)
-    grown = grown.astype(np.float32)
-    sharp = grown + TEXTURE_SHARPEN * (grown - cv2.GaussianBlur(grown, (0, 0), 1.5))
     gains = rng.normal(0, TEXTURE_GRID, (stride, stride))
-    return _checkered(sharp, gains)[:height, :width]
+    return _checkered(grown.astype(np.float32), gains)[:height, :width]
 
 
 def _checkered(image: np.ndarray, gains: np.ndarray) -> np.ndarray:

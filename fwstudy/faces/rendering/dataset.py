@@ -43,7 +43,7 @@ def partner_of(identity_index: int) -> int:
     return identity_index ^ 1
 
 
-def ood_score(first: Identity, second: Identity) -> float:
+def dissimilarity(first: Identity, second: Identity) -> float:
     """How unfit two people are to lend each other a face; 0 for the same sex, skin and age."""
     tone = abs(np.log(first.skin_luminance / second.skin_luminance))
     years = abs(first.age_years - second.age_years) / 30
@@ -56,7 +56,7 @@ def identity_of(seed: int, identity_index: int) -> Identity:
     if identity_index % 2 == 0:
         return first
     draws = (sample_identity((seed, _IDENTITY, identity_index, draw)) for draw in range(_DRAWS))
-    return min(draws, key=lambda candidate: ood_score(first, candidate))
+    return min(draws, key=lambda candidate: dissimilarity(first, candidate))
 
 
 class ClipRenderer:
@@ -82,17 +82,17 @@ class ClipRenderer:
             self.apply_camera(one, frame, 0) for frame, one in enumerate(self.renderings)
         ]
 
-    def apply_camera(self, rendering: Rendering, frame: int, take: int) -> Portrait:
-        """Take the picture with this clip's camera; each take has its own sensor noise."""
+    def apply_camera(self, rendering: Rendering, frame: int, version: int) -> Portrait:
+        """The picture by this clip's camera; each version of a frame has its own sensor noise."""
         seed, identity_index, clip_index = self.key
-        noise = (seed, _NOISE, identity_index, clip_index, frame, take)
+        noise = (seed, _NOISE, identity_index, clip_index, frame, version)
         image = apply_camera(rendering, self.scene, noise, self.exposure)
         return Portrait(image, rendering.landmarks, rendering.parsing)
 
-    def render_frames(self, person: Person, states: list[State], take: int) -> list[Portrait]:
+    def render_frames(self, person: Person, states: list[State], version: int) -> list[Portrait]:
         """Somebody in this scene, frame by frame."""
         return [
-            self.apply_camera(render(person, self.scene, state, self.size), frame, take)
+            self.apply_camera(render(person, self.scene, state, self.size), frame, version)
             for frame, state in enumerate(states)
         ]
 
@@ -166,7 +166,7 @@ def build_clip(
     targets = own.portraits
     variants = {ORIGINAL: pristine(np.stack([target.image for target in targets]), name)}
     for number, family in enumerate(FAMILIES):
-        # the same choices in every frame: the generator starts anew from one seed
+        # the same choices in every frame: each generator starts from the same seed
         key = [seed, _FORGERY, identity_index, clip_index, number]
         source = name if family in ("Face2Face", "NeuralTextures") else partner_name
         variants[family] = _forged(

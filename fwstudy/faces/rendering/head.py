@@ -51,7 +51,7 @@ class Head:
         targets: name -> (indices (N,), displacements (N, 3)) of the controls.
         proxies: name -> fitted mesh.
         textures: name -> (h, w, 3 or 4) uint8, RGB(A); masks (h, w).
-        part: (h, w) uint8, indices into `clips.PARTS` on the skin texture.
+        part: (h, w) uint8, indices into `labels.PARTS` on the skin texture.
         irises: (2, 8) int64, vertices of "eyes" around the pupils, left eye first.
         left: (N,) bool, which vertices of "eyes" belong to the left eye.
     """

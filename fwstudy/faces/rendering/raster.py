@@ -49,7 +49,7 @@ class Looks(NamedTuple):
     Args:
         skin: (H, W, 3) float32, albedo.
         gloss: (H, W, 2) float32, strength and roughness of the reflection.
-        part: (H, W) uint8, indices into `clips.PARTS`.
+        part: (H, W) uint8, indices into `labels.PARTS`.
         iris, teeth, tongue: (h, w, 3) float32, albedo.
         cloth: (4,) float64, color and the height of the collar in decimetres.
         eye_center, gaze: (2, 3) float64, left eye first; gaze has length one.
@@ -466,7 +466,7 @@ def shade(nearest, weights, surface, looks, lamps, color, part):
         nearest, weights: as given by `draw_triangles`.
         surface, looks, lamps: what to draw.
         color: (S, S, 4) float32, written: linear RGB and coverage.
-        part: (S, S) uint8, written: indices into `clips.PARTS`.
+        part: (S, S) uint8, written: indices into `labels.PARTS`.
     """
     lit = np.zeros(lamps.direction.shape[0])
     for y in range(nearest.shape[0]):

@@ -1,4 +1,4 @@
-"""Pictures of a person in a scene: `Person` once, `render` per frame, `develop` per picture."""
+"""Pictures of a person in a scene: `Person` once, `render` per frame, `apply_camera` per picture."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class Rendering:
         linear: (S, S, 3) float32, linear RGB.
         landmarks: (68, 2) float32, pixel coordinates (x, y) in the iBUG-68 order.
         visible: (68,) bool, whether the landmark is neither behind the head nor under hair.
-        parsing: (S, S) uint8, indices into `clips.PARTS`.
+        parsing: (S, S) uint8, indices into `labels.PARTS`.
     """
 
     linear: np.ndarray

@@ -16,20 +16,32 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
-from fwstudy.faces.photos import SUFFIXES as PHOTO_SUFFIXES
+from fwstudy.faces.pictures import SUFFIXES as PHOTO_SUFFIXES
+from fwstudy.faces.pictures import InputError, check_file, is_picture, naming, read_picture
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg"}
 VIDEO_SUFFIXES |= {".3gp", ".ogv", ".flv", ".mts", ".m2ts", ".gif"}
 MAX_SIDE = 1920  # px, longer side of a video's frames; larger ones are shrunk
-
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
-class InputError(ValueError):
-    """A file that cannot be used; the message names it and says why."""
+HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+WIDE_GAMUTS = {
+    ColorPrimaries.BT2020: "BT.2020",
+    ColorPrimaries.SMPTE431: "DCI-P3",
+    ColorPrimaries.SMPTE432: "Display P3",
+}
+BT709 = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+UNREADABLE_MATRICES = {  # ITU-T H.273; FFmpeg's swscale does not convert them
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE ST 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 
 
 @dataclass(frozen=True)
@@ -63,53 +75,12 @@ def read_frames(path: Path | str, count: int) -> Frames:
     path = Path(path)
     if count < 1:
         raise ValueError(f"the number of frames must be at least 1, not {count}")
-    _check_file(path)
-    with _naming(path):
-        return _read_photo(path) or _read_clip(path, count)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if not path.stat().st_size:
-        raise InputError(f"{path}: the file is empty")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turns what goes wrong inside into an `InputError` that names the file."""
-    try:
-        yield
-    except (*UNREADABLE, av.error.FFmpegError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read as a photograph or clip: {reason}") from error
-
-
-def _read_photo(path: Path) -> Frames | None:
-    """The file as a picture, turned as its EXIF orientation says; None if it is another thing."""
-    try:
-        photo = Image.open(path)
-    except UnidentifiedImageError:
-        return None
-    with photo:
-        count = getattr(photo, "n_frames", 1)
-        if photo.format == "MPEG" or (count > 1 and photo.format in ("GIF", "PNG")):
-            return None  # moving pictures: FFmpeg's
-        pages = count > 1 and photo.format != "MPO"  # MPO: JPEG with previews
-        notes = [f"the first of {count} pictures in the file"] if pages else []
-        return Frames([0.0], [_to_rgb(ImageOps.exif_transpose(photo))], False, notes)
-
-
-def _to_rgb(photo: Image.Image) -> np.ndarray:
-    """Any mode as 8 bit RGB: deeper gray is scaled (Pillow would clip it), alpha laid on white."""
-    if photo.mode[0] in "IF":
-        values = np.nan_to_num(np.asarray(photo, np.float64))
-        limit = max(1 if photo.mode == "F" else 65535, values.max())
-        photo = Image.fromarray((values.clip(0) / limit * 255).round().astype(np.uint8))
-    if photo.has_transparency_data:
-        photo = photo.convert("RGBA")
-        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-    return np.array(photo.convert("RGB"))
+    check_file(path)
+    with naming(path):
+        picture = read_picture(path)
+        if picture is None:
+            return _read_clip(path, count)
+        return Frames([0.0], [picture[0]], False, picture[1])
 
 
 def _read_clip(path: Path, count: int) -> Frames:
@@ -122,7 +93,7 @@ def _read_clip(path: Path, count: int) -> Frames:
     if len(images) < len(wanted):
         notes.append(f"{len(wanted) - len(images)} of {len(wanted)} frames cannot be decoded")
     times = [float((pts - index.stamps[0]) * index.time_base) for pts, _ in images]
-    return Frames(times, [image for _, image in images], True, notes)
+    return Frames(times, [image for _, image in images], not index.still, notes)
 
 
 @dataclass(frozen=True)
@@ -134,7 +105,8 @@ class VideoIndex:
         end: when the last frame ends.
         keys: time of showing and of decoding of the frames at which decoding can begin, sorted.
         time_base: seconds.
-        notes: as in `Footage`.
+        notes: as in `Frames`.
+        still: a picture of a kind that only FFmpeg reads.
     """
 
     stamps: np.ndarray
@@ -142,24 +114,30 @@ class VideoIndex:
     keys: list[tuple]
     time_base: Fraction
     notes: list[str]
+    still: bool
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple]:
-    """The container of a video and its first stream of pictures (a cover is none).
+    """The container of a video and its main stream of pictures: the default one, or the largest.
 
-    A file object: no name is taken for a pattern or a protocol. The white list: no file that refers
-    to other files or addresses is followed.
+    Covers, thumbnails and tiles of a larger picture are none. A file object: no name is taken for a
+    pattern or a protocol. The white list: no file that refers to other files or addresses is followed.
     """
     with (
         open(path, "rb") as file,
         av.open(file, options={"protocol_whitelist": "none"}) as container,
     ):
-        cover = av.stream.Disposition.attached_pic
-        streams = [s for s in container.streams.video if not s.disposition & cover]
+        kinds = av.stream.Disposition
+        parts = kinds.attached_pic | kinds.timed_thumbnails | kinds.dependent
+        streams = [s for s in container.streams.video if not s.disposition & parts]
         if container.format.name == "tty" or not streams:
             raise ValueError("it holds no pictures")
-        yield container, streams[0]
+        yield container, max(streams, key=_rank)
+
+
+def _rank(stream) -> tuple[bool, int]:
+    return bool(stream.disposition & av.stream.Disposition.default), stream.width * stream.height
 
 
 def _index(path: Path) -> VideoIndex:
@@ -175,15 +153,66 @@ def _index(path: Path) -> VideoIndex:
                 keys.append((pts, packet.dts if packet.dts is not None else pts))
         # Read before the container is closed: a stream's memory is freed with it.
         time_base, told = stream.time_base, float((stream.duration or 0) * stream.time_base)
+        still = container.format.name.endswith("_pipe")
+        notes = _stream_notes(container, stream)
+        if keys:
+            container.seek(min(keys)[1], stream=stream)
+            for frame in _undamaged(container, stream):
+                notes += _frame_notes(frame)
+                break
     if not keys or not stamps:
         raise ValueError("its pictures carry no time stamps")
     stamps = np.array(sorted(stamps))
     step = np.diff(stamps).mean() if len(stamps) > 1 else 1
     end = stamps[-1] + step
     seconds = float((end - stamps[0]) * time_base)
-    short = told > 1.1 * seconds + 0.5
-    notes = [f"truncated: the file ends after {seconds:.1f} of {told:.1f} s"] if short else []
-    return VideoIndex(stamps, end, sorted(keys), time_base, notes)
+    if told > 1.1 * seconds + 0.5:
+        notes.insert(0, f"truncated: the file ends after {seconds:.1f} of {told:.1f} s")
+    return VideoIndex(stamps, end, sorted(keys), time_base, notes, still)
+
+
+def _stream_notes(container, stream) -> list[str]:
+    """What is passed over of a container."""
+    notes, count = [], len(container.streams.video)
+    if count > 1:
+        size = f"{stream.width} x {stream.height}"
+        notes.append(f"{count} streams of pictures: number {stream.index} ({size}) is read")
+    if stream.metadata.get("alpha_mode") == "1":  # WebM: in a side channel
+        notes.append("its transparency is not read")
+    return notes
+
+
+def _frame_notes(frame: av.VideoFrame) -> list[str]:
+    """What is done to the frames of a video, told from its first.
+
+    Raises:
+        ValueError: colors that are not read.
+    """
+    matrix = UNREADABLE_MATRICES.get(frame.colorspace)
+    if matrix:
+        raise ValueError(
+            f"its color matrix ({matrix}) is not read, convert it "
+            "(ffmpeg -i IN -vf zscale=matrix=709 OUT.mp4)"
+        )
+    notes, wide = [], _wide_colors(frame)
+    if wide:
+        notes.append(f"colors converted from {wide} to BT.709")
+    if frame.interlaced_frame:
+        notes.append("interlaced and read as it is: each frame mixes two moments")
+    if _has_alpha(frame) and frame.to_ndarray(format="rgba")[..., 3].min() < 255:
+        notes.append("transparent parts laid on white")
+    if _display_matrix(frame) is None:
+        notes.append("its frames carry EXIF data: turned by it, a mirrored one stays mirrored")
+    return notes
+
+
+def _wide_colors(frame: av.VideoFrame) -> str:
+    """The transfer or primaries of a frame that an sRGB screen does not show, else empty."""
+    return HDR.get(frame.color_trc) or WIDE_GAMUTS.get(frame.color_primaries, "")
+
+
+def _has_alpha(frame: av.VideoFrame) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
 
 
 def _images(path: Path, index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple]:
@@ -207,7 +236,9 @@ def _decode(container, stream, wanted: np.ndarray, keys: list[tuple]) -> Iterato
     Args:
         keys: time stamp and decoding time of the frames at which decoding can begin.
     """
-    position, decoded = None, iter(())
+    # One reformatter: its table for HDR takes seconds to make, and is kept from frame to frame.
+    position, decoded, reformatter = None, iter(()), VideoReformatter()
+    aspect = stream.sample_aspect_ratio or 1
     for pts in wanted.tolist():
         key = keys[max(0, bisect_right(keys, (pts, pts)) - 1)]
         if position is None or key[0] > position:
@@ -216,7 +247,7 @@ def _decode(container, stream, wanted: np.ndarray, keys: list[tuple]) -> Iterato
         for frame in decoded:
             position = frame.pts if frame.pts is not None else pts
             if position >= pts:
-                yield position, _upright(frame, stream.sample_aspect_ratio or 1)
+                yield position, _upright(frame, _to_rgb(frame, reformatter), aspect)
                 break
 
 
@@ -228,21 +259,44 @@ def _undamaged(container, stream) -> Iterator[av.VideoFrame]:
             continue  # the caller counts what is missing
 
 
-def _upright(frame: av.VideoFrame, aspect: Fraction | int) -> np.ndarray:
-    """RGB with square pixels, of at most `MAX_SIDE`, turned and mirrored by the display matrix."""
-    image = frame.to_ndarray(format="rgb24")
+def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """(H, W, 3) uint8, BT.709 primaries and transfer, transparent parts on white."""
+    alpha, target = _has_alpha(frame), BT709 if _wide_colors(frame) else {}
+    image = reformatter.reformat(frame, format="rgba" if alpha else "rgb24", **target).to_ndarray()
+    if not alpha:
+        return image
+    weight = image[..., 3:].astype(np.float32) / 255
+    return np.round(weight * image[..., :3] + (1 - weight) * 255).astype(np.uint8)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[float, float, float, float] | None:
+    """a, b, c, d of x' = a x + c y, y' = b x + d y; None where PyAV cannot tell.
+
+    PyAV 18.1 does not know the EXIF side data of FFmpeg 8 and refuses all side data beside it.
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        return None
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    return a, b, c, d
+
+
+def _upright(frame: av.VideoFrame, image: np.ndarray, aspect: Fraction | int) -> np.ndarray:
+    """The image with square pixels, of at most `MAX_SIDE`, as the display matrix turns it."""
     width, height = float(image.shape[1] * aspect), image.shape[0]
     shrink = min(1.0, MAX_SIDE / max(width, height))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     if size != image.shape[1::-1]:
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
-        if abs(b) > abs(a):  # x and y change places
-            image, a, d = image.swapaxes(0, 1), c, b
-        image = image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return np.ascontiguousarray(image)
+    turn = np.radians(frame.rotation)  # counterclockwise
+    turned = np.cos(turn), -np.sin(turn), np.sin(turn), np.cos(turn)
+    a, b, c, d = _display_matrix(frame) or turned
+    if abs(b) > abs(a):  # x and y change places
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,8 +310,8 @@ class Video:
         evenly: of a count, the numbers of that many frames evenly spaced in time, or of all there are.
         frames: numbers, rising, to the images (H, W, 3) uint8 RGB, upright, one at a time; None for a
             frame that cannot be decoded.
-        notes: as in `Footage`.
-        step: median time from frame to frame in seconds; 0 for pictures and for one frame alone.
+        notes: as in `Frames`.
+        step: mean time from frame to frame in seconds; 0 for pictures and for one frame alone.
     """
 
     path: Path
@@ -278,9 +332,9 @@ def open_video(path: Path | str) -> Video:
     path = Path(path)
     if path.is_dir():
         return _picture_video(path, numbered_pictures(path))
-    _check_file(path)
-    with _naming(path):
-        if _is_photo(path):
+    check_file(path)
+    with naming(path):
+        if is_picture(path):
             return _picture_video(path, [path])
         index = _index(path)
 
@@ -288,7 +342,7 @@ def open_video(path: Path | str) -> Video:
         return np.searchsorted(index.stamps, spread(index.stamps, index.end, count))
 
     def frames(numbers: Sequence[int]) -> Iterator[np.ndarray | None]:
-        with _naming(path):
+        with naming(path):
             wanted = index.stamps[np.asarray(numbers, int)]
             images = _images(path, index, wanted)
             pts, image = next(images, (None, None))
@@ -298,17 +352,8 @@ def open_video(path: Path | str) -> Video:
                 yield image if pts == stamp else None
 
     steps = np.diff(index.stamps)
-    step = float(np.median(steps) * index.time_base) if len(steps) else 0.0
+    step = float(steps.mean() * index.time_base) if len(steps) else 0.0
     return Video(path, np.arange(len(index.stamps)), evenly, frames, index.notes, step)
-
-
-def _is_photo(path: Path) -> bool:
-    try:
-        with Image.open(path) as photo:
-            moving = getattr(photo, "n_frames", 1) > 1 and photo.format in ("GIF", "PNG")
-            return photo.format != "MPEG" and not moving
-    except UnidentifiedImageError:
-        return False
 
 
 def numbered_pictures(folder: Path) -> list[Path]:
@@ -317,7 +362,11 @@ def numbered_pictures(folder: Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    pictures = [file for file in folder.iterdir() if file.suffix.lower() in PHOTO_SUFFIXES]
+    pictures = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in PHOTO_SUFFIXES and not file.name.startswith(".")
+    ]
     if not pictures:
         raise InputError(f"{folder}: no pictures in this folder")
     return sorted(pictures, key=lambda file: (_last_number(file), file.name))
@@ -337,13 +386,15 @@ def _picture_video(path: Path, pictures: list[Path]) -> Video:
     def evenly(count: int) -> np.ndarray:
         return numbers[spread(np.arange(len(pictures)), len(pictures), count)]
 
+    def read(file: Path) -> tuple[np.ndarray | None, list[str]]:
+        try:
+            with naming(file):
+                return read_picture(file) or (None, [f"{file}: no still picture"])
+        except InputError as error:
+            return None, [str(error)]
+
     def frames(wanted: Sequence[int]) -> Iterator[np.ndarray | None]:
         for number in map(int, wanted):
-            try:
-                with _naming(path):
-                    footage = _read_photo(files[number]) if number in files else None
-            except InputError:
-                footage = None
-            yield footage.images[0] if footage else None
+            yield read(files[number])[0] if number in files else None
 
-    return Video(path, numbers, evenly, frames, [])
+    return Video(path, numbers, evenly, frames, read(pictures[0])[1])
