@@ -60,9 +60,10 @@ def stage_of(notebook: Path) -> dict:
 
 @cache
 def imports(source: str) -> set[str]:
-    """Files of the package that a source imports, relative to the root."""
+    """Files of the package that a source imports, relative to the root; not those a command needs."""
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    body = [node for node in ast.parse(source).body if getattr(node, "name", None) != "main"]
+    for node in ast.walk(ast.Module(body, [])):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):

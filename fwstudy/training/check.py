@@ -13,7 +13,7 @@ from torch import nn
 from fwstudy.labels import FAMILIES, FORGED_PARTS
 from fwstudy.params import Params, Whitening
 from fwstudy.runtime import project_root
-from fwstudy.training.runs import HUB, new_model
+from fwstudy.training.models import HUB, new_model
 from fwstudy.training.variants import NORMS, layer_name, norm_factory
 from fwstudy.whitening.surgery import replace_norm
 
