@@ -1,3 +1,32 @@
-"""fwstudy: a reproducible study of face manipulation detection via feature whitening."""
+"""fwstudy: a reproducible study of face forgery detection by feature whitening.
+
+How data flow, and which room makes them (imports run from the bottom of this list to its top):
+
+    labels.py  params.py  runtime.py     words, settings and their ranges, seeds and folders
+    clips.py                             FORMAT 1, a clip: frames, forgeries, masks, landmarks (.npz)
+    whitening/                           the layer as a library; needs torch and timm only
+    crops/                               FORMAT 2, a crop set: manifest.csv and its arrays
+    faces/                               makes or reads clips           assets, photos, videos -> data/faces
+    preprocess/                          codec, face crops, splits      data/faces -> data/crops
+    training/                            baseline, layer, variants      data/crops -> data/models
+    evaluation/                          scores, intervals, paired tests
+    interpretability/                    evidence by concept, maps, and whether they are true
+    reporting/                           tables, plots, pages
+    execute.py                           one notebook of a stage
+    explain.py  profiles.py              the commands "explain your own" and "values of a paper"
+
+faces, preprocess and training do not know each other: clips and crop sets are all that passes between
+them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So an edit of
+
+    faces/                               reruns faces; what follows only if a byte of the clips changes
+    clips.py                             reruns faces and preprocess; training if the crops change
+    crops/                               reruns preprocess and trains every model
+    whitening/, training/                trains every model, on the crops that are there
+    evaluation/, interpretability/       measures and compares anew; trains nothing
+    reporting/                           draws the tables and figures anew; trains nothing
+    params.yaml                          reruns the stages that read the value
+    params.py                            reruns nothing
+    labels.py, runtime.py                reruns everything
+"""
 
 __version__ = "0.1.0"

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from fwstudy.clips import Clip, Variant, load_clip, pristine, save_clip
-from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS
-from fwstudy.preprocess.build import build_crops
 
 SIZE = 80
 NUM_PEOPLE = 8
@@ -63,6 +61,8 @@ def clip_paths(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crops(clip_paths, tmp_path_factory):
+    from fwstudy.preprocess.build import build_crops
+
     built, left_out = build_crops(
         clip_paths,
         tmp_path_factory.mktemp("crops"),
@@ -79,5 +79,7 @@ def crops(clip_paths, tmp_path_factory):
 @pytest.fixture(scope="session")
 def people(tmp_path_factory):
     """Clips of twelve rendered people, two by two lending each other faces, whom a detector finds."""
+    from fwstudy.faces.rendering.dataset import render_dataset  # numba, which few tests need
+
     folder = tmp_path_factory.mktemp("people")
     return [load_clip(path) for path in render_dataset(folder, 12, 1, 2, 112, 7, 1)]

@@ -1,20 +1,14 @@
 """Explanations of a user's files: by hand on three channels, then on a tiny untrained detector."""
 
-import base64
 import dataclasses
-import io
 import re
 import shutil
-from contextlib import redirect_stdout
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from IPython.core.formatters import DisplayFormatter
-from nbformat.v4 import new_output
 from PIL import Image
 from scipy.special import expit
 from skimage import data
@@ -32,6 +26,7 @@ from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
 
+from .notebooks import run_here
 from .test_inputs import write_clip
 from .test_params import ROOT
 
@@ -376,29 +371,6 @@ def test_errors_of_the_user_are_one_line(project, astronaut, monkeypatch, words,
         explain.main(words)
     assert str(exit_.value).startswith(f"error: {reason}") and "\n" not in str(exit_.value)
     assert not (project / "data" / "explained").exists()
-
-
-def run_here(source, output, parameters) -> None:
-    """What `fwstudy.execute.execute` does, without the half minute that a kernel takes to start."""
-    notebook, names = nbformat.read(source, as_version=4), {}
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        shown = []
-        names["display"] = shown.append  # once it has been imported
-        with redirect_stdout(io.StringIO()) as text:
-            exec(cell.source, names)  # noqa: S102
-        if "parameters" in cell.metadata.get("tags", []):
-            assert set(parameters) <= set(names)
-            names |= parameters
-        cell.outputs = [new_output("stream", name="stdout", text=text.getvalue())]
-        for value in shown:
-            bundle, _ = DisplayFormatter().format(value)
-            if "image/png" in bundle:
-                bundle["image/png"] = base64.b64encode(bundle["image/png"]).decode()
-            cell.outputs.append(new_output("display_data", bundle))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, output)
 
 
 def test_a_folder_becomes_a_page_and_a_table(

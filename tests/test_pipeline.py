@@ -1,7 +1,8 @@
-"""The whole pipeline, at smoke size, in a copy of the project."""
+"""The pipeline as dvc.yaml has it: what a change reruns, and the whole of it once, at smoke size."""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,20 +11,23 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import pytest
+import torch
 import yaml
+from dvc.repo import Repo
+from sklearn.metrics import roc_auc_score
 
 from fwstudy.clips import load_clip
+from tests.notebooks import run_here
 
 ROOT = Path(__file__).parents[1]
-COPIED = [
-    "dvc.yaml",
-    "fwstudy",
-    "notebooks",
-    ".dvcignore",
-    "data/assets",
-    "data/leave_one_out/.gitkeep",
-]
-SMOKE = {
+COPIED = ["dvc.yaml", "params.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets"]
+FEW = {
+    "train.seeds": [0],
+    "ablations.seeds": [0],
+    "ablations.run": ["bottleneck_full", "whitening_only"],
+    "generalization.families": ["FaceSwap"],
+}
+SMOKE = FEW | {
     "faces.size": 96,
     "faces.rendered": {
         "num_identities": 12,
@@ -31,12 +35,11 @@ SMOKE = {
         "frames_per_clip": 2,
         "part_frames": 1,
     },
-    "faces.num_workers": 2,
+    "faces.num_workers": 1,
     "preprocess.crop_size": 64,
     "preprocess.num_workers": 1,
     "preprocess.split": {"train": 0.34, "validation": 0.33, "test": 0.33},  # two pairs each
     "train.backbone": {"name": "test_efficientnet", "options": {}, "weights": None},
-    "train.seeds": [0],
     "train.batch_size": 8,
     "train.baseline.steps": 8,
     "train.baseline.evaluation_interval": 4,
@@ -44,134 +47,224 @@ SMOKE = {
     "train.fine_tune.evaluation_interval": 2,
     "whitening.rotate_every": 2,
     "whitening.whiten_every": 2,
-    "ablations.seeds": [0],
-    "ablations.run": ["bottleneck_full", "whitening_only"],
-    "generalization.families": ["FaceSwap"],
     "interpretability.num_images": 8,
 }
+MODELS = {"train@0", "variant@bottleneck_full-0", "variant@whitening_only-0"}
+EXPENSIVE = MODELS | {"faces", "preprocess", "leave_one_out@FaceSwap-0"}
+ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def dvc(folder: Path, *words: str) -> str:
-    """Run DVC in a folder; its output, or an error that shows it."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_NO_ANALYTICS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        ["dvc", *words], check=False, cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, (
-        f"dvc {' '.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
-    )
-    return done.stdout
-
-
-def change(folder: Path, changes: dict) -> None:
-    """Set dotted keys of params.yaml."""
-    path = folder / "params.yaml"
-    content = yaml.safe_load(path.read_text())
+def change(changes: dict) -> None:
+    """Set dotted keys of params.yaml in the working folder."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
     for key, value in changes.items():
         *sections, name = key.split(".")
         section = content
         for word in sections:
             section = section[word]
         section[name] = value
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def copy_of_the_project(folder: Path, changes: dict) -> None:
+    """A new DVC project with the study's pipeline, which becomes the working folder."""
+    for name in COPIED:
+        source = ROOT / name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            skipped = shutil.ignore_patterns("__pycache__", "executed")
+            shutil.copytree(source, folder / name, ignore=skipped)
+        else:
+            shutil.copy(source, folder / name)
+    os.chdir(folder)
+    change(changes)
+    Repo.init(no_scm=True)
+
+
+def reproduce(work) -> set[str]:
+    """`dvc repro` in this process, where ``work(stage)`` stands for a stage's command.
+
+    Returns:
+        the stages whose command ran.
+    """
+    ran = set()
+
+    def command(stage, dry=False, run_env=None):
+        ran.add(stage.addressing)
+        work(stage)
+
+    with pytest.MonkeyPatch.context() as patch, Repo() as repo:
+        patch.setattr("dvc.stage.run.cmd_run", command)
+        repo.reproduce()
+    return ran
+
+
+def changed() -> set[str]:
+    """The stages that `dvc status` names: those that would run, but for what waits for their outputs."""
+    with Repo() as repo:
+        return set(repo.status())
+
+
+def pretend(stage) -> None:
+    """Write the declared outputs, always of the same content."""
+    for out in stage.outs:
+        path = Path(out.fs_path)
+        path = path if path.suffix else path / "file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(out.def_path)
+
+
+def edit(*patterns: str) -> None:
+    for pattern in patterns:
+        files = list(Path("fwstudy").glob(pattern))
+        assert files, pattern
+        for path in files:
+            path.write_text(path.read_text() + "\n# a remark\n")
+
+
+class TestGraph:
+    """On outputs that are written without any work."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def project(self, tmp_path_factory):
+        here = Path.cwd()
+        copy_of_the_project(tmp_path_factory.mktemp("graph"), FEW)
+        ran = reproduce(pretend)
+        assert EXPENSIVE <= ran and "publish" in ran
+        yield
+        os.chdir(here)
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_left_to_do(self, project):
+        yield
+        reproduce(pretend)
+        assert not changed()
+
+    def test_second_run_does_nothing(self):
+        assert not reproduce(pretend)
+
+    def test_plots_measures_and_schema_make_no_model_anew(self):
+        edit("interpretability/*.py", "reporting/*.py", "evaluation/*.py", "params.py", "e*.py")
+        found = changed()
+        assert {"measure@0", "ablations", "detection", "trust"} <= found
+        assert not EXPENSIVE & found
+
+    def test_the_layer_makes_models_anew_but_no_data(self):
+        edit("whitening/*.py")
+        assert EXPENSIVE & changed() == MODELS | {"leave_one_out@FaceSwap-0"}
+
+    def test_faces_rerun_and_stop_there_if_the_clips_are_the_same(self):
+        edit("faces/photos.py", "faces/rendering/*.py")
+        assert reproduce(pretend) == {"faces"}
+
+    def test_one_ablation_value_reruns_its_variant_and_going_back_runs_nothing(self):
+        key, stage = "ablations.variants.bottleneck_full.bottleneck", "variant@bottleneck_full-0"
+        before = yaml.safe_load(Path("params.yaml").read_text())
+        change({key: 0.75})
+        found = reproduce(pretend)
+        assert {stage} == EXPENSIVE & found
+        Path("params.yaml").write_text(yaml.safe_dump(before, sort_keys=False))
+        assert not EXPENSIVE & reproduce(pretend)
+
+    def test_going_back_in_training_trains_nothing(self):
+        change({"train.batch_size": 16})
+        assert EXPENSIVE & reproduce(pretend) >= MODELS
+        change({"train.batch_size": 32})
+        assert not (EXPENSIVE | {"measure@0"}) & reproduce(pretend)
+
+    def test_a_new_variant_or_seed_reruns_nothing_done(self):
+        change({"ablations.run": [*FEW["ablations.run"], "bottleneck_none"], "train.seeds": [0, 1]})
+        found = changed()
+        assert {"variant@bottleneck_none-0", "train@1", "measure@1"} <= found
+        assert not (EXPENSIVE | {"measure@0"}) & found
+        change(FEW)
+
+
+def smoke(stage) -> None:
+    """A stage's command: notebooks in this process, but one by the command itself; the rest as it is."""
+    words = shlex.split(stage.cmd)
+    if words[:3] != ["python", "-m", "fwstudy.execute"] or stage.addressing == "trust":
+        environment = os.environ | ENVIRONMENT | {"DVC_STAGE": stage.addressing}
+        subprocess.run(stage.cmd, shell=True, check=True, env=environment)
+        return
+    source, output, *rest = words[3:]
+    parameters = {rest[i + 1]: yaml.safe_load(rest[i + 2]) for i in range(0, len(rest), 3)}
+    run_here(Path(source), Path(output), parameters)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project with smoke-size settings, its pipeline run once."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in COPIED:
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(source, folder / name)
-    shutil.rmtree(folder / "notebooks" / "executed", ignore_errors=True)
-    shutil.copy(ROOT / "params.yaml", folder)
-    change(folder, SMOKE)
-    dvc(folder, "init", "--no-scm", "-q")
-    dvc(folder, "repro")
-    return folder
+def results(tmp_path_factory):
+    """The results of the pipeline, run once; its project is the working folder."""
+    here = Path.cwd()
+    copy_of_the_project(tmp_path_factory.mktemp("project"), SMOKE)
+    reproduce(smoke)
+    torch.use_deterministic_algorithms(False)
+    yield Path("data/results").absolute()
+    os.chdir(here)
 
 
-def changed(project: Path) -> set[str]:
-    """The stages that `dvc repro` would run now, without those that wait for their outputs.
-
-    `dvc repro --dry` fails where the output of a new stage is missing (treeverse/dvc issue 9818).
-    """
-    return set(json.loads(dvc(project, "status", "--json")))
+def read(results, name: str) -> dict:
+    return json.loads((results / f"{name}.json").read_text())[name]
 
 
-def test_all_results_are_there(project):
-    results = project / "data" / "results"
-    detection = json.loads((results / "detection.json").read_text())["detection"]
+def test_accuracy_is_that_of_the_predictions(results):
+    found = read(results, "detection")
     for name in ("baseline", "batch_norm", "whitened"):
-        assert 0 <= detection[name]["auc"] <= 1
-        assert {"ap", "eer", "accuracy", "video_auc", "auc_c40"} <= set(detection[name])
-    content = json.loads((results / "interpretability.json").read_text())["interpretability"]
+        scores = pd.read_csv(f"data/predictions/seed0/{name}.csv")
+        test = scores[(scores["split"] == "test") & (scores["quality"] == "c23")]
+        expected = roc_auc_score(test["label"], test["score"])
+        assert found[name]["auc"] == pytest.approx(expected, abs=1e-6)
+        assert {"ap", "eer", "accuracy", "video_auc", "auc_c40"} <= set(found[name])
+
+
+def test_what_the_layer_does_is_seen_in_the_results(results):
+    """After a few steps it separates nothing yet, but the layer is white and the bottleneck tight."""
+    found = read(results, "ablations")
+    assert set(found) == {"baseline", "batch_norm", "whitened", *FEW["ablations.run"]}
+    assert found["bottleneck_full"]["concept_share"] == pytest.approx(1)
+    white, batch = (found[name]["mean_correlation"] for name in ("whitened", "batch_norm"))
+    assert white < batch
+    measured = read(results, "interpretability")
+    assert measured["mean_correlation"] < measured["mean_correlation_batch_norm"]
     expected = {"purity", "part_top1", "concept_share", "restoration_correlation"}
     expected |= {"relevance_mass", "relevance_mass_gradcam", "relevance_mass_prior"}
-    assert expected <= set(content)
-    ablations = json.loads((results / "ablations.json").read_text())["ablations"]
-    models = {"baseline", "batch_norm", "whitened", "bottleneck_full", "whitening_only"}
-    assert set(ablations) == models
-    assert ablations["bottleneck_full"]["concept_share"] == pytest.approx(1)
-    assert "trust" in json.loads((results / "trust.json").read_text())
+    assert expected <= set(measured)
+
+
+def test_every_table_is_there(results):
+    assert read(results, "trust")
     assert "| whitened | concept axes |" in (results / "summary.md").read_text()
-    executed = {path.stem for path in (project / "notebooks" / "executed").glob("*.ipynb")}
-    assert len(executed) == 11
     answers = pd.read_csv(results / "answers.csv")
     assert answers["variant"].tolist() == ["whitening_only", "whitened"]
-    left_out = json.loads((results / "generalization.json").read_text())["generalization"]
-    assert set(left_out) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
-    shown = dvc(project, "metrics", "show")
-    assert "detection.baseline.auc" in shown and "interpretability.purity" in shown
+    assert set(read(results, "generalization")) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
+    executed = {path.name for path in Path("notebooks/executed").glob("*.ipynb")}
+    assert executed == {path.name for path in Path("data/executed").glob("*.ipynb")}
+    assert len(executed) == 12
 
 
-def test_second_run_does_nothing(project):
-    assert "up to date" in dvc(project, "repro")
-    assert not changed(project)
+def test_nothing_is_left_to_do_and_metrics_can_be_shown(results):
+    assert not changed()
+    command = ["dvc", "metrics", "show"]
+    environment = os.environ | ENVIRONMENT | {"DVC_NO_ANALYTICS": "1"}
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert "detection.baseline.auc" in shown.stdout and "interpretability.purity" in shown.stdout
 
 
-def test_a_face_can_be_explained(project):
+def test_a_face_can_be_explained(results):
     """From a picture of one of the rendered people to a page, by the command that users type."""
-    clip = load_clip(min((project / "data" / "faces").glob("*.npz")))
+    clip = load_clip(min(Path("data/faces").glob("*.npz")))
     large = cv2.resize(clip.variants["original"].frames[0], (384, 384))
-    cv2.imwrite(str(project / "face.png"), large[..., ::-1])
+    cv2.imwrite("face.png", large[..., ::-1])
     command = [sys.executable, "-m", "fwstudy.explain", "face.png"]
-    done = subprocess.run(command, check=False, cwd=project, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    page = (project / "data" / "explained" / "face.png" / "page.html").read_text()
+    page = Path("data/explained/face.png/page.html").read_text()
     assert "probability of a forgery" in page and "https://" not in page
 
 
-def test_one_ablation_value_reruns_its_variant_alone(project):
-    change(project, {"ablations.variants.whitening_only.whiten_every": 1})
-    assert changed(project) == {"variant@whitening_only-0", "ablations"}
-
-
-def test_a_new_variant_or_seed_reruns_nothing_done(project):
-    change(project, {"ablations.run": ["bottleneck_full", "whitening_only", "bottleneck_none"]})
-    change(project, {"train.seeds": [0, 1]})
-    found = changed(project)
-    assert {"variant@bottleneck_none-0", "train@1", "measure@1"} <= found
-    done = {
-        "faces",
-        "preprocess",
-        "variant@bottleneck_full-0",
-        "train@0",
-        "measure@0",
-        "leave_one_out@FaceSwap-0",
-    }
-    assert not done & found
-
-
-def test_unknown_key_is_found_before_anything_runs(project):
-    change(project, {"train.epochs": 3})
+def test_unknown_key_is_found_before_anything_runs(results):
+    change({"train.epochs": 3})
     command = [sys.executable, "-m", "fwstudy.params"]
-    done = subprocess.run(command, check=False, cwd=project, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode != 0 and "train.epochs" in done.stderr
     assert "Traceback" not in done.stderr
