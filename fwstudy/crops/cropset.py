@@ -1,6 +1,7 @@
 """The crop set: face crops with their truth, one row of the manifest each."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
 
@@ -83,6 +84,25 @@ class CropSet:
             wanted = value if isinstance(value, (list, tuple)) else [value]
             keep &= self.manifest[column].isin(wanted).to_numpy()
         return CropSet(self.manifest[keep], self.images, self.mask, self.parsing)
+
+    def take(self, places) -> "CropSet":
+        """The rows of the manifest at the given positions, an array or a slice."""
+        return replace(self, manifest=self.manifest.iloc[places])
+
+    def evenly(self, count: int | None) -> "CropSet":
+        """At most ``count`` rows, evenly spaced in the manifest; all of them if None."""
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.linspace(0, len(self) - 1, count).astype(int))
+
+    def tensor(self, device: torch.device | None = None) -> torch.Tensor:
+        """The images as a network takes them, see `to_tensor`."""
+        return to_tensor(self.images[self.manifest["row"].to_numpy()], device)
+
+    def batches(self, size: int, device: torch.device | None = None) -> Iterator[torch.Tensor]:
+        """`tensor` of ``size`` rows at a time, in the manifest's order; the last may be smaller."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size)).tensor(device)
 
     def paired(self) -> "CropSet":
         """The rows that have their original beside them.
