@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ from scipy.special import logit
 from sklearn.calibration import calibration_curve
 
 from fwstudy.evaluation import metrics
-from fwstudy.evaluation.metrics import group_interval
 from fwstudy.interpretability import calibration, leakage, slices
 from fwstudy.interpretability.calibration import (
     BINS,
@@ -59,7 +57,7 @@ def people_table(num_people=24, num_clips=2, num_frames=2):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(metrics, "group_interval", partial(group_interval, repeats=60))
+    monkeypatch.setattr(metrics.measured, "__defaults__", (0, 60))
 
 
 @pytest.fixture(scope="module")
