@@ -246,7 +246,8 @@ def test_figures_draw():
     names += ("train_mean_variance", "eval_mean_variance")
     whiteness = pd.DataFrame({"step": [1, 2], **{name: [0.1, 0.2] for name in names}})
     image = np.zeros((8, 8, 3), np.uint8)
-    row = {"label": "f", "image": image, "truth": image, "map": image, "evidence": [1, -1]}
+    row = {"label": "f", "image": image, "truth": image[..., 0], "evidence": [1, -1]}
+    row["map"] = image[..., 0]
     drawn = [
         plots.contact_sheet([[image, None]], ["a", "b"], ["row"]),
         plots.intervals(table, "v", "g", "h", 0.5, "AUC"),

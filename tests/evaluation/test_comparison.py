@@ -79,7 +79,7 @@ def test_compare_refuses_other_images():
 def test_predictions_are_read_with_their_seed(tmp_path):
     for seed in (0, 1):
         (tmp_path / f"seed{seed}").mkdir()
-        predictions(seeds=(seed,)).drop(columns="seed").to_csv(
+        predictions(seeds=(seed,)).drop(columns="seed").assign(split="test").to_csv(
             tmp_path / f"seed{seed}" / "model.csv", index=False
         )
     table = comparison.read_predictions(tmp_path, "model", [0, 1])
