@@ -93,14 +93,15 @@ class CropSet:
         """The crops at these places, in this order.
 
         Args:
-            places: (n,) int, from 0 to ``len(self) - 1``.
+            places: (n,) int, from 0 to ``len(self) - 1``; or a slice.
         """
         return replace(self, manifest=self.manifest.iloc[places])
 
-    def evenly(self, count: int) -> "CropSet":
-        """At most ``count`` crops, evenly spaced, the first and the last among them."""
-        places = np.linspace(0, len(self) - 1, min(count, len(self)))
-        return self.take(places.astype(int))
+    def evenly(self, count: int | None) -> "CropSet":
+        """At most ``count`` crops, evenly spaced, the first and the last among them; all if None."""
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.linspace(0, len(self) - 1, count).astype(int))
 
     def tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """All images at once, see `to_tensor`: (len(self), 3, S, S)."""

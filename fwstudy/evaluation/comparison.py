@@ -8,6 +8,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fwstudy.evaluation.metrics import detection_table, mean_interval
+from fwstudy.evaluation.models import MAIN, short
 from fwstudy.evaluation.paired_tests import (
     auc_by_seed,
     exchange_p_value,
@@ -26,12 +27,25 @@ DIFFERENCE = ["auc", "auc_low", "auc_high", "difference", "difference_low", "dif
     "num_seeds", "num_images", "num_identities"]  # fmt: skip
 
 
+WORTH = {
+    "purity": ("concepts", "concept axes", "purity"),
+    "best_purity": ("concepts", "best axes", "purity"),
+    "concept_share": ("verdict", "concept axes", "concept_share"),
+    "relevance_mass": ("localization", "concept axes", "relevance_mass"),
+    "part_top1": ("parts", "concept axes", "part_top1"),
+    "restoration_correlation": ("faithfulness", "concept axes", "restoration_correlation"),
+    "mean_correlation": ("whitening", "eval", "mean_correlation"),
+    "mean_variance": ("whitening", "eval", "mean_variance"),
+}
+"""The numbers by which models are compared: topic, method and measure of the tables of measures."""
+
+
 def read_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
     """The test predictions of one model from several seeds, with a column ``seed``.
 
     Args:
         folder: ``data/predictions``.
-        name: of the model, as in `fwstudy.training.runs.predictions_path`.
+        name: of the model's file, as in `fwstudy.evaluation.models`.
     """
     held_out = held_out_predictions(folder, name, seeds)
     return held_out[held_out["split"] == "test"].drop(columns="split").reset_index(drop=True)
@@ -45,19 +59,40 @@ def held_out_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFr
     )
 
 
+def read_all(folder: Path, models: dict[str, list[int]]) -> dict[str, pd.DataFrame]:
+    """`read_predictions` of all models, by their short names."""
+    return {short(name): read_predictions(folder, name, seeds) for name, seeds in models.items()}
+
+
+def training_cost(folder: Path, models: dict[str, list[int]]) -> pd.DataFrame:
+    """What each training cost: columns model, minutes, core_seconds, peak_memory_gb.
+
+    Args:
+        folder: ``data/results/cost``; the main models of a seed stand in one file.
+        models: from `fwstudy.evaluation.models.trained_models`.
+    """
+    names = [
+        f"seed{seed}" if name in MAIN else f"{short(name)}_seed{seed}"
+        for name, seeds in models.items()
+        for seed in seeds
+    ]
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in dict.fromkeys(names)]
+    return pd.concat(tables, ignore_index=True)
+
+
 def detection_by_seed(folder: Path, models: dict[str, list[int]]) -> pd.DataFrame:
     """`detection_table` of every model and seed.
 
     Args:
         folder: ``data/predictions``.
-        models: name of the model (as in its file's path) to the seeds it was trained from.
+        models: from `fwstudy.evaluation.models.trained_models`.
 
     Returns:
         columns of `detection_table`, model (the last part of the name) and seed.
     """
     tables = [
         detection_table(held_out_predictions(folder, name, [seed])).assign(
-            model=name.rpartition("/")[2], seed=seed
+            model=short(name), seed=seed
         )
         for name, seeds in tqdm(models.items(), "detection")
         for seed in seeds
@@ -74,30 +109,19 @@ def difference(model: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]
         model, reference: as from `fwstudy.training.runs.score` with a column ``seed``; one quality.
 
     Returns:
-        auc, difference (means over seeds) and their _low and _high; difference_least and
-        difference_most of the seeds; p_value; detectable (the least difference found with 80 % power);
-        num_seeds, num_images, num_identities.
+        the keys `DIFFERENCE`: auc and difference are means over seeds, difference_least and
+        difference_most the range of the seeds, detectable the least difference found with 80 % power.
 
     Raises:
         ValueError: the two were scored on other images.
     """
     both = pair(model, reference)
-    by_seed = auc_by_seed(both)
-    draws = hierarchical_bootstrap(both)
+    by_seed, draws = auc_by_seed(both), hierarchical_bootstrap(both)
     gaps, spread = by_seed[0] - by_seed[1], draws[:, 0] - draws[:, 1]
-    ends = {"auc": percentiles(draws[:, 0]), "difference": percentiles(spread)}
-    found = {"auc": by_seed[0].mean(), "difference": gaps.mean()}
-    found |= {f"{name}_low": low for name, (low, _) in ends.items()}
-    found |= {f"{name}_high": high for name, (_, high) in ends.items()}
-    return found | {
-        "difference_least": gaps.min(),
-        "difference_most": gaps.max(),
-        "p_value": exchange_p_value(both),
-        "detectable": minimum_detectable(spread),
-        "num_seeds": len(gaps),
-        "num_images": len(both.labels),
-        "num_identities": model["identity"].nunique(),
-    }
+    values = [by_seed[0].mean(), *percentiles(draws[:, 0]), gaps.mean(), *percentiles(spread)]
+    values += [gaps.min(), gaps.max(), exchange_p_value(both), minimum_detectable(spread)]
+    values += [len(gaps), len(both.labels), model["identity"].nunique()]
+    return dict(zip(DIFFERENCE, values, strict=True))
 
 
 def compare(predictions: dict[str, pd.DataFrame], reference: str, quality: str) -> pd.DataFrame:
@@ -159,28 +183,30 @@ def of_family(predictions: pd.DataFrame, family: str, quality: str) -> pd.DataFr
 
 
 def leave_one_out_table(
-    seen: dict[str, pd.DataFrame], unseen: dict[str, pd.DataFrame], family: str, quality: str
+    seen: dict[str, pd.DataFrame], unseen: dict[str, dict[str, pd.DataFrame]], quality: str
 ) -> pd.DataFrame:
-    """What models make of a forgery family that was left out of their training, beside those that saw it.
+    """What models make of forgery families that were left out of their training.
 
     Args:
-        seen, unseen: model name to test predictions (see `compare`), trained with and without it.
-        family: its forgeries and all originals are looked at.
+        seen: model name to test predictions (see `compare`), trained with all families.
+        unseen: family to the same, trained without it.
         quality: codec quality to compare at.
 
     Returns:
-        columns family, model, training, and those of `difference`, to the model that has seen it.
+        columns family, model, training, and those of `difference`, to the model that has seen the
+        family; its forgeries and all originals are looked at.
     """
     rows = []
-    for name, predictions in unseen.items():
-        tables = {"all families": seen[name], "without it": predictions}
-        tables = {key: of_family(table, family, quality) for key, table in tables.items()}
-        rows += [
-            {"family": family, "model": name, "training": training}
-            | difference(table, tables["all families"])
-            for training, table in tables.items()
-        ]
-    return pd.DataFrame(rows).drop(columns="p_value")
+    for family, models in unseen.items():
+        for name, predictions in models.items():
+            pair = {"all families": seen[name], "without it": predictions}
+            pair = {key: of_family(table, family, quality) for key, table in pair.items()}
+            for training, table in pair.items():
+                row = {"family": family, "model": name, "training": training}
+                rows.append(row | difference(table, pair["all families"]))
+    return pd.DataFrame(rows, columns=["family", "model", "training", *DIFFERENCE]).drop(
+        columns="p_value"
+    )
 
 
 def sentence(answer: dict) -> str:
@@ -196,6 +222,32 @@ def sentence(answer: dict) -> str:
         f"{answer['difference']:+.3f} AUC ({low:+.3f} to {high:+.3f}), {verdict}; "
         f"p = {answer['p_value']:.3f}, corrected {answer['p_holm']:.3f}; {answer['num_seeds']} seed(s), "
         f"detectable from {answer['detectable']:.3f} on."
+    )
+
+
+def operating_point(curve: pd.DataFrame, share: float = 0.8, cost: float = 0.01) -> str:
+    """Where to operate on the accuracy-interpretability curve, in words.
+
+    The purest of the points that have a concept share and lose no more than a cost in AUC; where there
+    is none, the least costly.
+
+    Args:
+        curve: columns variant, bottleneck, difference with its _low and _high, concept_share, purity,
+            part_top1.
+    """
+    near = curve[(curve["difference"] >= -cost) & (curve["concept_share"] >= share)]
+    found = near.sort_values("purity") if len(near) else curve.sort_values("difference")
+    chosen = found.iloc[-1]
+    why = (
+        f"the purest of the points with a concept share of {share} and a loss of at most {cost} in AUC"
+        if len(near)
+        else f"the least costly, as no point has a concept share of {share} within {cost} of AUC"
+    )
+    return (
+        f"Where to operate: at bottleneck {chosen['bottleneck']:g} ({chosen['variant']}), {why}: "
+        f"{chosen['difference']:+.3f} ({chosen['difference_low']:+.3f} to "
+        f"{chosen['difference_high']:+.3f}), concept share {chosen['concept_share']:.2f}, "
+        f"purity {chosen['purity']:.2f}, forged part found {chosen['part_top1']:.0%}"
     )
 
 
@@ -258,24 +310,58 @@ def mean_over_seeds(table: pd.DataFrame, by: list[str], values: list[str]) -> pd
     return pd.DataFrame(rows)
 
 
+def worth(rows: pd.DataFrame) -> pd.DataFrame:
+    """The numbers `WORTH` of every model and seed side by side.
+
+    Args:
+        rows: columns of `fwstudy.interpretability.measures.COLUMNS` and seed.
+
+    Returns:
+        columns variant, seed, each of `WORTH` with its _low and _high; NaN where a model lacks one.
+    """
+    names = {key: name for name, key in WORTH.items()}
+    keys = pd.Series(zip(rows["topic"], rows["method"], rows["measure"], strict=True), rows.index)
+    chosen = rows.assign(name=keys.map(names))[(rows["subset"] == "all") & keys.isin(names)]
+    wide = chosen.pivot(index=["model", "seed"], columns="name", values=["value", "low", "high"])
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    wide.columns = [name + ends[end] for end, name in wide.columns]
+    columns = [name + end for name in WORTH for end in ends.values()]
+    found = wide.reindex(columns=columns).astype(float)
+    return found.reset_index().rename(columns={"model": "variant"})
+
+
+def read_measures(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
+    """One table of ``data/measures`` from several training seeds, with a column seed."""
+    tables = [pd.read_csv(folder / f"seed{seed}" / f"{name}.csv") for seed in seeds]
+    return pd.concat(tables, ignore_index=True)
+
+
+def measures_over_seeds(folder: Path, seeds: list[int]) -> pd.DataFrame:
+    """`mean_over_seeds` of the values of ``measures.csv``: topic, model, method, subset, measure."""
+    ends = {"low": "value_low", "high": "value_high"}
+    table = read_measures(folder, "measures", seeds).rename(columns=ends)
+    return mean_over_seeds(table, ["topic", "model", "method", "subset", "measure"], ["value"])
+
+
 def detection_summary(detection: pd.DataFrame, quality: str) -> dict[str, dict[str, float]]:
     """The numbers of ``detection.json``: each model's, at the study's quality and over all others.
 
     Args:
         detection: from `mean_over_seeds`, columns model, level, quality, family, auc, ap, eer, accuracy.
     """
-    prefix = {"frame": "", "video": "video_"}
+    overall = ["auc", "ap", "eer", "accuracy"]
     values: dict[str, dict[str, float]] = {}
     for row in detection.to_dict("records"):
-        own = row["quality"] == quality
-        if row["family"] == "all" and own:
-            found = {
-                prefix[row["level"]] + key: row[key] for key in ("auc", "ap", "eer", "accuracy")
-            }
-        elif row["level"] == "frame" and (own or row["family"] == "all"):
+        own, of_all, frame = (
+            row["quality"] == quality,
+            row["family"] == "all",
+            row["level"] == "frame",
+        )
+        found = {}
+        if own and of_all:
+            found = {("" if frame else "video_") + key: row[key] for key in overall}
+        elif frame and (own or of_all):
             found = {f"auc_{row['family'] if own else row['quality']}": row["auc"]}
-        else:
-            found = {}
         rounded = {name: round(float(value), 6) for name, value in found.items()}
         values.setdefault(row["model"], {}).update(rounded)
     return values

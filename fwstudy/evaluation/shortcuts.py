@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.metrics import group_interval, score_auc
+from fwstudy.evaluation.metrics import score_auc, with_interval
 from fwstudy.labels import PARTS
 
 BORDER = 4  # pixels
@@ -21,31 +21,19 @@ FOLDS = 5
 def background(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """A thumbnail of the background alone: (N, 3 · THUMBNAIL²)."""
     outside = (parts == PARTS.index("background"))[..., None]
-    size = (THUMBNAIL, THUMBNAIL)
-    return np.stack(
-        [
-            cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel()
-            for image in images * outside
-        ]
-    )
+    small = [
+        cv2.resize(i, (THUMBNAIL,) * 2, interpolation=cv2.INTER_AREA) for i in images * outside
+    ]
+    return np.stack(small).reshape(len(images), -1)
 
 
 def border(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Mean and spread of each color in the four outermost strips: (N, 24)."""
-    strips = [
-        images[:, :BORDER],
-        images[:, -BORDER:],
-        images[:, :, :BORDER],
-        images[:, :, -BORDER:],
-    ]
-    return np.concatenate(
-        [
-            moment(strip.astype(float), axis=(1, 2))
-            for strip in strips
-            for moment in (np.mean, np.std)
-        ],
-        axis=1,
-    )
+    ends = slice(BORDER), slice(-BORDER, None)
+    strips = [images[:, end].astype(float) for end in ends]
+    strips += [images[:, :, end].astype(float) for end in ends]
+    moments = [moment(s, axis=(1, 2)) for s in strips for moment in (np.mean, np.std)]
+    return np.concatenate(moments, axis=1)
 
 
 def mean_color(images: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -75,14 +63,8 @@ def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
         method="decision_function",
     )
     scored = table[["group", "label"]].assign(score=scores)
-    low, high = group_interval(scored, score_auc)
-    return {
-        "auc": score_auc(scored),
-        "auc_low": low,
-        "auc_high": high,
-        "num_images": len(table),
-        "num_identities": table["identity"].nunique(),
-    }
+    counts = {"num_images": len(table), "num_identities": table["identity"].nunique()}
+    return with_interval("auc", scored, score_auc) | counts
 
 
 def shortcut_table(crops: CropSet) -> pd.DataFrame:

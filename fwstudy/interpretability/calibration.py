@@ -16,13 +16,13 @@ from fwstudy.evaluation.metrics import Measure, with_interval
 MEASURES = {
     "ece": Measure(
         "mean distance of the probability of a forgery from the share of forgeries, over bins of "
-        "equal width, classes weighing alike; a constant 0.5 earns 0 too, so read it beside brier",
+        "equal width, both classes with the same weight; a constant 0.5 earns 0 too, so read it beside brier",
         "Guo et al. 2017",
         "lower",
     ),
     "brier": Measure(
-        "mean squared distance of the probability of a forgery from the label, classes weighing "
-        "alike; chance is a constant 0.5",
+        "mean squared distance of the probability of a forgery from the label, both classes "
+        "with the same weight; chance is a constant 0.5",
         "Brier 1950",
         "lower",
         0.25,
@@ -47,12 +47,11 @@ class Calibration:
         return expit(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
 
-def balanced_weights(labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def balanced_weights(labels: np.ndarray) -> np.ndarray:
     """Weights under which each class counts one half, as if there were as many of either.
 
     Args:
         labels: (N,) 0 for pristine, 1 for forged.
-        weights: (N,) of the images within their class; all alike by default.
 
     Returns:
         (N,) float64, sum 1.
@@ -60,36 +59,31 @@ def balanced_weights(labels: np.ndarray, weights: np.ndarray | None = None) -> n
     Raises:
         ValueError: there is one class only.
     """
-    labels = np.asarray(labels)
-    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
-    totals = np.bincount(labels, weights, minlength=2)
+    totals = np.bincount(labels, minlength=2)
     if not totals.all():
         raise ValueError("a calibration needs originals and forgeries; one class is missing")
-    return weights / (2 * totals[labels])
+    return 1 / (2 * totals[np.asarray(labels)])
 
 
-def calibrate(
-    labels: np.ndarray, logits: np.ndarray, weights: np.ndarray | None = None
-) -> Calibration:
+def calibrate(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     """Fit the probability of a forgery to logits of the validation set.
 
     Platt 1999, with the softened targets (N₊ + 1) / (N₊ + 2) and 1 / (N₋ + 2), which keep the slope
-    finite where the classes are told apart without error. Departure: classes weigh alike, whatever
-    their numbers. Where a share π is forged, add log(π / (1 − π)) to the intercept.
+    finite where the classes are told apart without error. Departure: classes have the same weight,
+    whatever their numbers. Where a share π is forged, add log(π / (1 − π)) to the intercept.
 
     Args:
-        labels, weights: as in `balanced_weights`; both classes must occur.
+        labels: (N,) 0 or 1; both must occur.
         logits: (N,), finite.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, np.float64)[:, None]
-    weights = balanced_weights(labels, weights) * len(labels)
+    weights = balanced_weights(labels) * len(labels)
     pristine, forged = np.bincount(labels, minlength=2)
     target = np.where(labels == 1, (forged + 1) / (forged + 2), 1 / (pristine + 2))
     scaler = StandardScaler().fit(logits)
-    scaled = scaler.transform(logits)
     # Each image stands in both classes, weighted by its target: cross entropy with soft targets.
     fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(
-        np.concatenate([scaled, scaled]),
+        np.tile(scaler.transform(logits), (2, 1)),
         np.repeat([1, 0], len(labels)),
         sample_weight=np.concatenate([weights * target, weights * (1 - target)]),
     )
@@ -174,12 +168,11 @@ def calibration_table(
         labels, probability = part["label"].to_numpy(), part["probability"].to_numpy()
         return measure(labels, probability) if np.ptp(labels) or part is table else float("nan")
 
-    measures = {"ece": expected_calibration_error, "brier": brier}
     rows = []
     for name, calibration in calibrations.items():
         table = predictions.assign(probability=calibration.probability(predictions["score"]))
         row = {"calibration": name}
-        for measure, value in measures.items():
-            row |= with_interval(measure, table, partial(of, value))
+        row |= with_interval("ece", table, partial(of, expected_calibration_error))
+        row |= with_interval("brier", table, partial(of, brier))
         rows.append(row | {"num_images": len(table)})
     return pd.DataFrame(rows)

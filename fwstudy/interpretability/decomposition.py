@@ -4,10 +4,10 @@ With the norm layer directly before the pooling, the logit is exactly
 
     logit = bias + Σ_c weight_c · mean_{h,w} a_c(h, w)
 
-so ``weight_c · a_c(h, w) / (H W)`` is what position (h, w) of axis c contributes, and nothing is left
-over. Summed over all axes this is the class activation map (Zhou et al. 2016), and for such a head
-Grad-CAM (Selvaraju et al. 2017) at the same layer is the same map, less its negative part. What
-whitening adds is that *single* axes carry names.
+so ``weight_c · a_c(h, w) / (H W)`` is the contribution of position (h, w) of axis c, and nothing is
+left over. Summed over all axes this is the class activation map (Zhou et al. 2016). For such a head,
+Grad-CAM (Selvaraju et al. 2017) at the same layer is the same map without its negative part. What
+whitening adds is that *single* axes stand for concepts.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
-from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.crops.cropset import CropSet
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.surgery import find_classifier
 
@@ -40,11 +40,25 @@ class Decomposition:
     activations: np.ndarray
     logits: np.ndarray
 
+    def take(self, places: np.ndarray) -> "Decomposition":
+        """Some of the images, by their places; one may be taken more than once."""
+        chosen = self.evidence[places], self.activations[places], self.logits[places]
+        return Decomposition(self.bias, *chosen)
 
-def capture(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> tuple:
-    """The output of a layer, after its activation function, and the logits."""
+
+def capture(
+    model: nn.Module, layer: nn.Module, images: torch.Tensor, before: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of a layer, after its activation function, or its input, and the logits.
+
+    Args:
+        before: the input, in float32.
+    """
     found = []
-    handle = layer.register_forward_hook(lambda module, inputs, output: found.append(output))
+    if before:
+        handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].float()))
+    else:
+        handle = layer.register_forward_hook(lambda _, inputs, output: found.append(output))
     try:
         logits = model(images)
     finally:
@@ -63,8 +77,8 @@ def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decompositi
     classifier = find_classifier(model)
     weight, bias = classifier.weight.reshape(-1), classifier.bias.item()
     pooled, logits = [], []
-    for batch in np.array_split(crops.manifest["row"].to_numpy(), max(1, len(crops) // BATCH_SIZE)):
-        maps, scores = capture(model, layer, to_tensor(crops.images[batch], weight.device))
+    for batch in crops.batches(BATCH_SIZE, weight.device):
+        maps, scores = capture(model, layer, batch)
         pooled.append(maps.mean(dim=(2, 3)))
         logits.append(scores)
     pooled, logits = torch.cat(pooled), torch.cat(logits)
@@ -139,7 +153,7 @@ def mean_mask_prior(crops: CropSet) -> np.ndarray:
 def concept_share(decomposition: Decomposition, num_concept_axes: int) -> float:
     """Share of the logit's variance over images that flows through the first ``num_concept_axes`` axes.
 
-    cov(named evidence, logit) / var(logit); with the share of the other axes it sums to one, and it
+    cov(concept evidence, logit) / var(logit). With the share of the residual axes it sums to one, and it
     can leave [0, 1] where the two oppose each other.
     """
     named = decomposition.evidence[:, :num_concept_axes].sum(axis=1).astype(np.float64)

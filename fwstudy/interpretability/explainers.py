@@ -5,8 +5,8 @@
 ``model`` gives one logit an image, ``layer`` is the norm layer of the study (methods that look at
 pixels alone ignore it), ``images`` are (N, 3, S, S) float32 in [-1, 1] on the model's device; the
 relevance is (N, S, S) float32, positive where a pixel speaks for *forged*. `evidence_maps` of
-`fwstudy.interpretability.decomposition` has this signature, too. Models (modes, gradients, hooks) and images are left as
-they were found.
+`fwstudy.interpretability.decomposition` has this signature, too. Models (modes, gradients, hooks)
+and images are left as they were found.
 
 "Nothing seen" is zero: mid-gray, the middle of the images' range, as around zero-padded concepts.
 A square of the image that is mid-gray in itself gets no relevance from methods that look at pixels.
@@ -17,7 +17,7 @@ Maps that see no image are what each method must beat: `random_maps` here, `cent
 `mean_mask_prior` in `fwstudy.interpretability.decomposition`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 
 import numpy as np
@@ -40,6 +40,15 @@ def in_evaluation_mode(explain: Explainer) -> Explainer:
             return explain(model, layer, images, **options)
 
     return explain_evaluated
+
+
+def in_batches(
+    explain: Explainer, model: nn.Module, layer: nn.Module, batches: Iterable[Tensor]
+) -> np.ndarray:
+    """The maps (N, S, S) of all images of the batches; each batch goes to the model's device."""
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        return np.concatenate([explain(model, layer, batch.to(device)) for batch in batches])
 
 
 class _LayerCam(LayerGradientXActivation):

@@ -14,15 +14,12 @@ import torch
 from scipy import stats
 from scipy.special import expit
 from torch import nn
-from torchvision.transforms.functional import gaussian_blur
 
 from fwstudy.evaluation.metrics import Measure
 from fwstudy.interpretability.localization import MARGIN, part_regions
 from fwstudy.labels import FORGED_PARTS
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.statistics import evaluation_mode
-
-BLUR = 0.05  # of the image's side: standard deviation of `blurred`
 
 MEASURES: dict[str, Measure] = {
     "deletion": Measure(
@@ -37,23 +34,15 @@ MEASURES: dict[str, Measure] = {
         "Petsiuk et al. 2018 (RISE)",
         "higher",
     ),
-    "fall": Measure(
-        "by how much the logit falls when one part gets back the pixels of the original",
-        "ours",
-        "-",
-    ),
     "restoration_correlation": Measure(
         "correlation, over images and parts, of the evidence for a part with the fall of the logit "
-        "when the part is repaired",
+        "when the part is restored",
         "ours",
         "higher",
         0.0,
     ),
     "restoration_rank_correlation": Measure(
         "as restoration_correlation, of ranks (Spearman)", "ours", "higher", 0.0
-    ),
-    "repair_within_image": Measure(
-        "rank correlation of evidence and fall over the parts of one image", "ours", "higher", 0.0
     ),
 }
 
@@ -96,12 +85,6 @@ def predict_logits(model: nn.Module, images: torch.Tensor) -> np.ndarray:
     return torch.cat(logits).double().numpy(force=True)
 
 
-def blurred(images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, S, S) under a Gaussian of 5 % of the side: where there is no original."""
-    sigma = BLUR * images.shape[-1]
-    return gaussian_blur(images, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
-
-
 def pixel_order(relevance: np.ndarray, seed: int = 0) -> np.ndarray:
     """The place of each pixel, the most relevant first; equals in random order.
 
@@ -117,8 +100,8 @@ def pixel_order(relevance: np.ndarray, seed: int = 0) -> np.ndarray:
     if not np.isfinite(relevance).all():
         raise ValueError("relevance must be finite: NaN or infinity has no place in an order")
     flat = relevance.reshape(len(relevance), -1)
-    by_lot = np.random.default_rng(seed).random(flat.shape)
-    return np.lexsort((by_lot, -flat), axis=-1).argsort(axis=-1).reshape(relevance.shape)
+    at_random = np.random.default_rng(seed).random(flat.shape)
+    return np.lexsort((at_random, -flat), axis=-1).argsort(axis=-1).reshape(relevance.shape)
 
 
 def deletion_insertion_curves(
@@ -138,11 +121,11 @@ def deletion_insertion_curves(
 
     Args:
         images: (N, 3, S, S) float32, forged.
-        relevance: (N, S, S), the more, the sooner; equals in an order drawn by lot, so that a
+        relevance: (N, S, S), the more, the sooner; equals in random order, so that a
             constant map is a random one.
-        reference: images of the same shape, or one that expands to it: originals, `blurred`, gray.
+        reference: images of the same shape, or one that expands to it: originals, gray.
         steps: number of portions.
-        seed: of the lot.
+        seed: of the random order.
         output: what the curves are of, from the logits: the probability by default; `numpy.asarray`
             for the logit, which does not saturate.
 
@@ -231,11 +214,11 @@ def restoration_table(
     evidence: np.ndarray,
     names: Sequence[str] = tuple(FORGED_PARTS),
 ) -> pd.DataFrame:
-    """What a repair of each part did beside what an explanation gave the part, one pair a row.
+    """The effect of restoring each part beside what an explanation gave it, one pair a row.
 
     Args:
         manifest: the N rows of the forged images, with row, group and variant.
-        fall: (N, k), from `repair`.
+        fall: (N, k), from `restoration`.
         evidence: (N, k), of the same parts, in the explanation's unit.
 
     Returns:
@@ -272,17 +255,8 @@ def restoration_rank_correlation(table: pd.DataFrame) -> float:
     return float(rank_correlation(*_pairs(table)))
 
 
-def repair_within_image(table: pd.DataFrame) -> pd.DataFrame:
-    """Does the explanation order the parts of one image rightly, whatever other images are like?
-
-    One row an image, and not their mean: a bootstrap draws images more than once, and must count
-    them so.
-
-    Args:
-        table: from `restoration_table`.
-
-    Returns:
-        columns row, group, variant, repair_within_image; NaN with fewer than two visible parts.
-    """
-    by_image = table.groupby(["row", "group", "variant"], sort=False)[["fall", "evidence"]]
-    return by_image.apply(restoration_rank_correlation).rename("repair_within_image").reset_index()
+STATISTICS: dict[str, Callable[[pd.DataFrame], float]] = {
+    "restoration_correlation": restoration_correlation,
+    "restoration_rank_correlation": restoration_rank_correlation,
+}
+"""Of a `restoration_table`."""

@@ -1,4 +1,4 @@
-"""Does the detector give people away? A linear probe that names the person."""
+"""Does the detector reveal who is in the picture? A linear probe that names the person."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ def identity_probe(activations: np.ndarray, manifest: pd.DataFrame) -> pd.DataFr
 
     Alain and Bengio 2016: logistic regression on standardised activations. Each clip is left out
     once, the first ones of all people together, then the second ones: none is on both sides. Two
-    photographs of a person are two clips. Anything in a crop may give a person away, also hair.
+    photographs of a person are two clips. Anything in a crop may identify a person, also hair.
 
     Args:
         activations: (N, C), pooled.
@@ -65,16 +65,9 @@ def identity_leakage(activations: dict[str, np.ndarray], manifest: pd.DataFrame)
     for name, values in activations.items():
         table = identity_probe(values, manifest)
         probed = table.dropna(subset="correct")
-        num_identities = probed["identity"].nunique()
-        rows.append(
-            {
-                "features": name,
-                "num_axes": values.shape[1],
-                **with_interval("identity_accuracy", probed, lambda part: part["correct"].mean()),
-                "chance": 1 / num_identities if num_identities else np.nan,
-                "num_images": len(probed),
-                "num_identities": num_identities,
-                "num_undefined": len(table) - len(probed),
-            }
-        )
+        count = probed["identity"].nunique()
+        row = {"features": name, "num_axes": values.shape[1]}
+        row |= with_interval("identity_accuracy", probed, lambda part: part["correct"].mean())
+        row |= {"chance": 1 / count if count else np.nan, "num_images": len(probed)}
+        rows.append(row | {"num_identities": count, "num_undefined": len(table) - len(probed)})
     return pd.DataFrame(rows)

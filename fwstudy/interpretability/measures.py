@@ -1,11 +1,12 @@
-"""What is measured of a detector's explanations, topic by topic, as rows of one tidy table.
+"""What is measured of one model's explanations, topic by topic, as rows of one tidy table.
 
-Every topic is a function of a `Subject` that returns a table with the columns of `COLUMNS`: a value and
-its 95 % interval over groups of people for each topic, model, method, subset and measure. What a measure
-means stands in `GLOSSARY`.
+Every topic is a function of a `Subject` that yields rows with the columns of `COLUMNS`: a value and its
+95 % interval over groups of people. `explain_model` collects them. A quantity has one name and one
+sample, whichever notebook asks for it. What a measure means stands in `GLOSSARY`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,14 @@ import torch
 from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.metrics import Measure, balanced_threshold, group_interval, mean_interval
+from fwstudy.evaluation.metrics import (
+    Measure,
+    Statistic,
+    balanced_threshold,
+    mean_interval,
+    measured,
+)
+from fwstudy.evaluation.models import BASELINE, each_model, settings_of, short, trained_models
 from fwstudy.interpretability import (
     calibration,
     concept_metrics,
@@ -29,39 +37,33 @@ from fwstudy.interpretability.calibration import (
     calibration_table,
     reliability_curve,
 )
-from fwstudy.interpretability.decomposition import Decomposition, concept_share, decompose
-from fwstudy.interpretability.leakage import identity_leakage
+from fwstudy.interpretability.decomposition import concept_share
 from fwstudy.interpretability.model import (
-    BATCH_NORM,
     CONCEPT_AXES,
-    LEARNED_IMAGES,
+    GRAD_CAM,
     NORMALIZED_IMAGES,
     PURITY_IMAGES,
-    WHITENED,
+    Method,
     Subject,
     axes_explainer,
-    best_axes,
     concept_activations,
     concept_maps,
-    evenly,
-    maps_of,
     normalized_features,
     originals_of,
-    part_evidence,
-    tensor_of,
     truth_of,
 )
-from fwstudy.interpretability.slices import gap_table, slice_table
 from fwstudy.labels import FORGED_PARTS, ORIGINAL
-from fwstudy.training.concept_sets import CONCEPT_SETS, forged_part_concepts
-from fwstudy.training.runs import Detector
+from fwstudy.params import Params
+from fwstudy.training.concept_sets import forged_part_concepts
 from fwstudy.training.trainer import predict
-from fwstudy.training.variants import pooled_activations
-from fwstudy.whitening.concepts import Concept
+from fwstudy.training.variants import NORMS, pooled_activations
 from fwstudy.whitening.covariance import as_rows
-from fwstudy.whitening.statistics import whiteness_by_mode
+from fwstudy.whitening.statistics import whiteness, whiteness_by_mode
 
 WHITENESS_REPEATS = 200  # of the bootstrap: each takes the eigenvalues of a covariance
+WHITENESS = ("mean_correlation", "mean_variance", "effective_rank")
+CHECKED = (GRAD_CAM, CONCEPT_AXES)  # methods whose sanity and stability are measured
+CHECKED_IMAGES = 64
 COLUMNS = ["topic", "model", "method", "subset", "measure", "value", "low", "high", "num_images"]
 GLOSSARY: dict[str, Measure] = {
     "mean_correlation": Measure(
@@ -75,14 +77,8 @@ GLOSSARY: dict[str, Measure] = {
         "Roy and Vetterli 2007",
         "higher",
     ),
-    "purity": Measure(
-        "one-vs-rest AUC of axis j for concept j, mean over concepts, unseen people",
-        "Chen, Bei and Rudin 2020",
-        "higher",
-        0.5,
-    ),
     "purity_paired": Measure(
-        "the same of what each image adds to the axis beyond its untouched original",
+        "purity of what each image adds to the axis beyond its untouched original",
         "ours",
         "higher",
         0.5,
@@ -100,73 +96,66 @@ GLOSSARY: dict[str, Measure] = {
     **slices.MEASURES,
     **leakage.MEASURES,
 }
-CHECKED = [(BATCH_NORM, "Grad-CAM"), (WHITENED, "Grad-CAM"), (WHITENED, CONCEPT_AXES)]
+Rows = Iterator[dict]
 
 
-def row(topic: str, model: str, method: str, subset: str, measure: str, *values: float) -> dict:
+def row(topic: str, key: Method, subset: str, measure: str, *values: float) -> dict:
     """One row of `COLUMNS`; values are value, low, high and num_images, as far as known."""
-    return dict(zip(COLUMNS, (topic, model, method, subset, measure, *values), strict=False))
+    return dict(zip(COLUMNS, (topic, *key, str(subset), measure, *values), strict=False))
 
 
-def mean_rows(
-    topic: str,
-    model: str,
-    method: str,
-    table: pd.DataFrame,
-    measures: list[str],
-    by: str = "variant",
-) -> Iterator[dict]:
-    """Means of per-image columns with their intervals: for all images, and for each value of ``by``.
+def mean_row(topic: str, key: Method, subset: str, measure: str, table: pd.DataFrame) -> dict:
+    """The mean of a column and its interval; undefined values (NaN) take no part.
 
     Args:
-        table: columns group, ``by`` and the measures; undefined values are NaN.
+        table: columns group and ``measure``.
     """
-    subsets = {"all": table, **dict(iter(table.groupby(by, sort=False)))}
+    values = table[measure].to_numpy(np.float64)
+    count = int(np.isfinite(values).sum())
+    value = np.nanmean(values) if count else np.nan
+    low, high = mean_interval(values, table["group"].to_numpy())
+    return row(topic, key, subset, measure, value, low, high, count)
+
+
+def mean_rows(topic: str, key: Method, table: pd.DataFrame, measures: Iterable[str]) -> Rows:
+    """`mean_row` of each measure, for all images and for each value of the column variant."""
+    subsets = {"all": table, **dict(iter(table.groupby("variant", sort=False)))}
     for subset, part in subsets.items():
         for measure in measures:
-            values = part[measure].to_numpy(np.float64)
-            defined = np.isfinite(values)
-            value = values[defined].mean() if defined.any() else np.nan
-            interval = mean_interval(values, part["group"].to_numpy())
-            yield row(
-                topic, model, method, str(subset), measure, value, *interval, int(defined.sum())
-            )
+            yield mean_row(topic, key, subset, measure, part)
 
 
 def statistic_row(
-    topic: str,
-    model: str,
-    method: str,
-    subset: str,
-    measure: str,
-    table: pd.DataFrame,
-    statistic: Callable[[pd.DataFrame], float],
+    topic: str, key: Method, subset: str, measure: str, table: pd.DataFrame, statistic: Statistic
 ) -> dict:
     """A statistic that is no mean, with its interval over groups of people."""
-    value = statistic(table)
-    interval = group_interval(table, statistic) if np.isfinite(value) else (np.nan, np.nan)
-    return row(topic, model, method, subset, measure, value, *interval, len(table))
+    return row(topic, key, subset, measure, *measured(table, statistic), len(table))
+
+
+def about(crops: CropSet, *columns: pd.DataFrame, **values: np.ndarray) -> pd.DataFrame:
+    """Row, group and variant of crops beside what was found of each, in their order."""
+    table = crops.manifest[["row", "group", "variant"]].reset_index(drop=True)
+    return table.join(list(columns)).assign(**values)
 
 
 def whiteness_interval(
     features: torch.Tensor, groups: np.ndarray, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
-    """Value and interval over groups of people of three keys of `whiteness`.
+    """Value and interval over groups of people of the measures `WHITENESS`.
+
+    The bootstrap draws from the moments of each group.
 
     Args:
         features: (N, C, H, W), from `normalized_features`.
         groups: (N,) of people.
     """
     names, index = np.unique(groups, return_inverse=True)
-    moments = []
-    for number in range(len(names)):
-        rows = as_rows(features[torch.from_numpy(index == number)]).double()
-        moments.append((len(rows), rows.sum(dim=0), rows.mT @ rows))
-    counts, sums, products = (
-        torch.stack([torch.as_tensor(m[i]) for m in moments]) for i in range(3)
-    )
+    parts = [as_rows(features[torch.from_numpy(index == i)]).double() for i in range(len(names))]
+    counts = torch.tensor([len(rows) for rows in parts])
+    sums = torch.stack([rows.sum(dim=0) for rows in parts])
+    products = torch.stack([rows.mT @ rows for rows in parts])
 
-    def measured(weights: torch.Tensor) -> list[float]:
+    def drawn(weights: torch.Tensor) -> list[float]:
         count = (weights * counts).sum()
         mean = weights @ sums / count
         matrix = torch.einsum("g,gij->ij", weights, products) / count - torch.outer(mean, mean)
@@ -177,329 +166,340 @@ def whiteness_interval(
         rank = torch.special.entr(values / values.sum()).sum().exp()
         return [others.item(), matrix.diagonal().mean().item(), rank.item()]
 
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), WHITENESS_REPEATS)
-    draws = np.array([measured(torch.from_numpy(weights).double()) for weights in drawn])
-    value = measured(torch.ones(len(names), dtype=torch.float64))
+    rng, shares = np.random.default_rng(seed), [1 / len(names)] * len(names)
+    weights = rng.multinomial(len(names), shares, WHITENESS_REPEATS)
+    draws = np.array([drawn(torch.from_numpy(each).double()) for each in weights])
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    keys = ("mean_correlation", "mean_variance", "effective_rank")
-    return {key: (value[i], low[i], high[i]) for i, key in enumerate(keys)}
+    value = whiteness(features)
+    return {name: (value[name], low[i], high[i]) for i, name in enumerate(WHITENESS)}
 
 
-def whitening_topic(subject: Subject) -> pd.DataFrame:
-    """How white the layer's output is, by running statistics and (whitened model) by the batch's."""
-    rows = []
-    for model, detector in subject.models.items():
-        whole = subject.faces("test", kind="whole")
-        kinds = {
-            "all": whole,
-            **{v: whole.select(variant=v) for v in whole.manifest["variant"].unique()},
-        }
-        for subset, crops in kinds.items():
-            crops = evenly(crops, NORMALIZED_IMAGES)
-            features = normalized_features(detector, crops)
-            for key, values in whiteness_interval(
-                features, crops.manifest["group"].to_numpy()
-            ).items():
-                rows.append(row("whitening", model, "eval", subset, key, *values, len(crops)))
-    detector, few = subject.whitened, subject.faces("test", 128, kind="whole")
-    found = whiteness_by_mode(detector.model, detector.layer, tensor_of(few, detector))
-    for key in ("mean_correlation", "mean_variance", "effective_rank"):
-        value = found[f"train_{key}"]
-        rows.append(
-            row("whitening", WHITENED, "train", "all", key, value, np.nan, np.nan, len(few))
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)
+def whiteness_rows(subject: Subject, subset: str, crops: CropSet) -> Rows:
+    """How white the layer's output is, by its running statistics."""
+    crops = crops.evenly(NORMALIZED_IMAGES)
+    features, groups = normalized_features(subject, crops), crops.manifest["group"].to_numpy()
+    for measure, values in whiteness_interval(features, groups).items():
+        yield row("whitening", (subject.name, "eval"), subset, measure, *values, len(crops))
 
 
-def purity_row(
-    model: str, method: str, subset: str, measure: str, table: pd.DataFrame, axes: list[int]
-) -> dict:
-    """Mean purity of some axes, one a concept; ``table`` as from `concept_activations`."""
-
-    def statistic(part: pd.DataFrame) -> float:
-        purity = concept_metrics.concept_purity(part[axes].to_numpy(), part["concept"].to_numpy())
-        return float(np.nanmean(purity))
-
-    return statistic_row("concepts", model, method, subset, measure, table, statistic)
+def whitening_topic(subject: Subject) -> Rows:
+    """How white is the layer's output on test people?"""
+    return whiteness_rows(subject, "all", subject.faces("test", kind="whole"))
 
 
-def paired_purity(
-    subject: Subject, detector: Detector, concepts: list[Concept], axes: list[int]
-) -> dict:
-    """`purity_paired` of some axes, one a concept."""
-    tables = []
-    for number, concept in enumerate(concepts):
-        shown = concept_activations(detector, [concept])
-        absent = concept_activations(
-            detector, [Concept(concept.name, concept.absent, None, concept.groups)]
-        )
-        gain = shown[axes] - absent[axes]
-        tables.append(gain.assign(concept=number, group=concept.groups))
-    model = WHITENED if detector is subject.whitened else BATCH_NORM
-    method = CONCEPT_AXES if detector is subject.whitened else "best axes"
-    table = pd.concat(tables, ignore_index=True)
-    return purity_row(model, method, "all", "purity_paired", table, axes)
-
-
-def concept_topic(subject: Subject) -> pd.DataFrame:
-    """What the axes mean: named ones of the whitened model, the best there are of BatchNorm.
-
-    Subset ``transplants``: the same parts, taken from forgeries of whole faces and so as subtle as these.
-    """
-    settings, seed = subject.settings, subject.seed
-    make = CONCEPT_SETS[settings.concepts].images
-    test, training = subject.faces("test"), subject.faces("train")
-    concepts = make(test, PURITY_IMAGES, seed, settings.grid_size)
-    learned = make(training, LEARNED_IMAGES, seed, settings.grid_size)
-    count, rows = len(concepts), []
-    chosen = best_axes(concept_activations(subject.batch_norm, learned), count)
-    compared = [
-        (WHITENED, CONCEPT_AXES, subject.whitened, list(range(count))),
-        (BATCH_NORM, "best axes", subject.batch_norm, chosen),
-    ]
-    for model, method, detector, axes in compared:
-        table = concept_activations(detector, concepts)
-        summary = concept_metrics.concept_summary(table, count, axes, seed)
-        for _, found in summary.iterrows():
-            values = found[["value", "low", "high"]]
-            rows.append(
-                row("concepts", model, method, "all", found["measure"], *values, len(table))
-            )
-        single = concept_metrics.concept_purity(table[axes].to_numpy(), table["concept"].to_numpy())
-        for concept, value in zip(concepts, single, strict=True):
-            rows.append(
-                row(
-                    "concepts",
-                    model,
-                    method,
-                    concept.name,
-                    "purity",
-                    value,
-                    np.nan,
-                    np.nan,
-                    len(table),
-                )
-            )
-        if settings.concepts == "forged_parts":
-            rows.append(paired_purity(subject, detector, concepts, axes))
-            whole = test.select(kind="whole")
-            subtle = forged_part_concepts(whole, PURITY_IMAGES, seed, settings.grid_size)
-            table = concept_activations(detector, subtle)
-            rows.append(purity_row(model, method, "transplants", "purity", table, axes))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def verdict_topic(subject: Subject) -> pd.DataFrame:
-    """Does the verdict flow through the concept axes, and do they lie at their parts?"""
+def whitening_detail_topic(subject: Subject) -> Rows:
+    """The same for originals and each family, and by the statistics of the batch."""
     whole = subject.faces("test", kind="whole")
-    detector, count = subject.whitened, len(subject.names)
-    parts = decompose(detector.model, detector.layer, whole)
-    evidence, groups = parts.evidence, whole.manifest["group"].to_numpy()
-    table = pd.DataFrame({"group": groups, "row": np.arange(len(groups))})
+    for variant in whole.manifest["variant"].unique():
+        yield from whiteness_rows(subject, variant, whole.select(variant=variant))
+    if subject.settings.norm in NORMS:
+        few, key = whole.evenly(128), (subject.name, "train")
+        found = whiteness_by_mode(subject.model, subject.layer, few.tensor(subject.device))
+        for measure in WHITENESS:
+            value = found[f"train_{measure}"]
+            yield row("whitening", key, "all", measure, value, np.nan, np.nan, len(few))
 
-    def share(part: pd.DataFrame) -> float:
-        drawn = part["row"].to_numpy()
-        return concept_share(
-            Decomposition(
-                parts.bias, evidence[drawn], parts.activations[drawn], parts.logits[drawn]
-            ),
-            count,
-        )
 
-    rows = [statistic_row("verdict", WHITENED, CONCEPT_AXES, "all", "concept_share", table, share)]
-    labels = whole.manifest["label"].to_numpy()
+def concept_topic(subject: Subject) -> Rows:
+    """What do the axes mean: concept axes, and the best there are for each concept?"""
+    table = concept_activations(subject, subject.concepts("test", PURITY_IMAGES))
+    concepts = table["concept"].to_numpy()
+    for method, axes in subject.axes.items():
+        key = subject.name, method
+        summary = concept_metrics.concept_summary(table, axes, subject.seed)
+        for measure, values in summary.items():
+            yield row("concepts", key, "all", measure, *values, len(table))
+        single = concept_metrics.concept_purity(table[axes].to_numpy(), concepts)
+        for name, value in zip(subject.names, single, strict=True):
+            yield row("concepts", key, name, "purity", value, np.nan, np.nan, len(table))
+
+
+def mean_purity(table: pd.DataFrame, axes: Sequence[int]) -> tuple[float, float, float]:
+    """Purity of some axes, one a concept: mean over the concepts, low, high.
+
+    Args:
+        table: from `concept_activations`.
+    """
+    own, concepts = table[list(axes)].to_numpy(), table["concept"].to_numpy()
+
+    def purity(rows: np.ndarray) -> float:
+        return float(np.nanmean(concept_metrics.concept_purity(own[rows], concepts[rows])))
+
+    return concept_metrics.measured_rows(purity, table["group"].to_numpy())
+
+
+def concept_detail_topic(subject: Subject) -> Rows:
+    """Purity where it is harder or purer: parts of subtle forgeries, and beyond the original.
+
+    Subset ``transplants``: the same parts, taken from forgeries of whole faces and as subtle as these.
+    """
+    if subject.settings.concepts != "forged_parts":
+        return
+    concepts = subject.concepts("test", PURITY_IMAGES)
+    shown = concept_activations(subject, concepts)
+    values = shown.drop(columns=["concept", "group"])
+    gain = values - concept_activations(subject, concepts, absent=True)[values.columns]
+    whole = subject.faces("test", kind="whole")
+    subtle = forged_part_concepts(whole, PURITY_IMAGES, subject.seed, subject.settings.grid_size)
+    harder = concept_activations(subject, subtle)
+    gain = gain.join(shown[["concept", "group"]])
+    for method, axes in subject.axes.items():
+        key = subject.name, method
+        yield row("concepts", key, "all", "purity_paired", *mean_purity(gain, axes), len(gain))
+        found = mean_purity(harder, axes)
+        yield row("concepts", key, "transplants", "purity", *found, len(harder))
+
+
+def verdict_topic(subject: Subject) -> Rows:
+    """How much of the verdict flows through the concept axes?"""
+    if not subject.has_evidence:
+        return
+    whole = subject.faces("test", kind="whole")
+    verdicts, count = subject.decomposed(whole), len(subject.names)
+    values = concept_metrics.measured_rows(
+        lambda rows: concept_share(verdicts.take(rows), count), whole.manifest["group"].to_numpy()
+    )
+    key = subject.name, CONCEPT_AXES
+    yield row("verdict", key, "all", "concept_share", *values, len(whole))
+
+
+def verdict_detail_topic(subject: Subject) -> Rows:
+    """Does the verdict need the concept axes, and are they active at their parts?"""
+    if not subject.has_evidence:
+        return
+    whole = subject.faces("test", kind="whole")
+    labels, groups = (whole.manifest[name].to_numpy() for name in ("label", "group"))
+    evidence = subject.decomposed(whole).evidence
     found = concept_metrics.importance_table(
         evidence, labels, groups, subject.names, seed=subject.seed
     )
-    for axes, *values in found.itertuples(index=False):
-        rows.append(
-            row("verdict", WHITENED, axes, "all", "permutation_importance", *values, len(whole))
-        )
+    for axes, values in found.items():
+        key = subject.name, axes
+        yield row("verdict", key, "all", "permutation_importance", *values, len(whole))
     if subject.settings.concepts != "grid":
-        faces = evenly(whole, subject.num_images)
-        maps = concept_maps(subject, faces)
-        shares, areas = concept_metrics.part_share(maps, truth_of(faces)[1])
-        about = faces.manifest[["group", "variant"]]
-        for measure, values in (("part_share", shares), ("part_area", areas)):
-            for name, column in zip(
-                [*subject.names, "mean"], [*values.T, np.nanmean(values, axis=1)], strict=True
-            ):
-                rows += list(
-                    mean_rows(
-                        "verdict", WHITENED, name, about.assign(**{measure: column}), [measure]
-                    )
-                )[:1]
-    return pd.DataFrame(rows, columns=COLUMNS)
+        faces = whole.evenly(subject.num_images)
+        maps, parts = concept_maps(subject, faces), truth_of(faces)[1]
+        found = concept_metrics.part_share(maps, parts)
+        for measure, values in zip(("part_share", "part_area"), found, strict=True):
+            columns = dict(zip(subject.names, values.T, strict=True))
+            for name, column in (columns | {"mean": np.nanmean(values, axis=1)}).items():
+                table = about(faces, **{measure: column})
+                yield mean_row("verdict", (subject.name, name), "all", measure, table)
 
 
-def localization_topic(subject: Subject) -> pd.DataFrame:
-    """Do the maps lie on the changed pixels, and which part do they say was forged?"""
-    whole = subject.faces("test", subject.num_images, kind="whole", label=1)
-    single = subject.faces("test", subject.num_images, kind="part")
-    rows, measures = [], list(localization.SCORES)
-    forged = np.array([list(FORGED_PARTS).index(name) for name in single.manifest["variant"]])
-    for key in tqdm(subject.methods, "localization"):
-        for topic, crops in (("localization", whole), ("parts", single)):
-            maps = maps_of(subject, key, crops)
-            table = localization.localization_scores(maps, truth_of(crops)[0])
-            table = crops.manifest[["group", "variant"]].reset_index(drop=True).join(table)
-            columns = measures
-            if topic == "parts":
-                given = part_evidence(subject, key, maps, crops)
-                table["part_top1"] = localization.part_top1(given, forged)
-                columns = [*measures, "part_top1"]
-            rows += mean_rows(topic, *key, table, columns)
-    return pd.DataFrame(rows, columns=COLUMNS)
+def map_scores(subject: Subject, key: Method, kind: str) -> pd.DataFrame:
+    """How well a method's maps lie on the changed pixels, image by image: `localization.SCORES`."""
+    crops, maps = subject.explained(kind), subject.explained_maps(key, kind)
+    return about(crops, localization.localization_scores(maps, truth_of(crops)[0]))
 
 
-def faithfulness_topic(subject: Subject) -> pd.DataFrame:
-    """Does the logit fall as the explanation says when pixels or parts are put back?"""
-    crops = subject.faces("test", subject.num_images, kind="whole", label=1)
-    few = evenly(crops, subject.num_images // 2)
-    rows, falls = [], {}
-    for key, (detector, _) in tqdm(subject.methods.items(), "faithfulness"):
-        images, originals = tensor_of(few, detector), originals_of(few, detector)
-        maps = maps_of(subject, key, crops)
-        places = few.manifest["row"].map(
-            dict(zip(crops.manifest["row"], range(len(crops)), strict=True))
-        )
+def part_hits(subject: Subject, key: Method) -> pd.DataFrame:
+    """Whether a method gives the forged part most evidence, image by image: `part_top1`.
+
+    Concept axes tell the evidence of each part without a map and answer for all test faces with
+    one part forged; other methods for those that are explained.
+    """
+    every = subject.evidence_is_by_part(key)
+    crops = subject.faces("test", kind="part") if every else subject.explained("part")
+    given = subject.concept_evidence(crops) if every else subject.part_evidence(key, "part")
+    part = np.array([list(FORGED_PARTS).index(name) for name in crops.manifest["variant"]])
+    return about(crops, part_top1=localization.part_top1(given, part))
+
+
+def localization_topic(subject: Subject) -> Rows:
+    """Do the maps lie on the changed pixels of faces forged as a whole?"""
+    for key in subject.methods:
+        table = map_scores(subject, key, "whole")
+        yield from mean_rows("localization", key, table, localization.SCORES)
+
+
+def part_topic(subject: Subject) -> Rows:
+    """Do they lie on the one part that was forged, and which part do they say it was?"""
+    for key in subject.methods:
+        yield from mean_rows("parts", key, part_hits(subject, key), ["part_top1"])
+        yield from mean_rows("parts", key, map_scores(subject, key, "part"), localization.SCORES)
+
+
+def restoration_topic(subject: Subject) -> Rows:
+    """Does the logit fall as the explanation says when a part gets its original's pixels back?"""
+    crops, device = subject.explained("whole"), subject.device
+    pairs = crops.tensor(device), originals_of(crops, device)
+    falls = faithfulness.restoration(subject.model, *pairs, truth_of(crops)[1])
+    for key in subject.methods:
+        given = subject.part_evidence(key, "whole")
+        table = faithfulness.restoration_table(crops.manifest, falls, given)
+        for measure, statistic in faithfulness.STATISTICS.items():
+            yield statistic_row("faithfulness", key, "all", measure, table, statistic)
+
+
+def deletion_topic(subject: Subject) -> Rows:
+    """Does the verdict follow the most relevant pixels?"""
+    crops, device = subject.explained("whole"), subject.device
+    few = crops.evenly(subject.num_images // 2)
+    places = pd.Index(crops.manifest["row"]).get_indexer(few.manifest["row"])
+    images, originals = few.tensor(device), originals_of(few, device)
+    for key in tqdm(subject.methods, "deletion", leave=False):
+        maps = subject.explained_maps(key, "whole")[places]
         curves = faithfulness.deletion_insertion(
-            detector.model, images, maps[places.to_numpy()], originals, seed=subject.seed
+            subject.model, images, maps, originals, seed=subject.seed
         )
-        table = few.manifest[["group", "variant"]].reset_index(drop=True).join(curves)
-        rows += mean_rows("faithfulness", *key, table, ["deletion", "insertion"])
-        if key[0] not in falls:
-            falls[key[0]] = faithfulness.restoration(
-                detector.model,
-                tensor_of(crops, detector),
-                originals_of(crops, detector),
-                truth_of(crops)[1],
-            )
-        table = faithfulness.restoration_table(
-            crops.manifest, falls[key[0]], part_evidence(subject, key, maps, crops)
-        )
-        for measure in ("restoration_correlation", "restoration_rank_correlation"):
-            statistic = getattr(faithfulness, measure)
-            rows.append(statistic_row("faithfulness", *key, "all", measure, table, statistic))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        yield from mean_rows("faithfulness", key, about(few, curves), ["deletion", "insertion"])
 
 
-def sanity_topic(subject: Subject) -> pd.DataFrame:
+def sanity_topic(subject: Subject) -> Rows:
     """Do maps change with the parameters, and stay with what leaves the face as it is?"""
-    faces = subject.faces("test", 64, kind="whole", label=1)
-    about, rows = faces.manifest[["group", "variant"]].reset_index(drop=True), []
+    faces = subject.faces("test", CHECKED_IMAGES, kind="whole", label=1)
     pixels = faces.images[faces.manifest["row"].to_numpy()]
-    for key in tqdm(CHECKED, "sanity"):
-        detector, explain = subject.methods[key]
-        model, layer = detector.model, detector.layer
+    for key, explain in checked(subject).items():
         # what is typical of the trained model must not make a randomized one look like it
         raw = axes_explainer(slice(0, len(subject.names))) if key[1] == CONCEPT_AXES else explain
-        table = sanity.randomization_table(
-            raw, model, detector.layer_name, tensor_of(faces, detector), subject.seed
-        )
+        images, name = faces.tensor(subject.device), subject.detector.layer_name
+        table = sanity.randomization_table(raw, subject.model, name, images, subject.seed)
         for stage, part in table.groupby("stage", sort=False):
-            part = about.join(part)
-            found = next(mean_rows("randomization", *key, part, ["randomized_absolute_rank"]))
-            rows.append(found | {"subset": stage})
-        for name, perturbation in sanity.PERTURBATIONS.items():
-            table = sanity.stability(explain, model, layer, pixels, perturbation, subject.seed)
-            table = about.join(table.assign(verdict_flips=table["verdict_flips"].astype(float)))
-            for found in mean_rows("stability", *key, table, ["stability_rank", "verdict_flips"]):
-                if found["subset"] == "all":
-                    rows.append(found | {"subset": name})
-    return pd.DataFrame(rows, columns=COLUMNS)
+            measure = "randomized_absolute_rank"
+            yield mean_row("randomization", key, stage, measure, about(faces, part))
+        table = sanity.stability(explain, subject.model, subject.layer, pixels, seed=subject.seed)
+        for name, part in table.groupby("perturbation", sort=False):
+            for measure in ("stability_rank", "verdict_flips"):
+                yield mean_row("stability", key, name, measure, about(faces, part))
 
 
-def codec_topic(subject: Subject, other: CropSet, quality: str) -> pd.DataFrame:
-    """How alike the maps are after a stronger codec, on the same frames.
+def checked(subject: Subject) -> dict:
+    """Those of a subject's methods whose sanity is measured."""
+    return {key: explain for key, explain in subject.methods.items() if key[1] in CHECKED}
+
+
+def codec_topic(subject: Subject, other: CropSet, quality: str) -> Rows:
+    """How alike are the maps after a stronger codec, on the same frames?
 
     Args:
         other: the test split at the other quality.
     """
     keys = ["clip", "frame", "variant", *({"video"} & set(other.manifest))]
-    faces = subject.faces("test", 64, kind="whole", label=1)
-    found = other.select(kind="whole").manifest.set_index(keys)["row"]
-    # Of videos, a face may not have been found at the other quality.
-    there = pd.MultiIndex.from_frame(faces.manifest[keys]).isin(found.index)
-    faces = CropSet(faces.manifest[there], faces.images, faces.mask, faces.parsing)
-    rows_other = found.loc[pd.MultiIndex.from_frame(faces.manifest[keys])].to_numpy()
-    again = other.select(row=rows_other.tolist())
-    again = CropSet(
-        again.manifest.set_index("row").loc[rows_other].reset_index(),
-        other.images,
-        other.mask,
-        other.parsing,
+    faces = subject.faces("test", CHECKED_IMAGES, kind="whole", label=1)
+    again = other.select(kind="whole")
+    places = pd.MultiIndex.from_frame(again.manifest[keys]).get_indexer(
+        pd.MultiIndex.from_frame(faces.manifest[keys])
     )
-    rows = []
-    for key in CHECKED:
-        table = sanity.map_similarity(
-            maps_of(subject, key, faces), maps_of(subject, key, again), "stability_"
-        )
-        table = faces.manifest[["group", "variant"]].reset_index(drop=True).join(table)
-        rows.append(
-            next(mean_rows("stability", *key, table, ["stability_rank"])) | {"subset": quality}
-        )
+    there = places >= 0  # of videos, a face may not have been found at the other quality
+    faces, again = faces.take(there), again.take(places[there])
+    for key in checked(subject):
+        rank = sanity.rank_similarity(subject.maps(key, faces), subject.maps(key, again))
+        table = about(faces, stability_rank=rank)
+        yield mean_row("stability", key, quality, "stability_rank", table)
+
+
+TOPICS: dict[str, Callable[[Subject], Rows]] = {
+    "whitening": whitening_topic,
+    "whitening in detail": whitening_detail_topic,
+    "concepts": concept_topic,
+    "concepts in detail": concept_detail_topic,
+    "verdict": verdict_topic,
+    "verdict in detail": verdict_detail_topic,
+    "localization": localization_topic,
+    "parts": part_topic,
+    "restoration": restoration_topic,
+    "deletion": deletion_topic,
+    "sanity": sanity_topic,
+}
+ESSENTIAL = ("whitening", "concepts", "verdict", "localization", "parts", "restoration")
+"""The topics by which all variants of the study are compared."""
+
+
+def explain_model(subject: Subject, topics: Iterable[str] = tuple(TOPICS)) -> pd.DataFrame:
+    """All that the topics measure of one model: rows with the columns of `COLUMNS`."""
+    named = tqdm(topics, subject.name)
+    return pd.DataFrame([r for name in named for r in TOPICS[name](subject)], columns=COLUMNS)
+
+
+def explain_models(subjects: dict[str, Subject], topics: Iterable[str]) -> pd.DataFrame:
+    """`explain_model` of several models, one after the other."""
+    return pd.concat([explain_model(s, topics) for s in subjects.values()], ignore_index=True)
+
+
+def codec_rows(subjects: dict[str, Subject], other: CropSet, quality: str) -> pd.DataFrame:
+    """`codec_topic` of several models, one after the other."""
+    rows = [found for s in subjects.values() for found in codec_topic(s, other, quality)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-TOPICS: dict[str, Callable[[Subject], pd.DataFrame]] = {
-    "whitening": whitening_topic,
-    "concepts": concept_topic,
-    "verdict": verdict_topic,
-    "localization": localization_topic,
-    "faithfulness": faithfulness_topic,
-    "sanity": sanity_topic,
-}
+def trust_of_models(subjects: dict[str, Subject]) -> dict[str, pd.DataFrame]:
+    """`trust_tables` of several models, one below the other."""
+    tables = [trust_tables(subject) for subject in subjects.values()]
+    return {name: pd.concat([t[name] for t in tables], ignore_index=True) for name in tables[0]}
+
+
+def explain_variants(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The `ESSENTIAL` topics of all fine-tuned models, with every seed: of their concept axes alone.
+
+    Args:
+        crops: all splits; those at the study's quality that have their originals are taken.
+
+    Returns:
+        rows with the columns of `COLUMNS` and seed; and image by image, columns variant, seed,
+        measure, row, group, value, of the measures relevance_mass and part_top1.
+    """
+    chosen = crops.select(quality=params.preprocess.quality).paired()
+    fine_tuned = [name for name in trained_models(params) if name != BASELINE]
+    tables = []
+    images = [pd.DataFrame(columns=["variant", "seed", "measure", "row", "group", "value"])]
+    for name, seed, detector in each_model(params, fine_tuned, "variants"):
+        options = chosen, seed, params.interpretability.num_images
+        subject = Subject(short(name), detector, settings_of(params, name), *options)
+        subject = replace(subject, shown=(CONCEPT_AXES,))
+        tables.append(explain_model(subject, ESSENTIAL).assign(seed=seed))
+        for key in subject.methods:
+            scores = {"relevance_mass": map_scores(subject, key, "whole")}
+            scores["part_top1"] = part_hits(subject, key)
+            images += [
+                table[["row", "group"]].assign(
+                    variant=subject.name, seed=seed, measure=measure, value=table[measure]
+                )
+                for measure, table in scores.items()
+            ]
+    none, *found = images  # an empty table has no types, and would take them from the others
+    return pd.concat(tables, ignore_index=True), pd.concat(found or [none], ignore_index=True)
 
 
 def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
-    """Calibration, kinds of people and leakage of identity, of both models where it applies.
+    """Calibration, kinds of people and leakage of identity of one model.
 
     Returns:
-        calibration, reliability (of the whitened model), slices, gaps, leakage: see `fwstudy.interpretability.calibration`, `slices` and `leakage`.
+        calibration, reliability, slices, gaps, leakage, each with a column model: see
+        `fwstudy.interpretability.calibration`, `slices` and `leakage`.
     """
     whole, held_out = (subject.faces(split, kind="whole") for split in ("test", "validation"))
-    labels = held_out.manifest["label"].to_numpy()
-    forged = subject.faces("test", kind="whole", label=1)
-    mass = localization.relevance_mass(
-        maps_of(subject, (WHITENED, CONCEPT_AXES), forged), truth_of(forged)[0]
-    )
-    quality = pd.Series(mass, forged.manifest["row"]).reindex(whole.manifest["row"]).to_numpy()
-    tables: dict[str, list[pd.DataFrame]] = {}
-    for model, detector in subject.models.items():
-        logits = predict(detector.model, held_out)
-        scored = whole.manifest.assign(score=predict(detector.model, whole).astype(np.float64))
-        fitted = {"as trained": Calibration(), "calibrated": calibrate(labels, logits)}
-        threshold = balanced_threshold(labels, logits)
-        evidence = ["relevance_mass"] if detector is subject.whitened else []
-        scored = scored.assign(**dict.fromkeys(evidence, quality))
-        found = {
-            "calibration": calibration_table(scored, fitted),
-            "slices": slice_table(scored, scored, threshold, evidence),
-            "gaps": gap_table(scored, scored, threshold, evidence, seed=subject.seed),
-            "reliability": pd.concat(
-                reliability_curve(
-                    scored["label"].to_numpy(),
-                    calibration.probability(scored["score"].to_numpy()),
-                    scored["group"].to_numpy(),
-                ).assign(calibration=name)
-                for name, calibration in fitted.items()
-            ),
-        }
-        for name, table in found.items():
-            tables.setdefault(name, []).append(table.assign(model=model))
+    labels, logits = held_out.manifest["label"].to_numpy(), predict(subject.model, held_out)
+    scored = whole.manifest.assign(score=predict(subject.model, whole).astype(np.float64))
+    evidence = []
+    if subject.has_evidence:
+        forged, evidence = subject.faces("test", kind="whole", label=1), ["relevance_mass"]
+        maps = subject.maps((subject.name, CONCEPT_AXES), forged)
+        mass = localization.relevance_mass(maps, truth_of(forged)[0])
+        quality = pd.Series(mass, forged.manifest["row"]).reindex(scored["row"])
+        scored = scored.assign(relevance_mass=quality.to_numpy())
+    fitted = {"as trained": Calibration(), "calibrated": calibrate(labels, logits)}
+    threshold = balanced_threshold(labels, logits)
+    curves = [
+        reliability_curve(
+            scored["label"].to_numpy(),
+            calibration.probability(scored["score"].to_numpy()),
+            scored["group"].to_numpy(),
+        ).assign(calibration=name)
+        for name, calibration in fitted.items()
+    ]
     originals = whole.select(variant=ORIGINAL)
-    count = len(subject.names)
-    white, plain = (
-        pooled_activations(detector.model, originals).numpy()
-        for detector in (subject.whitened, subject.batch_norm)
-    )
-    kinds = {
-        "concept axes": white[:, :count],
-        "as many residual axes": white[:, count : 2 * count],
-        "all axes": white,
-        "BatchNorm, all channels": plain,
+    activations = pooled_activations(subject.model, originals).numpy()
+    count, kinds = len(subject.names), {}
+    if subject.has_evidence:
+        kinds["concept axes"] = activations[:, :count]
+        kinds["as many residual axes"] = activations[:, count : 2 * count]
+    kinds[f"{subject.name}, all axes"] = activations
+    tables = {
+        "calibration": calibration_table(scored, fitted),
+        "reliability": pd.concat(curves, ignore_index=True),
+        "slices": slices.slice_table(scored, scored, threshold, evidence),
+        "gaps": slices.gap_table(scored, scored, threshold, evidence, seed=subject.seed),
+        "leakage": leakage.identity_leakage(kinds, originals.manifest),
     }
-    tables["leakage"] = [identity_leakage(kinds, originals.manifest)]
-    return {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
+    return {name: table.assign(model=subject.name) for name, table in tables.items()}

@@ -1,4 +1,4 @@
-"""The two models that are compared, the faces they are measured on, and the maps of every method."""
+"""One trained model, the faces it is measured on, and the maps of every method for it."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -6,11 +6,14 @@ from functools import cached_property, partial
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.evaluation.metrics import rank_auc
+from fwstudy.evaluation.models import load_model, settings_of
 from fwstudy.interpretability import localization
 from fwstudy.interpretability.decomposition import (
+    Decomposition,
     capture,
     center_prior,
     decompose,
@@ -21,6 +24,7 @@ from fwstudy.interpretability.decomposition import (
 from fwstudy.interpretability.explainers import (
     EXPLAINERS,
     Explainer,
+    in_batches,
     in_evaluation_mode,
     occlusion,
     random_maps,
@@ -28,122 +32,192 @@ from fwstudy.interpretability.explainers import (
 from fwstudy.labels import ORIGINAL
 from fwstudy.params import Params, Whitening
 from fwstudy.training.concept_sets import CONCEPT_SETS
-from fwstudy.training.runs import Detector, control, load_variant
+from fwstudy.training.runs import Detector
 from fwstudy.whitening.concepts import BATCH_SIZE, Concept
+from fwstudy.whitening.surgery import last_norm
 
 PURITY_IMAGES = 96  # per concept
 NORMALIZED_IMAGES = 512
 LEARNED_IMAGES = 64  # per concept, of training people, on which the best axes of a model are chosen
 BATCH_NORM, WHITENED, NONE = "BatchNorm", "whitened", "no model"
-CONCEPT_AXES, ALL_AXES = "concept axes", "all axes"
+GRAD_CAM, CONCEPT_AXES, ALL_AXES = "Grad-CAM", "concept axes", "all axes"
+BEST_AXES = "best axes"
 RANDOM, CENTER, MEAN_MASK = "random map", "center prior", "mean-mask prior"
+Method = tuple[str, str]
+"""Model and method, as the tables name them."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The two models of one training seed that are compared, and the faces they are measured on.
+    """One trained model and the faces it is measured on.
 
     Args:
-        batch_norm: the baseline, fine-tuned for as many steps.
-        whitened: with concept axes in its layer.
-        settings: of the whitened model.
+        name: of the model in the tables.
+        detector: the model and its layer.
+        settings: it was trained with.
         crops: all splits, at the study's quality.
-        seed: of training; sampling of images uses it too.
-        num_images: at most this many images of a subset are explained by every method.
+        seed: of training; the sampling of images uses it too.
+        num_images: at most this many images of a kind are explained by every method.
+        priors: whether maps that see no image are measured beside the model's.
+        shown: names of the methods whose maps are measured; all if None.
     """
 
-    batch_norm: Detector
-    whitened: Detector
+    name: str
+    detector: Detector
     settings: Whitening
     crops: CropSet
     seed: int
     num_images: int
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Of the concept axes."""
-        make = CONCEPT_SETS[self.settings.concepts].images
-        found = make(self.crops.select(split="train"), 1, self.seed, self.settings.grid_size)
-        return [concept.name for concept in found]
+    priors: bool = False
+    shown: tuple[str, ...] | None = None
 
     @property
-    def models(self) -> dict[str, Detector]:
-        """Both, by the name shown."""
-        return {BATCH_NORM: self.batch_norm, WHITENED: self.whitened}
+    def model(self) -> nn.Module:
+        """Of the detector."""
+        return self.detector.model
+
+    @property
+    def layer(self) -> nn.Module:
+        """Of the detector."""
+        return self.detector.layer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights lie."""
+        return next(self.model.parameters()).device
 
     def faces(self, split: str, count: int | None = None, **values) -> CropSet:
         """Crops of a split with the given column values, at most ``count``, evenly spaced."""
-        return evenly(self.crops.select(split=split, **values), count)
+        return self.crops.select(split=split, **values).evenly(count)
+
+    def explained(self, kind: str) -> CropSet:
+        """The forged test faces that every method explains; kind: ``whole`` or ``part``."""
+        return self.faces("test", self.num_images, kind=kind, label=1)
+
+    def concepts(self, split: str, count: int) -> list[Concept]:
+        """At most ``count`` images of each concept of the settings."""
+        make = CONCEPT_SETS[self.settings.concepts].images
+        return make(self.faces(split), count, self.seed, self.settings.grid_size)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the concepts."""
+        return [concept.name for concept in self.concepts("train", 1)]
+
+    @cached_property
+    def axes(self) -> dict[str, list[int]]:
+        """The axis of each concept: that of its number, where axes stand for concepts, and the best.
+
+        The best axis tells its concept from the others best on training people, so that models
+        without concept axes can be compared.
+        """
+        learned = concept_activations(self, self.concepts("train", LEARNED_IMAGES))
+        named = {CONCEPT_AXES: list(range(len(self.names)))} if self.settings.named else {}
+        return named | {BEST_AXES: best_axes(learned, len(self.names))}
+
+    @cached_property
+    def has_evidence(self) -> bool:
+        """Whether the model has concept axes and its verdict is a sum over the axes of its layer."""
+        return self.settings.named and self.detector.layer_name == last_norm(self.model)
+
+    @cached_property
+    def _tested(self) -> tuple[pd.Index, Decomposition]:
+        test = self.faces("test")
+        return pd.Index(test.manifest["row"]), decompose(self.model, self.layer, test)
+
+    def decomposed(self, crops: CropSet) -> Decomposition:
+        """The verdicts on some test crops, as a sum over axes; the model sees each crop once."""
+        rows, everything = self._tested
+        return everything.take(rows.get_indexer(crops.manifest["row"]))
 
     @cached_property
     def typical(self) -> np.ndarray:
         """Mean evidence of each axis on the originals of the validation split: (C,).
 
-        Evidence is told relative to it: what an axis gives every face says nothing about this one.
+        Evidence is measured relative to it: what an axis adds on every face says nothing about one.
         """
-        originals = self.faces("validation", kind="whole", variant=ORIGINAL)
-        return decompose(self.whitened.model, self.whitened.layer, originals).evidence.mean(axis=0)
+        return decompose(self.model, self.layer, self._originals).evidence.mean(axis=0)
 
     @cached_property
     def typical_map(self) -> np.ndarray:
         """Mean map of the concept axes' evidence on the same originals: (S, S) float32."""
-        originals = self.faces("validation", kind="whole", variant=ORIGINAL)
         explain = axes_explainer(slice(0, len(self.names)))
-        model, layer = self.whitened.model, self.whitened.layer
-        batches = tensor_of(originals, self.whitened).split(BATCH_SIZE)
-        return np.concatenate([explain(model, layer, batch) for batch in batches]).mean(axis=0)
+        return self._explain(explain, self._originals).mean(axis=0)
 
-    @cached_property
-    def methods(self) -> dict[tuple[str, str], tuple[Detector, Explainer]]:
-        """See `explainers`."""
-        return explainers(self)
+    @property
+    def _originals(self) -> CropSet:
+        return self.faces("validation", kind="whole", variant=ORIGINAL)
 
     def concept_evidence(self, crops: CropSet) -> np.ndarray:
-        """Evidence of the concept axes beyond that of a typical original: (N, k)."""
-        evidence = decompose(self.whitened.model, self.whitened.layer, crops).evidence
-        return (evidence - self.typical)[:, : len(self.names)]
+        """Evidence of the concept axes on test crops beyond that of a typical original: (N, k)."""
+        return (self.decomposed(crops).evidence - self.typical)[:, : len(self.names)]
+
+    @cached_property
+    def methods(self) -> dict[Method, Explainer]:
+        """Every method of the tables. The maps of the concept axes are, like their evidence, told
+        relative to a typical original."""
+        quick = {**EXPLAINERS, "occlusion": partial(occlusion, stride=1 / 8)}
+        if self.has_evidence:
+            named = axes_explainer(slice(0, len(self.names)))
+            quick[ALL_AXES] = axes_explainer(slice(None))
+            quick[CONCEPT_AXES] = lambda *which: named(*which) - self.typical_map
+        found = {(self.name, method): explain for method, explain in quick.items()}
+        if self.priors:
+            found = {(NONE, name): explain for name, explain in priors(self).items()} | found
+        return {key: e for key, e in found.items() if self.shown is None or key[1] in self.shown}
+
+    def _explain(self, explain: Explainer, crops: CropSet) -> np.ndarray:
+        return in_batches(explain, self.model, self.layer, crops.batches(BATCH_SIZE, self.device))
+
+    def maps(self, key: Method, crops: CropSet) -> np.ndarray:
+        """The maps of one of `methods`: (N, S, S)."""
+        return self._explain(self.methods[key], crops)
+
+    @cached_property
+    def _kept(self) -> dict:
+        return {}
+
+    def explained_maps(self, key: Method, kind: str) -> np.ndarray:
+        """`maps` of the crops of `explained`, made once and kept for all measures."""
+        if (key, kind) not in self._kept:
+            self._kept[key, kind] = self.maps(key, self.explained(kind))
+        return self._kept[key, kind]
+
+    def evidence_is_by_part(self, key: Method) -> bool:
+        """Whether a method tells the evidence of each part by itself, without a look at its map."""
+        return key[1] == CONCEPT_AXES and self.settings.concepts == "forged_parts"
+
+    def part_evidence(self, key: Method, kind: str) -> np.ndarray:
+        """What a method gives each part of the explained crops: (N, k).
+
+        The concept axes' own evidence, else the positive relevance in the part's region.
+        """
+        crops = self.explained(kind)
+        if self.evidence_is_by_part(key):
+            return self.concept_evidence(crops)
+        return localization.part_relevance(self.explained_maps(key, kind), truth_of(crops)[1])
 
 
-def load_subject(params: Params, seed: int, crops: CropSet) -> Subject:
-    """The two models of a training seed, as notebook 2 left them.
+def load_subjects(params: Params, seed: int, crops: CropSet) -> dict[str, Subject]:
+    """The two models of a training seed that the study compares, by the name in the tables.
 
     Args:
         crops: all splits; those at the study's quality that have their originals are taken.
     """
-    settings = params.whitening
-    return Subject(
-        load_variant(params, control(settings), "batch_norm", seed),
-        load_variant(params, settings, "whitened", seed),
-        settings,
-        crops.select(quality=params.preprocess.quality).paired(),
-        seed,
-        params.interpretability.num_images,
-    )
-
-
-def evenly(crops: CropSet, count: int | None) -> CropSet:
-    """At most ``count`` of the crops, evenly spaced; all if None."""
-    if count is None or count >= len(crops):
-        return crops
-    places = np.linspace(0, len(crops) - 1, count).astype(int)
-    return CropSet(crops.manifest.iloc[places], crops.images, crops.mask, crops.parsing)
-
-
-def device_of(detector: Detector) -> torch.device:
-    """Where the detector's weights lie."""
-    return next(detector.model.parameters()).device
-
-
-def tensor_of(crops: CropSet, detector: Detector) -> torch.Tensor:
-    """The crops as a network takes them."""
-    return to_tensor(crops.images[crops.manifest["row"].to_numpy()], device_of(detector))
-
-
-def originals_of(crops: CropSet, detector: Detector) -> torch.Tensor:
-    """The untouched original of each crop, as a network takes it."""
-    return to_tensor(
-        crops.images[crops.manifest["original_row"].to_numpy(int)], device_of(detector)
-    )
+    chosen = crops.select(quality=params.preprocess.quality).paired()
+    names = {BATCH_NORM: "batch_norm", WHITENED: "whitened"}
+    return {
+        shown: Subject(
+            shown,
+            load_model(params, name, seed),
+            settings_of(params, name),
+            chosen,
+            seed,
+            params.interpretability.num_images,
+            priors=shown == WHITENED,
+        )
+        for shown, name in names.items()
+    }
 
 
 def truth_of(crops: CropSet) -> tuple[np.ndarray, np.ndarray]:
@@ -152,31 +226,23 @@ def truth_of(crops: CropSet) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(crops.mask[rows]), np.asarray(crops.parsing[rows])
 
 
+def originals_of(crops: CropSet, device: torch.device | None = None) -> torch.Tensor:
+    """The untouched original of each crop, as a network takes it."""
+    return to_tensor(crops.images[crops.manifest["original_row"].to_numpy(int)], device)
+
+
 @torch.inference_mode()
-def normalized_features(
-    detector: Detector, crops: CropSet, count: int = NORMALIZED_IMAGES
-) -> torch.Tensor:
+def normalized_features(subject: Subject, crops: CropSet) -> torch.Tensor:
     """What the layer makes of its input before its affine map and activation function.
 
-    For batch normalisation: standardised channels. For feature whitening: whitened, rotated axes.
-
-    Args:
-        count: at most this many images, evenly spaced.
+    For batch normalization: standardized channels. For feature whitening: whitened, rotated axes.
 
     Returns:
-        (n, C, H, W) float32.
+        (N, C, H, W) float32.
     """
-    rows = crops.manifest["row"].to_numpy()
-    rows = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
-    found = []
-    layer = detector.layer
-    handle = layer.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].float()))
-    try:
-        for batch in np.array_split(rows, max(1, len(rows) // BATCH_SIZE)):
-            detector.model.eval()(to_tensor(crops.images[batch], device_of(detector)))
-    finally:
-        handle.remove()
-    features = torch.cat(found)
+    model, layer = subject.model.eval(), subject.layer
+    batches = crops.batches(BATCH_SIZE, subject.device)
+    features = torch.cat([capture(model, layer, batch, before=True)[0] for batch in batches])
     if hasattr(layer, "rotation"):
         return layer.normalize(features)
     scale = (layer.running_var + layer.eps).rsqrt()
@@ -184,22 +250,21 @@ def normalized_features(
 
 
 @torch.inference_mode()
-def concept_activations(detector: Detector, concepts: list[Concept]) -> pd.DataFrame:
-    """Pooled activation of every axis on every concept image.
+def concept_activations(
+    subject: Subject, concepts: list[Concept], absent: bool = False
+) -> pd.DataFrame:
+    """Pooled activation of every axis on every concept image, or on the same without the concept.
 
     Returns:
         columns 0 … C-1, and ``concept`` (index) and ``group``.
     """
-    detector.model.eval()
+    model, layer = subject.model.eval(), subject.layer
     tables = []
     for number, concept in enumerate(concepts):
-        maps = [
-            capture(detector.model, detector.layer, batch.to(device_of(detector)))[0].mean(
-                dim=(2, 3)
-            )
-            for batch in concept.shown.split(BATCH_SIZE)
-        ]
-        table = pd.DataFrame(torch.cat(maps).numpy(force=True))
+        images = concept.absent if absent else concept.shown
+        batches = [batch.to(subject.device) for batch in images.split(BATCH_SIZE)]
+        pooled = [capture(model, layer, batch)[0].mean(dim=(2, 3)) for batch in batches]
+        table = pd.DataFrame(torch.cat(pooled).numpy(force=True))
         tables.append(table.assign(concept=number, group=concept.groups))
     return pd.concat(tables, ignore_index=True)
 
@@ -211,67 +276,31 @@ def best_axes(activations: pd.DataFrame, num_concepts: int) -> list[int]:
     return [int(rank_auc(concepts == j, values).argmax()) for j in range(num_concepts)]
 
 
-def explainers(subject: Subject) -> dict[tuple[str, str], tuple[Detector, Explainer]]:
-    """Every method of the tables: (model, method) to the detector and what makes a map of it.
+@torch.inference_mode()
+def concept_maps(subject: Subject, crops: CropSet) -> np.ndarray:
+    """Activation of each concept axis at input resolution: (N, k, S, S) float32."""
+    count, size = len(subject.names), crops.images.shape[1]
+    model, maps = subject.model.eval(), []
+    for images in crops.batches(BATCH_SIZE, subject.device):
+        found = capture(model, subject.layer, images)[0][:, :count]
+        maps.append(resize(found.flatten(0, 1), size).reshape(len(images), -1, size, size))
+    return np.concatenate(maps)
 
-    The maps of the concept axes are, like their evidence, told relative to a typical original.
-    """
-    size = subject.crops.images.shape[1]
-    quick = {**EXPLAINERS, "occlusion": partial(occlusion, stride=1 / 8)}
-    named = axes_explainer(slice(0, len(subject.names)))
-    training = subject.faces("train", kind="whole")
-    priors = {
+
+def priors(subject: Subject) -> dict[str, Explainer]:
+    """Maps that see no image, which every method must beat."""
+    size, training = subject.crops.images.shape[1], subject.faces("train", kind="whole")
+
+    def repeated(model, layer, images, prior: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(prior, (len(images), *prior.shape))
+
+    return {
         CENTER: partial(repeated, prior=center_prior(size)),
         MEAN_MASK: partial(repeated, prior=mean_mask_prior(training)),
         RANDOM: lambda model, layer, images: random_maps(len(images), size, subject.seed),
-    }
-    return {
-        **{(NONE, name): (subject.whitened, explain) for name, explain in priors.items()},
-        **{
-            (model, name): (detector, explain)
-            for model, detector in subject.models.items()
-            for name, explain in quick.items()
-        },
-        (WHITENED, ALL_AXES): (subject.whitened, axes_explainer(slice(None))),
-        (WHITENED, CONCEPT_AXES): (
-            subject.whitened,
-            lambda model, layer, images: named(model, layer, images) - subject.typical_map,
-        ),
     }
 
 
 def axes_explainer(axes: slice) -> Explainer:
     """`evidence_maps` of some axes as an explainer."""
     return in_evaluation_mode(partial(evidence_maps, axes=axes))
-
-
-def repeated(model, layer, images: torch.Tensor, prior: np.ndarray) -> np.ndarray:
-    """A map that sees no image, as an explainer."""
-    return np.broadcast_to(prior, (len(images), *prior.shape))
-
-
-def maps_of(subject: Subject, key: tuple[str, str], crops: CropSet) -> np.ndarray:
-    """The maps of one method of `explainers`: (N, S, S)."""
-    detector, explain = subject.methods[key]
-    images = tensor_of(crops, detector)
-    batches = images.split(BATCH_SIZE)
-    return np.concatenate([explain(detector.model, detector.layer, batch) for batch in batches])
-
-
-@torch.inference_mode()
-def concept_maps(subject: Subject, crops: CropSet) -> np.ndarray:
-    """Activation of each concept axis at input resolution: (N, k, S, S) float32."""
-    detector, size, maps = subject.whitened, crops.images.shape[1], []
-    for images in tensor_of(crops, detector).split(BATCH_SIZE):
-        found = capture(detector.model.eval(), detector.layer, images)[0][:, : len(subject.names)]
-        maps.append(resize(found.flatten(0, 1), size).reshape(len(images), -1, size, size))
-    return np.concatenate(maps)
-
-
-def part_evidence(
-    subject: Subject, key: tuple[str, str], maps: np.ndarray, crops: CropSet
-) -> np.ndarray:
-    """What a method gives each part (N, k): the concept axes' own evidence, else relevance in its region."""
-    if key == (WHITENED, CONCEPT_AXES) and subject.settings.concepts == "forged_parts":
-        return subject.concept_evidence(crops)
-    return localization.part_relevance(maps, truth_of(crops)[1])

@@ -1,7 +1,7 @@
 """Do maps depend on the model, and do they withstand what leaves the face as it is?
 
-A map that stays when the weights are randomized shows the image, not the model (Adebayo et al.
-2018). A map that changes under a little blur shows the wind.
+A map that stays as it was when the weights are randomized shows the image and not the model (Adebayo
+et al. 2018). A map that changes under a little blur shows the blur.
 """
 
 import copy
@@ -15,18 +15,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from skimage.metrics import structural_similarity
 from timm.models import group_parameters
 from torch import nn
 
 from fwstudy.crops.cropset import to_tensor
 from fwstudy.evaluation.metrics import Measure
+from fwstudy.interpretability.explainers import Explainer, in_batches
 from fwstudy.interpretability.faithfulness import predict_logits, rank_correlation
 from fwstudy.whitening.concepts import BATCH_SIZE
-from fwstudy.whitening.statistics import evaluation_mode
-
-Explain = Callable[[nn.Module, nn.Module, torch.Tensor], np.ndarray]
-"""(model, layer, images (N, 3, S, S)) -> maps (N, S, S), as `fwstudy.interpretability.decomposition.grad_cam`."""
 
 BLUR = 1.0  # pixels, standard deviation
 NOISE = 4.0  # of 255, standard deviation
@@ -38,53 +34,6 @@ DIRECTIONS = np.array([step for step in product((-1, 0, 1), repeat=2) if any(ste
 def rank_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's correlation over the pixels of maps (N, S, S): (N,), NaN for constant maps."""
     return rank_correlation(one.reshape(len(one), -1), other.reshape(len(other), -1))
-
-
-def absolute_rank_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`rank_similarity` of absolute values: a map of turned sign is still the same picture."""
-    return rank_similarity(np.abs(one), np.abs(other))
-
-
-def structure_similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Structural similarity of maps (N, S, S), S >= 7: (N,), NaN for constant maps.
-
-    Wang et al., IEEE Transactions on Image Processing 2004. Maps have no common scale, so each is
-    stretched to [0, 1] first; the data range is 1.
-    """
-    one, other = (_stretch(np.asarray(maps, np.float64)) for maps in (one, other))
-    return np.array(
-        [structural_similarity(*pair, data_range=1.0) for pair in zip(one, other, strict=True)]
-    )
-
-
-def _stretch(maps: np.ndarray) -> np.ndarray:
-    low = maps.min(axis=(1, 2), keepdims=True)
-    extent = maps.max(axis=(1, 2), keepdims=True) - low
-    return (maps - low) / np.where(extent > 0, extent, np.nan)
-
-
-SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "rank": rank_similarity,
-    "absolute_rank": absolute_rank_similarity,
-    "ssim": structure_similarity,
-}
-
-
-def map_similarity(one: np.ndarray, other: np.ndarray, prefix: str = "") -> pd.DataFrame:
-    """All `SIMILARITIES` of maps (N, S, S), one row an image; the prefix precedes their names."""
-    return pd.DataFrame(
-        {prefix + name: similarity(one, other) for name, similarity in SIMILARITIES.items()}
-    )
-
-
-def explain_in_batches(
-    explain: Explain, model: nn.Module, layer: nn.Module, images: torch.Tensor
-) -> np.ndarray:
-    """Maps (N, S, S) of images (N, 3, S, S), in evaluation mode; the model's mode is restored."""
-    device = next(model.parameters()).device
-    with evaluation_mode(model):
-        maps = [explain(model, layer, batch.to(device)) for batch in images.split(BATCH_SIZE)]
-    return np.concatenate(maps)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
@@ -140,27 +89,31 @@ def randomize_cascading(model: nn.Module, seed: int = 0) -> Iterator[tuple[str, 
 
 
 def randomization_table(
-    explain: Explain, model: nn.Module, layer_name: str, images: torch.Tensor, seed: int = 0
+    explain: Explainer, model: nn.Module, layer_name: str, images: torch.Tensor, seed: int = 0
 ) -> pd.DataFrame:
     """How alike maps are to those of the trained model while it is randomized from the output on.
+
+    Absolute values are compared: a map whose sign has turned is still the same picture.
 
     Args:
         layer_name: dotted name of the layer that `explain` looks at.
         images: (N, 3, S, S).
 
     Returns:
-        step (1 …), stage (randomized last), randomized_<similarity> for each of `SIMILARITIES`;
-        indexed by image, 0 … N - 1 in each step.
+        step (1 …), stage (randomized last), randomized_absolute_rank; indexed by image, 0 … N - 1 in
+        each step.
     """
-    trained = explain_in_batches(explain, model, model.get_submodule(layer_name), images)
-    tables = []
+
+    def maps(shown: nn.Module) -> np.ndarray:
+        return np.abs(
+            in_batches(explain, shown, shown.get_submodule(layer_name), images.split(BATCH_SIZE))
+        )
+
+    trained, tables = maps(model), []
     for step, (stage, randomized) in enumerate(randomize_cascading(model, seed), start=1):
-        layer = randomized.get_submodule(layer_name)
-        maps = explain_in_batches(explain, randomized, layer, images)
-        table = map_similarity(trained, maps, "randomized_")
-        table.insert(0, "step", step)
-        table.insert(1, "stage", stage)
-        tables.append(table)
+        rank = rank_similarity(trained, maps(randomized))
+        table = {"step": step, "stage": stage, "randomized_absolute_rank": rank}
+        tables.append(pd.DataFrame(table))
     return pd.concat(tables)
 
 
@@ -221,11 +174,11 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def stability(
-    explain: Explain,
+    explain: Explainer,
     model: nn.Module,
     layer: nn.Module,
     images: np.ndarray,
-    perturbation: Perturbation,
+    perturbations: dict[str, Perturbation] = PERTURBATIONS,
     seed: int = 0,
     threshold: float = 0.0,
 ) -> pd.DataFrame:
@@ -238,38 +191,38 @@ def stability(
         threshold: of the logit, from which on the verdict is *forged*.
 
     Returns:
-        stability_<similarity> for each of `SIMILARITIES`; logit, logit_change (after less before)
-        and verdict_flips; indexed 0 … N - 1: ``manifest.reset_index(drop=True).join(table)`` says
-        whose they are.
+        perturbation, stability_rank, verdict_flips (0 or 1); indexed 0 … N - 1 for each
+        perturbation: ``manifest.reset_index(drop=True).join(table)`` says whose they are.
     """
-    perturbed = perturbation.apply(images, np.random.default_rng(seed))
-    before, after = to_tensor(images), to_tensor(perturbed)
-    maps = explain_in_batches(explain, model, layer, before)
-    others = explain_in_batches(explain, model, layer, after)
-    others = perturbation.undo(others, np.random.default_rng(seed))
-    inner = slice(SHIFT, -SHIFT)
-    logits, changed = predict_logits(model, before), predict_logits(model, after)
-    table = map_similarity(maps[:, inner, inner], others[:, inner, inner], "stability_")
-    return table.assign(
-        logit=logits,
-        logit_change=changed - logits,
-        verdict_flips=(logits >= threshold) != (changed >= threshold),
-    )
+
+    def seen(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tensor = to_tensor(shown)
+        logits = predict_logits(model, tensor)
+        return in_batches(explain, model, layer, tensor.split(BATCH_SIZE)), logits >= threshold
+
+    (before, forged), tables, inner = seen(images), [], np.s_[:, SHIFT:-SHIFT, SHIFT:-SHIFT]
+    for name, perturbation in perturbations.items():
+        maps, flipped = seen(perturbation.apply(images, np.random.default_rng(seed)))
+        after = perturbation.undo(maps, np.random.default_rng(seed))
+        rank = rank_similarity(before[inner], after[inner])
+        flips = (forged != flipped).astype(float)
+        table = {"perturbation": name, "stability_rank": rank, "verdict_flips": flips}
+        tables.append(pd.DataFrame(table))
+    return pd.concat(tables)
 
 
-COMPARED = {
-    "randomized": ("the maps of trained and randomized model", "Adebayo et al. 2018", "lower"),
-    "stability": ("the maps of an image and the perturbed image", "ours", "higher"),
-}
 MEASURES: dict[str, Measure] = {
-    f"{prefix}_{name}": Measure(f"{text} of {what}", source, better, chance)
-    for prefix, (what, source, better) in COMPARED.items()
-    for name, text, chance in [
-        ("rank", "rank correlation (Spearman)", 0.0),
-        ("absolute_rank", "rank correlation of the absolute values", 0.0),
-        ("ssim", "structural similarity, each stretched to [0, 1],", None),
-    ]
-} | {
-    "logit_change": Measure("logit of the perturbed image less that of the image", "ours", "-"),
+    "randomized_absolute_rank": Measure(
+        "rank correlation of the absolute values of the maps of trained and randomized model",
+        "Adebayo et al. 2018",
+        "lower",
+        0.0,
+    ),
+    "stability_rank": Measure(
+        "rank correlation (Spearman) of the maps of an image and the perturbed image",
+        "ours",
+        "higher",
+        0.0,
+    ),
     "verdict_flips": Measure("share of verdicts that a perturbation turns", "ours", "lower"),
 }

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fwstudy.evaluation.metrics import Measure, Statistic, rank_auc, with_interval
+from fwstudy.evaluation.metrics import Measure, Statistic, score_auc, with_interval
 from fwstudy.evaluation.paired_tests import holm
 from fwstudy.labels import SKIN_TONES
 
@@ -21,7 +21,7 @@ MEASURES = {
     ),
     "gap": Measure("largest minus smallest value among kinds of people", "ours", "lower"),
     "p_value": Measure(
-        "how often a gap as large arises when the attribute is dealt anew among groups of people",
+        "how often a gap as large arises when the attribute is permuted among groups of people",
         "Phipson and Smyth 2010",
         "-",
     ),
@@ -63,10 +63,6 @@ def attribute_slices(manifest: pd.DataFrame) -> pd.DataFrame:
     return slices
 
 
-def _auc(part: Mapping) -> float:
-    return float(rank_auc(np.asarray(part["label"]) == 1, np.asarray(part["score"])))
-
-
 def _sliced(
     predictions: pd.DataFrame, manifest: pd.DataFrame, threshold: float, evidence: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str], dict[str, tuple[str, Statistic]]]:
@@ -82,7 +78,7 @@ def _sliced(
         name: (name, lambda part, name=name: float(np.mean(part[name])))
         for name in ("false_positive_rate", *evidence)
     }
-    return table, list(kinds), {"auc": ("score", _auc), **means}
+    return table, list(kinds), {"auc": ("score", score_auc), **means}
 
 
 def slice_table(
@@ -146,9 +142,9 @@ def permutation_p_value(
 ) -> float:
     """How often a gap as large as that of an attribute arises where the attribute means nothing.
 
-    It is dealt anew among groups of people with as many members, the values of a group staying
-    together: people of a group are alike and lend each other faces, so that dealing it to one
-    person at a time would find gaps where there are none.
+    It is permuted among groups of people with as many members, and the values of a group stay
+    together: people of a group are alike and lend each other faces, so that a permutation of single
+    persons would find gaps where there are none.
 
     Args:
         table: columns group, identity, kind (int, of the identity) and what the statistic takes.

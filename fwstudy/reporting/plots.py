@@ -189,38 +189,31 @@ def evidence_panel(
     """For each face: the image, the truth, one overlay a map, and bars of evidence by concept axis.
 
     Args:
-        rows: dicts with ``label`` (str), ``image`` (H, W, 3), ``truth`` (H, W), relevance (H, W) in
-            [-1, 1] under each name in ``maps``, and ``evidence`` (one number a concept axis).
+        rows: dicts with ``label`` (str), ``image`` (H, W, 3) and ``truth`` (H, W), one signed map
+            (H, W) under each name in ``maps``, and ``evidence`` (one number a concept axis).
         names: of the axes.
-        maps: keys of the relevance, also its titles.
+        maps: keys of the maps, also their titles. Each kind of map has a scale of its own.
     """
-    width = 1.7 * (2 + len(maps)) + 2.6
-    figure = Figure(figsize=(width, 1.8 * len(rows) + 0.4), layout="constrained")
-    ratios = [1] * (2 + len(maps)) + [1.5]
-    axes = figure.subplots(len(rows), 3 + len(maps), squeeze=False, width_ratios=ratios)
-    shown = ["image", "truth", *maps]
-    for i, row in enumerate(rows):
-        for j, key in enumerate(shown):
-            drawn = overlay(row["image"], row[key], 1.0) if key in maps else row[key]
-            axes[i, j].imshow(drawn, cmap="gray")
-            axes[i, j].set(xticks=[], yticks=[])
-            if i == 0:
-                axes[i, j].set_title(
-                    {"image": "face", "truth": "changed pixels"}.get(key, key), fontsize=9
-                )
-        axes[i, 0].set_ylabel(row["label"], fontsize=9)
-        bars = axes[i, -1]
-        values = np.asarray(row["evidence"])
-        bars.barh(
-            range(len(names)), values, color=[COLORS[1] if v > 0 else COLORS[4] for v in values]
-        )
+    titles = ["face", "changed pixels", *maps]
+    limits = {name: np.quantile(np.abs([row[name] for row in rows]), 0.99) for name in maps}
+    width, height = 1.7 * len(titles) + 2.6, 1.8 * len(rows) + 0.4
+    ratios = [1] * len(titles) + [1.5]
+    figure, axes = new_figure(width, height, len(rows), len(ratios), width_ratios=ratios)
+    for row, cells in zip(rows, axes, strict=True):
+        overlays = [overlay(row["image"], row[name], limits[name]) for name in maps]
+        for cell, image in zip(cells, [row["image"], row["truth"], *overlays], strict=False):
+            cell.imshow(image, cmap="gray")
+            cell.set(xticks=[], yticks=[])
+        cells[0].set_ylabel(row["label"], fontsize=9)
+        bars, values = cells[-1], np.asarray(row["evidence"])
+        bars.barh(range(len(names)), values, color=[COLORS[1 if v > 0 else 4] for v in values])
         bars.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
         bars.axvline(0, color="gray", linewidth=0.8)
         bars.tick_params(axis="x", labelsize=8)
         bars.invert_yaxis()
         sns.despine(ax=bars)
-        if i == 0:
-            bars.set_title(title, fontsize=9)
+    for cell, name in zip(axes[0], [*titles, title], strict=True):
+        cell.set_title(name, fontsize=9)
     return figure
 
 

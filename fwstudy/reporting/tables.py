@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from fwstudy.evaluation.comparison import WORTH
 from fwstudy.evaluation.metrics import Measure
 
 SUMMARY = {
@@ -11,14 +12,12 @@ SUMMARY = {
     ("localization", "relevance_rank"): "relevance rank",
     ("localization", "pointing_game"): "pointing game",
     ("localization", "pixel_auc"): "pixel AUC",
-    ("localization", "intersection_over_union"): "IoU",
     ("parts", "relevance_mass"): "relevance mass, one part",
     ("parts", "part_top1"): "forged part, top 1",
     ("faithfulness", "deletion"): "deletion",
     ("faithfulness", "insertion"): "insertion",
-    ("faithfulness", "restoration_correlation"): "repair correlation",
+    ("faithfulness", "restoration_correlation"): "restoration correlation",
 }  # topic and measure to the heading of a column
-LOWER_IS_BETTER = {"deletion"}
 
 
 def markdown(rows: Iterable[Iterable[str]]) -> str:
@@ -33,17 +32,19 @@ def markdown_of(table: pd.DataFrame, digits: int = 3) -> str:
     return markdown([list(table.columns), *text.to_numpy().tolist()])
 
 
-def summary(found: pd.DataFrame) -> str:
+def summary(found: pd.DataFrame, measures: dict[str, Measure]) -> str:
     """Methods × measures as Markdown, best in bold, intervals in brackets.
 
     Args:
+        measures: what each measure is, and whether it should be high or low.
         found: columns topic, model, method, subset, measure, value, value_low, value_high.
     """
     everything = found[found["subset"] == "all"].set_index(["topic", "measure"])
     columns = {}
     for key, heading in SUMMARY.items():
         column = everything.loc[[key]].set_index(["model", "method"])
-        better = column["value"].min() if key[1] in LOWER_IS_BETTER else column["value"].max()
+        lower = measures[key[1]].better == "lower"
+        better = column["value"].min() if lower else column["value"].max()
         columns[heading] = {
             method: cell(row, bold=row["value"] == better)
             for method, row in zip(column.index, column.to_dict("records"), strict=True)
@@ -90,32 +91,49 @@ def contract(found: pd.DataFrame) -> dict[str, float]:
     Args:
         found: as for `summary`.
     """
-    keys = ["topic", "measure", "model", "method"]
-    value = found[found["subset"] == "all"].set_index(keys)["value"].sort_index()
-    named, best = ("whitened", "concept axes"), ("BatchNorm", "best axes")
-    mass = value["localization", "relevance_mass"]
-    single = value["parts", "relevance_mass"]
-    priors = [("no model", name) for name in ("center prior", "mean-mask prior")]
-    subtle = found[(found["subset"] == "transplants") & (found["measure"] == "purity")]
-    subtle = subtle.set_index(["model", "method"])["value"]
-    numbers = {
-        "purity": value["concepts", "purity", *named],
-        "purity_paired": value["concepts"].get(("purity_paired", *named)),
-        "purity_transplants": subtle.get(named),
-        "purity_batch_norm": value["concepts", "purity", *best],
-        "part_top1": value["parts", "part_top1", *named],
-        "relevance_mass": mass[named],
-        "relevance_mass_gradcam": mass["BatchNorm", "Grad-CAM"],
-        "relevance_mass_prior": max(mass[prior] for prior in priors),
-        "relevance_mass_part": single[named],
-        "relevance_mass_part_gradcam": single["BatchNorm", "Grad-CAM"],
-        "relevance_mass_part_prior": max(single[prior] for prior in priors),
-        "concept_share": value["verdict", "concept_share", *named],
-        "restoration_correlation": value["faithfulness", "restoration_correlation", *named],
-        "mean_correlation": value["whitening", "mean_correlation", "whitened", "eval"],
-        "mean_correlation_batch_norm": value["whitening", "mean_correlation", "BatchNorm", "eval"],
-    }
+    keys = ["topic", "model", "method", "subset", "measure"]
+    value = found.set_index(keys)["value"]
+    numbers = {name: value.get((t, "whitened", m, "all", k)) for name, (t, m, k) in WORTH.items()}
+
+    def mass(topic: str, *key: str) -> float:
+        return value[topic, *key, "all", "relevance_mass"]
+
+    for topic, suffix in (("localization", ""), ("parts", "_part")):
+        priors = [mass(topic, "no model", name) for name in ("center prior", "mean-mask prior")]
+        numbers[f"relevance_mass{suffix}"] = mass(topic, "whitened", "concept axes")
+        numbers[f"relevance_mass{suffix}_gradcam"] = mass(topic, "BatchNorm", "Grad-CAM")
+        numbers[f"relevance_mass{suffix}_prior"] = max(priors)
+    concept, plain = (
+        ("concepts", "whitened", "concept axes"),
+        ("concepts", "BatchNorm", "best axes"),
+    )
+    numbers["purity_paired"] = value.get((*concept, "all", "purity_paired"))
+    numbers["purity_transplants"] = value.get((*concept, "transplants", "purity"))
+    numbers["purity_batch_norm"] = value.get((*plain, "all", "purity"))
+    correlation = "whitening", "BatchNorm", "eval", "all", "mean_correlation"
+    numbers["mean_correlation_batch_norm"] = value.get(correlation)
     return {key: round(float(number), 6) for key, number in numbers.items() if number is not None}
+
+
+def trust(calibration: pd.DataFrame, leakage: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The numbers of ``trust.json``.
+
+    Args:
+        calibration: columns model, calibration, ece, brier.
+        leakage: columns features, identity_accuracy.
+    """
+    content = {
+        f"{row['model']}_{row['calibration']}": {key: row[key] for key in ("ece", "brier")}
+        for row in calibration.to_dict("records")
+    }
+    content["identity_accuracy"] = leakage.set_index("features")["identity_accuracy"].to_dict()
+    return {
+        key.replace(" ", "_"): {
+            name.replace(" ", "_").replace(",", ""): round(value, 6)
+            for name, value in values.items()
+        }
+        for key, values in content.items()
+    }
 
 
 def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -> str:
@@ -129,17 +147,21 @@ def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -
     share, mass = numbers["concept_share"], numbers["relevance_mass"]
     gradcam, prior = numbers["relevance_mass_gradcam"], numbers["relevance_mass_prior"]
     part, part_gradcam = numbers["relevance_mass_part"], numbers["relevance_mass_part_gradcam"]
+    impossible = " (impossible: above ½)" if gradcam > 0.5 else ""
+    least = {"purity": 0.95, "part_top1": 0.8, "restoration_correlation": 0.8}
+    words = {"part_top1": "forged part, top 1"}
     rows = [
-        ("purity ≥ 0.95", f"{numbers['purity']:.3f}", numbers["purity"] >= 0.95),
         (
-            "forged part, top 1 ≥ 0.8",
-            f"{numbers['part_top1']:.3f}",
-            numbers["part_top1"] >= 0.8,
-        ),
+            f"{words.get(name, name.replace('_', ' '))} ≥ {limit}",
+            f"{numbers[name]:.3f}",
+            numbers[name] >= limit,
+        )
+        for name, limit in least.items()
+    ]
+    rows += [
         (
             "relevance mass ≥ 2 × Grad-CAM on BatchNorm, whole faces",
-            f"{mass:.3f} against {gradcam:.3f}"
-            + (" (impossible: above ½)" if gradcam > 0.5 else ""),
+            f"{mass:.3f} against {gradcam:.3f}{impossible}",
             mass >= 2 * gradcam,
         ),
         (
@@ -161,11 +183,6 @@ def targets(numbers: dict[str, float], ablations: dict[str, dict[str, float]]) -
             "concept share ≥ 0.8 at ≤ 1 point of AUC",
             f"{share:.3f} at {abs(100 * cost):.1f} points {'less' if cost > 0 else 'more'}",
             share >= 0.8 and cost <= 0.01,
-        ),
-        (
-            "repair correlation ≥ 0.8",
-            f"{numbers['restoration_correlation']:.3f}",
-            numbers["restoration_correlation"] >= 0.8,
         ),
     ]
     words = {True: "yes", False: "**no**"}

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fwstudy.crops.cropset import CropSet
+from fwstudy.evaluation.comparison import worth
 from fwstudy.evaluation.metrics import detection_table
 from fwstudy.evaluation.transfer import transfer_table
 from fwstudy.faces.sources import build_faces
 from fwstudy.faces.videos import assemble
-from fwstudy.interpretability.measures import TOPICS
-from fwstudy.interpretability.model import load_subject
-from fwstudy.interpretability.records import variant_records
+from fwstudy.interpretability.measures import explain_model, explain_variants
+from fwstudy.interpretability.model import WHITENED, load_subjects
 from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
@@ -148,11 +148,11 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
         assert rows.loc[("c23", "all", "frame"), "num_images"] == len(test)
         num_videos = test.groupby(["video", "variant"]).ngroups
         assert rows.loc[("c23", "all", "video"), "num_images"] == num_videos
-    subject = load_subject(params, 0, crops)
-    found = TOPICS["localization"](subject)
+    subject = load_subjects(params, 0, crops)[WHITENED]
+    found = explain_model(subject, ["parts"])
     assert {"relevance_mass", "part_top1"} <= set(found["measure"])
-    records, _ = variant_records(params, crops)
-    assert records.set_index("variant").loc["whitened", "purity"] > 0
+    rows, _ = explain_variants(params, crops)
+    assert worth(rows).set_index("variant").loc["whitened", "purity"] > 0
 
 
 def test_forgeries_without_originals_are_detected_and_no_more(people, project):
@@ -175,7 +175,7 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     assert set(found["model"]) == {"baseline", "batch_norm", "whitened"}
     assert found.set_index(["model", "family"]).loc[("whitened", "all"), "num_images"] == len(test)
     with pytest.raises(ValueError, match="no forgery of the split test has its original beside it"):
-        load_subject(params, 0, crops)
+        load_subjects(params, 0, crops)
 
 
 def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, monkeypatch):

@@ -1,4 +1,4 @@
-"""Deletion, insertion and repair on detectors that add up what they see."""
+"""Deletion, insertion and restoration on detectors that add up what they see."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fwstudy.evaluation.metrics import group_interval, summarize
+from fwstudy.evaluation.metrics import group_interval
 from fwstudy.interpretability import faithfulness
 from fwstudy.labels import FORGED_PARTS, PARTS
 
@@ -106,18 +106,6 @@ def test_probability_by_default_and_any_reference():
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["at_images"][0] == pytest.approx(1 / (1 + np.exp(-4)))
     assert (tables[0]["at_reference"] == 0.5).all()
-    soft = faithfulness.blurred(images)
-    table = faithfulness.deletion_insertion(Adding(), images, places(images), soft)
-    assert table["at_reference"][0] == pytest.approx(
-        1 / (1 + np.exp(-faithfulness.predict_logits(Adding(), soft)[0]))
-    )
-
-
-def test_blurred_keeps_the_mean_and_smooths():
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    soft = faithfulness.blurred(images)
-    assert soft.shape == images.shape and soft.std() < images.std() / 5
-    torch.testing.assert_close(soft.mean(), images.mean(), atol=0.01, rtol=0)
 
 
 def test_modes_are_restored():
@@ -177,7 +165,7 @@ def manifest_of(count: int) -> pd.DataFrame:
     return table.assign(variant="Face2Face", label=1).set_index(rows + 1)
 
 
-def test_repair_of_an_additive_detector_is_its_evidence():
+def test_restoration_of_an_additive_detector_is_its_evidence():
     forged, originals, parts, effect = planted_forgeries(40)
     fall = faithfulness.restoration(Adding(3.0), forged, originals, parts)
     np.testing.assert_allclose(fall, 3 * effect, atol=1e-3)
@@ -189,9 +177,6 @@ def test_repair_of_an_additive_detector_is_its_evidence():
     assert mouth["evidence"] == effect[2, 3] and mouth["group"] == "g0"
     assert faithfulness.restoration_correlation(table) == pytest.approx(1, abs=1e-6)
     assert faithfulness.restoration_rank_correlation(table) == pytest.approx(1, abs=1e-3)
-    within = faithfulness.repair_within_image(table)
-    assert within["row"].tolist() == manifest_of(40)["row"].tolist()
-    np.testing.assert_allclose(within["repair_within_image"], 1)
     low, high = group_interval(table, faithfulness.restoration_correlation, repeats=20)
     assert low == pytest.approx(1, abs=1e-6) and high == pytest.approx(1, abs=1e-6)
     opposite = faithfulness.restoration_table(manifest_of(40), fall, -effect)
@@ -205,27 +190,10 @@ def test_shuffled_evidence_does_not_correlate():
     table = faithfulness.restoration_table(manifest_of(200), fall, shuffled)
     assert abs(faithfulness.restoration_correlation(table)) < 0.1
     assert abs(faithfulness.restoration_rank_correlation(table)) < 0.1
-    within = summarize(
-        faithfulness.repair_within_image(table), "repair_within_image", ["variant"]
-    ).iloc[0]
-    assert within["repair_within_image_low"] < 0 < within["repair_within_image_high"]
-    assert within["num_images"] == 200
 
 
-def test_within_images_is_blind_to_what_is_alike_in_an_image():
-    """Evidence that knows how forged an image is, but not where, correlates over pairs alone."""
-    rng = np.random.default_rng(2)
-    strength = 10 * rng.normal(size=(100, 1))
-    fall = strength + rng.normal(size=(100, 4))
-    table = faithfulness.restoration_table(
-        manifest_of(100), fall, strength + rng.normal(size=(100, 4))
-    )
-    assert faithfulness.restoration_correlation(table) > 0.9
-    assert abs(faithfulness.repair_within_image(table)["repair_within_image"].mean()) < 0.15
-
-
-def test_repair_reaches_as_far_as_its_margin():
-    """Margin 2 of 64: a change two pixels from the part is repaired, three pixels off is not."""
+def test_restoration_reaches_as_far_as_its_margin():
+    """Margin 2 of 64: a change two pixels from the part is restored, three pixels off is not."""
     parts = planted_parts(2)
     forged, originals = torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
     row, last = 6, 9  # of the first part
@@ -244,7 +212,6 @@ def test_a_part_that_is_not_visible_is_undefined():
     assert np.isnan(fall[1, 3]) and np.isfinite(np.delete(fall.ravel(), 7)).all()
     table = faithfulness.restoration_table(manifest_of(4), fall, effect)
     assert faithfulness.restoration_correlation(table) == pytest.approx(1, abs=1e-4)
-    assert faithfulness.repair_within_image(table)["repair_within_image"].notna().all()
 
 
 @pytest.mark.filterwarnings("error")
@@ -253,7 +220,6 @@ def test_correlations_without_variation_are_undefined_and_silent():
     flat = faithfulness.restoration_table(manifest_of(5), np.full((5, 4), 0.1), varied)
     assert np.isnan(faithfulness.restoration_correlation(flat))
     assert np.isnan(faithfulness.restoration_rank_correlation(flat))
-    assert faithfulness.repair_within_image(flat)["repair_within_image"].isna().all()
     assert np.isnan(faithfulness.restoration_correlation(flat.iloc[:1]))
     assert np.isnan(faithfulness.restoration_correlation(flat.assign(fall=np.nan)))
 

@@ -79,7 +79,7 @@ def test_compare_refuses_other_images():
 def test_predictions_are_read_with_their_seed(tmp_path):
     for seed in (0, 1):
         (tmp_path / f"seed{seed}").mkdir()
-        predictions(seeds=(seed,)).drop(columns="seed").to_csv(
+        predictions(seeds=(seed,)).drop(columns="seed").assign(split="test").to_csv(
             tmp_path / f"seed{seed}" / "model.csv", index=False
         )
     table = comparison.read_predictions(tmp_path, "model", [0, 1])
@@ -159,7 +159,48 @@ def test_left_out_table_looks_at_one_family():
         score=lambda t: t["label"] * 1.0
     )
     unseen = seen.assign(score=seen["variant"].eq("Deepfakes") * 1.0)
-    found = comparison.leave_one_out_table({"m": seen}, {"m": unseen}, "FaceSwap", "c23")
+    found = comparison.leave_one_out_table({"m": seen}, {"FaceSwap": {"m": unseen}}, "c23")
     assert found["training"].tolist() == ["all families", "without it"]
     assert found["auc"].tolist() == [1.0, 0.5] and found["difference"].tolist() == [0, -0.5]
     assert found["num_images"].tolist() == [48, 48]
+    none = comparison.leave_one_out_table({"m": seen}, {}, "c23")
+    assert none.empty and list(none) == list(found)
+
+
+def test_worth_lays_the_numbers_side_by_side():
+    """A family and a number that is not compared are left out; what a model lacks is undefined."""
+    rows = [("concepts", "m", "concept axes", "all", "purity", 0.9, 0.8, 1.0),
+            ("concepts", "m", "concept axes", "transplants", "purity", 0.6, 0.5, 0.7),
+            ("concepts", "m", "best axes", "all", "hit_at_1", 0.1, 0.0, 0.2),
+            ("whitening", "n", "eval", "all", "mean_correlation", 0.3, 0.2, 0.4)]  # fmt: skip
+    columns = ["topic", "model", "method", "subset", "measure", "value", "low", "high"]
+    found = comparison.worth(pd.DataFrame(rows, columns=columns).assign(seed=1))
+    found = found.set_index(["variant", "seed"])
+    assert found.loc[("m", 1), ["purity", "purity_low", "purity_high"]].tolist() == [0.9, 0.8, 1.0]
+    assert found.loc[("n", 1), "mean_correlation"] == 0.3 and found.notna().sum().sum() == 6
+
+
+def test_operating_point_is_the_purest_that_is_cheap_else_the_cheapest():
+    curve = pd.DataFrame(
+        {"variant": list("abc"), "bottleneck": [0.0, 0.5, 1.0], "difference": [0.0, -0.009, -0.05],
+         "concept_share": [0.5, 0.9, 1.0], "purity": [0.7, 0.8, 0.9], "part_top1": 0.9}
+    ).assign(difference_low=-0.1, difference_high=0.1)  # fmt: skip
+    assert "bottleneck 0.5 (b), the purest" in comparison.operating_point(curve)
+    none = comparison.operating_point(curve.drop(index=1))
+    assert "bottleneck 0 (a), the least costly" in none
+
+
+def test_measures_and_costs_of_several_seeds_are_put_together(tmp_path):
+    for seed, value in ((0, 0.4), (1, 0.6)):
+        (tmp_path / f"seed{seed}").mkdir()
+        row = {"topic": "t", "model": "m", "method": "x", "subset": "all", "measure": "purity"}
+        row |= {"value": value, "low": value - 0.1, "high": value + 0.1, "seed": seed}
+        pd.DataFrame([row]).to_csv(tmp_path / f"seed{seed}" / "measures.csv", index=False)
+        for name in (f"seed{seed}", f"fast_seed{seed}"):
+            table = pd.DataFrame({"model": [name], "minutes": [1.0]})
+            table.to_csv(tmp_path / f"{name}.csv", index=False)
+    found = comparison.measures_over_seeds(tmp_path, [0, 1]).iloc[0]
+    assert (found["value"], found["value_low"], found["num_seeds"]) == pytest.approx((0.5, 0.4, 2))
+    models = {"baseline": [0, 1], "whitened": [0, 1], "variants/fast": [1]}
+    cost = comparison.training_cost(tmp_path, models)
+    assert cost["model"].tolist() == ["seed0", "seed1", "fast_seed1"]

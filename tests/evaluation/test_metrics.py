@@ -37,7 +37,11 @@ def test_score_auc_against_scikit_learn():
     assert np.isnan(metrics.score_auc(data[data["label"] == 1]))
     columns = rng.normal(size=(200, 3))
     expected = [roc_auc_score(data["label"], column) for column in columns.T]
-    np.testing.assert_allclose(metrics.rank_auc(data["label"] == 1, columns), expected)
+    positive = data["label"].to_numpy() == 1
+    np.testing.assert_allclose(metrics.rank_auc(positive, columns), expected)
+    both = np.stack([positive, ~positive, 0 * positive], axis=1)  # the last has no class of its own
+    expected = [expected[0], 1 - expected[1], np.nan]
+    np.testing.assert_allclose(metrics.rank_auc(both, columns), expected)
 
 
 def test_balanced_threshold_separates():
@@ -92,13 +96,6 @@ def test_mean_interval_leaves_out_what_is_undefined():
         values[defined], groups[defined]
     )
     assert np.isnan(metrics.mean_interval(values[:2], groups[:2])).all()
-
-
-def test_summarize_counts_what_is_undefined():
-    data = pd.DataFrame({"kind": ["x", "x", "y"], "group": ["a", "b", "a"], "v": [1.0, np.nan, 5]})
-    found = metrics.summarize(data, "v", ["kind"]).set_index("kind")
-    assert found.loc["x", "v"] == 1 and found.loc["x", "num_undefined"] == 1
-    assert found["num_images"].tolist() == [2, 1]
 
 
 def test_detection_table_levels_and_families():
