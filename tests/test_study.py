@@ -12,6 +12,7 @@ from fwstudy.evaluation import shortcuts
 from fwstudy.evaluation.metrics import detection_table
 from fwstudy.evaluation.transfer import transfer_table
 from fwstudy.faces.sources import SOURCES
+from fwstudy.interpretability.overlay import overlay
 from fwstudy.params import load_params
 from fwstudy.reporting import plots
 from fwstudy.training import runs
@@ -262,7 +263,7 @@ def test_figures_draw():
 
 def test_overlay_colours_say_the_sign():
     image = np.full((1, 2, 3), 128, np.uint8)
-    red, blue = plots.overlay(image, np.array([[1.0, -1.0]]), 1.0)[0, :, ::2].astype(int).T
+    red, blue = overlay(image, np.array([[1.0, -1.0]]), 1.0)[0, :, ::2].astype(int).T
     assert red[0] > blue[0] and blue[1] > red[1]
 
 

@@ -22,8 +22,8 @@ from fwstudy.interpretability.model import (
     tensor_of,
     truth_of,
 )
+from fwstudy.interpretability.overlay import overlay
 from fwstudy.labels import ORIGINAL
-from fwstudy.reporting.plots import overlay
 from fwstudy.training.concept_sets import CONCEPT_SETS
 from fwstudy.training.variants import pooled_activations
 from fwstudy.whitening.covariance import as_rows, covariance
