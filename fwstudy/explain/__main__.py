@@ -123,7 +123,7 @@ def main(words: Sequence[str] | None = None) -> None:
             from fwstudy.explain import bundle
             from fwstudy.runtime import project_root
 
-            bundle.export(project_root(), arguments.export)
+            bundle.write(bundle.find(project_root(), own=True), arguments.export)
             print(f"detector: {arguments.export}")
         else:
             values = arguments.output, arguments.frames, arguments.notebook

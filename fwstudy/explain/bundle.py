@@ -45,7 +45,7 @@ def write(trained: TrainedExplainer, folder: Path) -> None:
     }
     tensors["typical"] = torch.from_numpy(trained.typical)
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    safetensors.torch.save_file(tensors, folder / TENSORS)
+    (folder / TENSORS).write_bytes(safetensors.torch.save(tensors))
     settings = {name: getattr(trained, name) for name in IN_WORDS}
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     sums = "".join(f"{_sum(folder / name)}  {name}\n" for name in (SETTINGS, TENSORS))
@@ -85,24 +85,23 @@ def read(folder: Path, origin: str = "") -> TrainedExplainer:
     )
 
 
-def own_weights(root: Path, params: Params) -> Path:
-    """Where the weights of the study's whitened model lie, of the first training seed."""
-    return root / "data" / "models" / f"seed{params.train.seeds[0]}" / "whitened.safetensors"
-
-
-def find(root: Path) -> TrainedExplainer:
+def find(root: Path, own: bool = False) -> TrainedExplainer:
     """The detector a project explains with: its own where it has trained one, else the shipped one.
 
     Its own is calibrated once and kept as a bundle in ``data/partial``, until its weights, its crops,
     its settings or the code change.
 
+    Args:
+        own: the shipped one does not count.
+
     Raises:
-        ValueError: there is neither; or a file cannot be used (named).
+        ValueError: there is none; or a file cannot be used (named).
     """
     params = load_params(root / "params.yaml")
-    weights, manifest = own_weights(root, params), root / "data" / "crops" / "manifest.csv"
+    weights = root / "data" / "models" / f"seed{params.train.seeds[0]}" / "whitened.safetensors"
+    manifest = root / "data" / "crops" / "manifest.csv"
     if not weights.is_file():
-        if (root / SHIPPED / SUMS).is_file():
+        if (root / SHIPPED / SUMS).is_file() and not own:
             return read(root / SHIPPED, f"the one that comes with the study ({SHIPPED})")
         raise ValueError(
             f"no trained model yet ({weights.relative_to(root)} is missing): run `make repro` first"
@@ -153,21 +152,6 @@ def of_study(root: Path, params: Params) -> TrainedExplainer:
         data=f"{KINDS.get(params.faces.source, params.faces.source)} faces, {preprocess.quality}",
         seed=seed,
     )
-
-
-def export(root: Path, folder: Path) -> None:
-    """Write the detector that a project has trained as a bundle to a folder of one's own.
-
-    Raises:
-        ValueError: nothing has been trained.
-        OSError: the folder cannot be written.
-    """
-    weights = own_weights(root, load_params(root / "params.yaml"))
-    if not weights.is_file():
-        raise ValueError(
-            f"nothing to export ({weights.relative_to(root)} is missing): run `make repro` first"
-        )
-    write(find(root), folder)
 
 
 def _sum(path: Path) -> str:
