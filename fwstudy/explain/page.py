@@ -29,7 +29,9 @@ def found(table: pd.DataFrame, reports: list[FileReport]) -> str:
         lines.append(f"{escape(row.file)}: NOT EXPLAINED, {escape(row.problem)}")
     if len(reports) < len(done):
         lines.append(f"Details follow for the first {len(reports)}; evidence.csv has all.")
-    rows = done.reindex(columns=["file", *COLUMNS]).assign(file=done["file"].map(os.path.basename))
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in table["file"]])
+    names = [os.path.relpath(file, above) for file in done["file"]]
+    rows = done.reindex(columns=["file", *COLUMNS]).assign(file=names)
     shown = rows.round(2).to_html(index=False, border=0) if len(done) else ""
     return f"<p>{'<br>'.join(lines)}</p>{shown}" + _caption(
         "probability: calibrated on unseen faces of the study, as if forgeries were as frequent as "

@@ -16,7 +16,7 @@ from fwstudy.interpretability.overlay import AGAINST, FOR, overlay
 
 SIDE = 256  # px of the picture in which the face is marked
 MOST = 8  # axes shown, those with most evidence
-LABELS, PLOT, ROW = 190, 460, 24  # px of a figure: left margin, plot, height of a row
+LABELS, PLOT, ROW = 215, 460, 24  # px of a figure: left margin, plot, height of a row
 STYLES = ("o-", "s--", "D-.", "^:", "v-", "P--", "X-.", "*:")
 
 
