@@ -1,5 +1,6 @@
 # make repro: set up and run the whole study.  make test: set up and test.
-# make explain INPUT=photo.jpg: explain the verdict on your own photograph, clip or folder.
+# make explain INPUT=photo.jpg: explain the verdict on your own photograph, clip or folder; NOTEBOOK=1
+# executes notebook 8 as well.
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -45,7 +46,7 @@ test-sources: setup
 
 explain: setup
 	$(if $(INPUT),,$(error usage: make explain INPUT=photo.jpg|clip.mp4|folder))
-	@python -m fwstudy.explain "$(INPUT)"
+	@python -m fwstudy.explain "$(INPUT)" $(if $(NOTEBOOK),--notebook)
 
 # One static site of all executed notebooks: data/report/index.html, opens offline.
 report: setup

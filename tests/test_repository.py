@@ -27,7 +27,7 @@ ROOMS = [
     ("interpretability/",),
     ("reporting/",),
     ("execute.py",),
-    ("explain.py", "profiles.py"),
+    ("explain/", "profiles.py"),
 ]
 LONG_LINES = {
     "00",

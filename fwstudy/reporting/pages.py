@@ -3,7 +3,6 @@
 from html import escape
 from pathlib import Path
 
-from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 STYLE = """
@@ -27,6 +26,8 @@ def notebook_body(notebook: Path, code: bool) -> str:
     Args:
         code: whether the code can be unfolded; else it is left out.
     """
+    from nbconvert import HTMLExporter  # slow to import, and not needed by every page
+
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=not code,

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from fwstudy.interpretability.overlay import overlay
+
 COLORS = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr"
@@ -161,23 +163,6 @@ def heat_table(table: pd.DataFrame, label: str, center: float | None = 0) -> Fig
     )  # fmt: skip
     axes[0, 0].tick_params(axis="x", rotation=35)
     return figure
-
-
-def overlay(image: np.ndarray, relevance: np.ndarray, limit: float) -> np.ndarray:
-    """A face under its signed relevance: orange speaks for a forgery, violet against.
-
-    Args:
-        image: (H, W, 3) uint8.
-        relevance: (H, W).
-        limit: relevance that is drawn at full strength.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    strength = np.clip(np.abs(relevance) / max(limit, 1e-12), 0, 1)[..., None] * 0.85
-    tint = np.where(relevance[..., None] > 0, [230, 97, 1], [94, 60, 153])
-    gray = image.mean(axis=-1, keepdims=True)
-    return (gray * (1 - strength) + tint * strength).round().astype(np.uint8)
 
 
 def evidence_panel(

@@ -255,16 +255,6 @@ def partial_of(run: Run, params: Params) -> Path:
     return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs, ROOMS)
 
 
-def weights_path(name: str, seed: int) -> Path:
-    """Where the weights of the baseline or of a variant lie, by training seed."""
-    return project_root() / "data" / "models" / f"seed{seed}" / f"{name}.safetensors"
-
-
-def load_variant(params: Params, settings: Whitening, name: str, seed: int) -> Detector:
-    """`load`, by the name of the file of the weights."""
-    return load(Run(name.rpartition("/")[2], seed, settings), params)
-
-
 def validation_of(crops: CropSet, params: Params) -> CropSet:
     """Whole faces of the validation split at the study's quality.
 
