@@ -34,7 +34,6 @@ from fwstudy.explain.detector import (
 from fwstudy.interpretability import decomposition
 from fwstudy.interpretability.calibration import Calibration, calibrate
 from fwstudy.labels import FORGED_PARTS
-from fwstudy.training import runs
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
@@ -366,7 +365,7 @@ def test_own_detector_goes_before_the_shipped_one(project, detector, monkeypatch
     assert bundle.find(project).origin.startswith("the one that comes with the study")
     with pytest.raises(ValueError, match=r"no trained model yet \(data/models/seed0/whitened"):
         bundle.find(project, own=True)
-    weights = runs.weights_path("whitened", 0)
+    weights = project / "data" / "models" / "seed0" / "whitened.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"one")
     with pytest.raises(ValueError, match=r"manifest.csv is missing"):

@@ -29,17 +29,6 @@ ROOMS = [
     ("execute.py",),
     ("explain/", "profiles.py"),
 ]
-LONG_LINES = {
-    "00",
-    "01",
-    "03",
-    "04",
-    "05",
-    "06",
-    "07",
-    "08",
-    "10",
-}  # these are still to be rewritten
 WITH_PARTIAL_WORK = [
     (["faces"], "fwstudy/faces/sources.py"),
     (["train", "variant", "leave_one_out"], "fwstudy/training/runs.py"),
@@ -108,8 +97,7 @@ def test_notebook_form(path):
     for cell in code:
         assert not cell.outputs and cell.execution_count is None
         assert len(cell.source.splitlines()) <= 15, cell.source
-        if path.stem[:2] not in LONG_LINES:
-            assert max(map(len, cell.source.splitlines())) <= 100, cell.source
+        assert max(map(len, cell.source.splitlines())) <= 100, cell.source
         assert not re.search(r"^\s*(def|class)\s", cell.source, re.MULTILINE), cell.source
 
 

@@ -136,7 +136,7 @@ def of_study(root: Path, params: Params) -> TrainedExplainer:
     concepts = images(crops.select(split="train"), 1, seed, settings.grid_size)
     architecture = {
         "backbone": params.train.backbone.name,
-        "options": params.train.backbone.options,
+        "options": params.train.backbone.options or {},
         "layer": detector.layer_name,
         "whitening": {name: getattr(detector.layer, name) for name in WHITENING},
         "activation": None

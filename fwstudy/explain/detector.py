@@ -142,6 +142,8 @@ def build(architecture: dict) -> tuple[nn.Module, nn.Module]:
             ``whitening`` of `FeatureWhitening`, and a class of torch.nn as ``activation``, or None for
             that of the backbone.
     """
+    import fwstudy.training.backbone  # noqa: F401  timm then knows the study's own network
+
     model = create_model(architecture["backbone"], **architecture["options"])
     factory = partial(FeatureWhitening.from_batch_norm, **architecture["whitening"])
     layer = replace_norm(model, architecture["layer"], factory)
