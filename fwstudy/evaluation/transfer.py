@@ -4,8 +4,9 @@ import pandas as pd
 
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.comparison import mean_over_seeds
+from fwstudy.evaluation.loading import each_model
 from fwstudy.evaluation.metrics import detection_table
-from fwstudy.evaluation.models import each_model, short, trained_models
+from fwstudy.evaluation.models import short, trained_models
 from fwstudy.params import Params
 from fwstudy.training.runs import score
 

@@ -113,7 +113,7 @@ def find(root: Path, own: bool = False) -> TrainedExplainer:
     what = {name: getattr(params, name).model_dump() for name in ("whitening", "preprocess")}
     what |= {"backbone": params.train.backbone.model_dump(), "seed": params.train.seeds[0]}
     what |= {"source": params.faces.source, "crop_scale": params.crop_scale}
-    folder = partial_folder("detector", what, [weights, manifest], ROOMS)
+    folder = partial_folder("detector", what, [weights, manifest], rooms=ROOMS)
     if not (folder / SUMS).is_file():
         write(of_study(root, params), folder)
     return read(folder, f"your own ({weights.relative_to(root)})")

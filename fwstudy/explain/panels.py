@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fwstudy.explain.files import BOUNDARY, RESIDUAL, FileReport
-from fwstudy.interpretability.overlay import AGAINST, FOR, overlay
+from fwstudy.reporting.overlay import AGAINST, FOR, overlay
 
 SIDE = 256  # px of the picture in which the face is marked
 MOST = 8  # axes shown, those with most evidence

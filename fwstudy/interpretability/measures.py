@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
+from fwstudy.evaluation.loading import each_model, settings_of
 from fwstudy.evaluation.metrics import (
     Measure,
     Statistic,
@@ -21,7 +22,7 @@ from fwstudy.evaluation.metrics import (
     mean_interval,
     measured,
 )
-from fwstudy.evaluation.models import BASELINE, each_model, settings_of, short, trained_models
+from fwstudy.evaluation.models import BASELINE, short, trained_models
 from fwstudy.interpretability import (
     calibration,
     concept_metrics,

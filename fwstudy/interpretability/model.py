@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.evaluation.loading import load_model, settings_of
 from fwstudy.evaluation.metrics import rank_auc
-from fwstudy.evaluation.models import load_model, settings_of
 from fwstudy.interpretability import localization
 from fwstudy.interpretability.decomposition import (
     Decomposition,

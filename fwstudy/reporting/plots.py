@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fwstudy.interpretability.overlay import overlay
+from fwstudy.reporting.overlay import overlay
 
 COLORS = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"

@@ -252,7 +252,7 @@ def partial_of(run: Run, params: Params) -> Path:
     if tuned:
         what |= {"settings": run.settings.model_dump()}
         inputs.append(run.baseline.weights)
-    return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs, ROOMS)
+    return partial_folder(f"{run.folder or 'models'}/{run.name}", what, inputs, rooms=ROOMS)
 
 
 def validation_of(crops: CropSet, params: Params) -> CropSet:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
 from fwstudy.training.runs import own_runs, score_held_out, train
 
-from ..test_pipeline import COPIED, ROOT, SMOKE, change, dvc
+from ..test_pipeline import ENVIRONMENT, ROOT, SMOKE, change, copy_of_the_project
 from .trees import TREES, dfdc_with_test, split_of
 
 FRAMES_TAKEN = 2
@@ -117,7 +118,7 @@ def assert_nobody_is_in_two_splits(manifest: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("source", TREES)
 def test_from_films_to_what_the_axes_mean(trees, people, project, source):
-    change(project, settings(source, trees[source]) | {"ablations.run": []})
+    change(settings(source, trees[source]) | {"ablations.run": []})
     params = load_params()
     crops, report = crops_of(params, project)
     asked = [row for row in report if "not asked for" not in row["reason"]]
@@ -158,7 +159,7 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
 def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     """DFDC with its labelled test folder: who was forged there is known, from what is not."""
     root = dfdc_with_test(project / "videos", people)
-    change(project, settings("dfdc", root) | {"ablations.run": []})
+    change(settings("dfdc", root) | {"ablations.run": []})
     params = load_params()
     crops, _ = crops_of(params, project)
     test = crops.manifest[crops.manifest["split"] == "test"]
@@ -180,7 +181,7 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
 
 def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, monkeypatch):
     root = TREES["celeb_df"](project / "videos", people[:6])
-    change(project, settings("celeb_df", root))
+    change(settings("celeb_df", root))
     settings_of_faces, cut_again = load_params().faces, []
     true = assemble.cut_group
     monkeypatch.setattr(
@@ -202,24 +203,22 @@ def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, mo
 
 
 def test_a_wrong_root_is_named(project):
-    change(project, settings("celeb_df", project / "nowhere"))
+    change(settings("celeb_df", project / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"faces\.videos\.root: .*nowhere: no such folder"):
         build_faces(load_params().faces)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", TREES)
-def test_the_whole_pipeline(trees, tmp_path, source):
+def test_the_whole_pipeline(trees, tmp_path, monkeypatch, source):
     """Every notebook, by `dvc repro`."""
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, tmp_path / name)
-    shutil.rmtree(tmp_path / "notebooks" / "executed", ignore_errors=True)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    change(tmp_path, settings(source, trees[source]))
-    dvc(tmp_path, "init", "--no-scm", "-q")
-    dvc(tmp_path, "repro")
+    monkeypatch.chdir(tmp_path)
+    copy_of_the_project(tmp_path, settings(source, trees[source]))
+    environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["dvc", "repro"], check=False, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
     results = tmp_path / "data" / "results"
     detection = json.loads((results / "detection.json").read_text())["detection"]
     assert 0 <= detection["whitened"]["auc"] <= 1

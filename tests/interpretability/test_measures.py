@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from fwstudy.evaluation import loading
 from fwstudy.evaluation.comparison import WORTH, image_difference, worth
 from fwstudy.interpretability import measures, model
 from fwstudy.interpretability.concept_metrics import concept_summary, measured_rows
 from fwstudy.interpretability.model import BATCH_NORM, CONCEPT_AXES, WHITENED
-from fwstudy.training import runs
 from fwstudy.whitening.statistics import whiteness
 
 from ..models import some_params
@@ -101,7 +101,7 @@ def test_whiteness_of_groups_that_are_alike_has_a_narrow_interval():
 def test_all_variants(pair, crops, monkeypatch):
     """Variants without concept axes come first; what is told image by image can be compared still."""
     found = {"batch": pair[BATCH_NORM].detector, "whitening": pair[WHITENED].detector}
-    monkeypatch.setattr(runs, "load", lambda run, params: found[run.settings.norm])
+    monkeypatch.setattr(loading, "load", lambda run, params: found[run.settings.norm])
     monkeypatch.setattr(measures, "PURITY_IMAGES", 4)
     params = some_params()
     changes = {

@@ -55,7 +55,7 @@ def test_images_are_chosen_evenly(training):
     assert chosen.tolist() == rows[[0, (len(rows) - 1) // 2, -1]].tolist()
     assert training.evenly(None) is training.evenly(len(rows)) is training
     sizes = [len(batch) for batch in training.evenly(7).batches(3)]
-    assert sizes == [3, 3, 1]
+    assert sizes == [3, 2, 2]
     batches = torch.cat(list(training.evenly(7).batches(3)))
     assert torch.equal(batches, training.evenly(7).tensor())
 

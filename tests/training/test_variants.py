@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from fwstudy.crops.cropset import to_tensor
 from fwstudy.labels import PARTS
 from fwstudy.training import concept_sets, variants
 from fwstudy.training.concept_sets import CONCEPT_SETS
@@ -50,14 +49,12 @@ def test_concept_sets(training, name, number):
 
 def test_grid_cells_tile_the_image(training):
     cells = concept_sets.grid_concepts(training, 2, 0, 3)
-    whole = to_tensor(
-        training.images[concept_sets.sample_rows(training.select(kind="whole"), 2, 0)]
-    )
+    whole = concept_sets.sample(training.select(kind="whole"), 2, 0).tensor()
     torch.testing.assert_close(sum(cell.shown for cell in cells), whole)
 
 
 def test_part_concept_shows_the_part_alone(training):
-    rows = concept_sets.sample_rows(training.select(kind="whole"), 2, 0)
+    rows = concept_sets.sample(training.select(kind="whole"), 2, 0).manifest["row"].to_numpy()
     for concept in concept_sets.part_concepts(training, 2, 0, 3):
         outside = torch.from_numpy(training.parsing[rows] != PARTS.index(concept.name))
         assert (concept.shown.movedim(1, -1)[outside] == 0).all()
