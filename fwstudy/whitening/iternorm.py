@@ -75,7 +75,7 @@ class IterNormWhitening(FeatureWhitening):
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.whitening.lerp_(whitening.to(self.whitening), self.momentum)
             self.num_batches_tracked.add_(1)
-        white = as_blocks(rows - mean, self.num_groups) @ whitening.mT
+        white = as_blocks(rows - mean, self.num_groups) @ whitening.to(rows).mT
         return white.transpose(0, 1).flatten(1) @ self.rotation.to(rows).mT
 
     def _finish_training(self) -> None:

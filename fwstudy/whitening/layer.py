@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import ESTIMATORS, as_rows, check_groups, covariance, shrink
 from fwstudy.whitening.rotation import orthogonality_error
-from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
+from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few, whitening_matrix
 from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum, world_size
 
 
@@ -219,7 +219,7 @@ class FeatureWhitening(nn.Module):
         return super()._apply(keep_precision, recurse=False)
 
     def _solve(self, blocks: Tensor) -> Tensor:
-        return SOLVERS[self.solver](blocks, self.eps)
+        return whitening_matrix(blocks, self.solver, self.eps)
 
     def _finish_training(self) -> None:
         """What is left to do before evaluation."""
