@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+DOUBLE_PRODUCTS = 32  # most channels of a block whose covariance is summed in float64
+
 
 def as_rows(features: Tensor) -> Tensor:
     """Features (N, C, H, W) or (M, C) as rows (M, C), one for each location of each image."""
@@ -19,7 +21,9 @@ def covariance(
 ) -> tuple[Tensor, Tensor]:
     """Mean and block-diagonal covariance over all locations, divided by M (maximum likelihood).
 
-    The one place where batch statistics are computed.
+    The one place where batch statistics are computed. Up to 32 channels a block, float32 products are
+    summed in float64: of 32768 rows with condition 1e6, float32 leaves whitened channels correlated by
+    up to 1 at 8 channels a block, 0.007 on average at 16 and 0.003 at 32.
 
     Args:
         features: (N, C, H, W) or (M, C), floating point.
@@ -28,12 +32,12 @@ def covariance(
             of the batch.
 
     Returns:
-        mean (C,) and covariance (G, d, d).
+        mean (C,) and covariance (G, d, d), the latter float64 up to 32 channels a block.
 
     Example:
         >>> covariance(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))[1]
         tensor([[[1., 2.],
-                 [2., 4.]]])
+                 [2., 4.]]], dtype=torch.float64)
     """
     rows = as_rows(features)
     check_groups(rows.shape[1], num_groups)
@@ -49,12 +53,18 @@ class _Scatter(torch.autograd.Function):
     @staticmethod
     def forward(context, blocks):
         context.save_for_backward(blocks)
-        return blocks.mT @ blocks
+        wide = widen(blocks, DOUBLE_PRODUCTS)
+        return wide.mT @ wide
 
     @staticmethod
     def backward(context, gradient):
         (blocks,) = context.saved_tensors
-        return blocks @ (gradient + gradient.mT)
+        return blocks @ (gradient + gradient.mT).to(blocks)
+
+
+def widen(matrix: Tensor, most: int) -> Tensor:
+    """As float64 where it has at most so many columns, and the device knows float64."""
+    return matrix.double() if matrix.shape[-1] <= most and matrix.device.type != "mps" else matrix
 
 
 def as_blocks(rows: Tensor, num_groups: int) -> Tensor:

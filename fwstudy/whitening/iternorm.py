@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import as_blocks, covariance
-from fwstudy.whitening.layer import FeatureWhitening
+from fwstudy.whitening.layer import FeatureWhitening, _version, recomputing
 from fwstudy.whitening.solvers import iternorm_newton
 from fwstudy.whitening.sync import all_reduce_sum
 
@@ -71,12 +71,14 @@ class IterNormWhitening(FeatureWhitening):
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
         mean, blocks = covariance(rows, self.num_groups, all_reduce_sum)
         whitening = self._solve(blocks)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-            self.whitening.lerp_(whitening.to(self.whitening), self.momentum)
-            self.num_batches_tracked.add_(1)
-        white = as_blocks(rows - mean, self.num_groups) @ whitening.mT
+        if not recomputing():
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                self.whitening.lerp_(whitening.to(self.whitening), self.momentum)
+                self.num_batches_tracked.add_(1)
+        white = as_blocks(rows - mean, self.num_groups) @ whitening.to(rows).mT
         return white.transpose(0, 1).flatten(1) @ self.rotation.to(rows).mT
 
     def _finish_training(self) -> None:
+        self._solved = _version(self.running_covariance)  # W is an average and is not solved for
         self._update_transform()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fwstudy.whitening.covariance import ESTIMATORS, as_rows, check_groups, covariance, shrink
 from fwstudy.whitening.rotation import orthogonality_error
-from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few
+from fwstudy.whitening.solvers import MATRIX_FUNCTIONS, SOLVERS, whiten_few, whitening_matrix
 from fwstudy.whitening.sync import all_reduce_count, all_reduce_sum, world_size
 
 
@@ -38,6 +38,15 @@ class FeatureWhitening(nn.Module):
     Before amortized training, `update_statistics` should have seen some batches: the running
     covariance starts as that of the BatchNorm2d, or as the identity. With several groups the output
     is white within each, and a rotation that mixes groups does not keep the variances at 1.
+
+    In other people's training. Averages of weights (timm's ModelEmaV3, torch's AveragedModel with
+    use_buffers=True) may write into the buffers: evaluation notices and computes W anew, except in a
+    compiled graph, where `refresh` must be called. An average of different rotations is no rotation:
+    call ``ema_layer.set_rotation(layer.rotation)`` after `align`. `torch.optim.swa_utils.update_bn`
+    passes over this layer: call `update_statistics`. timm's `freeze_batch_norm_2d` does too: call
+    ``layer.eval()``. With activation checkpointing a recomputed batch is not counted again; in
+    amortized training there must be a backward pass between two forward passes. Features that are
+    not finite give NaN and leave the running statistics as they are.
 
     Args:
         num_features: number C of channels.
@@ -110,6 +119,7 @@ class FeatureWhitening(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         self.register_buffer("transform", torch.block_diag(*self.whitening), persistent=False)
         self.register_load_state_dict_post_hook(_refresh_after_load)
+        self._mark_current()
 
     @classmethod
     def from_batch_norm(cls, norm: nn.BatchNorm2d, **options) -> "FeatureWhitening":
@@ -167,19 +177,23 @@ class FeatureWhitening(nn.Module):
     def decorrelate(self, deviations: Tensor) -> Tensor:
         """W deviations, with deviations from the mean as columns (C, k): before the rotation.
 
-        In evaluation mode, as `normalize`. For the means of concepts: whitening is affine, so the mean of whitened features is the
-        whitened mean.
+        In evaluation mode, as `normalize`. For the means of concepts: whitening is affine, so the mean
+        of whitened features is the whitened mean.
         """
+        self._follow()
         blocks = deviations.unflatten(0, (self.num_groups, -1))
         return (self.whitening.to(deviations) @ blocks).flatten(0, 1)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Compute W and `transform` from the other buffers; needed after writing these in place."""
+        """Compute W and `transform` from the other buffers."""
+        if self.running_covariance.is_meta:
+            return
         with torch.autocast(self.running_covariance.device.type, enabled=False):
             values = self.running_covariance
             values = values.to(torch.promote_types(values.dtype, torch.float32))
             self.whitening.copy_(self._solve(values))
+            self._solved = _version(self.running_covariance)
             self._update_transform()
 
     @torch.no_grad()
@@ -219,7 +233,7 @@ class FeatureWhitening(nn.Module):
         return super()._apply(keep_precision, recurse=False)
 
     def _solve(self, blocks: Tensor) -> Tensor:
-        return SOLVERS[self.solver](blocks, self.eps)
+        return whitening_matrix(blocks, self.solver, self.eps)
 
     def _finish_training(self) -> None:
         """What is left to do before evaluation."""
@@ -231,24 +245,61 @@ class FeatureWhitening(nn.Module):
 
     @torch.no_grad()
     def _update_transform(self) -> None:
+        if self.transform.is_meta:  # built there, and given its other buffers by load_state_dict
+            self.transform = torch.empty_like(self.rotation)
         self.transform.copy_(_compose(self.rotation, self.whitening))
+        self._composed = _version(self.whitening), _version(self.rotation)
+
+    def _mark_current(self) -> None:
+        """Take W and `transform` as computed from the other buffers as they are now."""
+        self._solved = _version(self.running_covariance)
+        self._composed = _version(self.whitening), _version(self.rotation)
+
+    def _follow(self) -> None:
+        """Compute W (in evaluation) and `transform` anew where what they are computed from has moved."""
+        if torch.compiler.is_compiling():
+            return
+        if not self.training and self._solved != _version(self.running_covariance):
+            self._finish_training()
+        elif self._composed != (_version(self.whitening), _version(self.rotation)):
+            self._update_transform()
+
+    def __getstate__(self) -> dict:
+        self._follow()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._mark_current()
 
     def _normalize_by_running(self, rows: Tensor) -> Tensor:
         """Rows normalised by the running statistics."""
+        self._follow()
         return (rows - self.running_mean.to(rows)) @ self.transform.to(rows).mT
 
     def _normalize_by_batch(self, rows: Tensor, count: int) -> Tensor:
         """Rows of a training batch, count in all processes; updates the running statistics."""
+        recomputed = recomputing()
         mean, blocks = covariance(rows, self.num_groups, all_reduce_sum)
         amortized = self.whiten_every > 1
         held = 2 / self.momentum - 1 if amortized and self.momentum else 1  # batches in the average
         blocks = shrink(blocks, held * count, self.shrinkage)
         if amortized:
-            output = (rows - mean) @ self.transform.to(rows, copy=True).mT  # W may change below
+            if not recomputed:
+                self._refresh_in_turn()
+            output = (rows - mean) @ self.transform.to(rows, copy=True).mT  # W changes later
         else:
             output = self._whiten(rows - mean, blocks)
-        self._update_running(mean, blocks * (count / (count - 1)))
+        if not recomputed:
+            self._update_running(mean, blocks * (count / (count - 1)))
         return output
+
+    def _refresh_in_turn(self) -> None:
+        """W every whiten_every batches, before a batch: one recomputed later has the W that it had."""
+        count = self.num_batches_tracked
+        if count % self.whiten_every == 0 and count > 0:
+            self.refresh()
+        self._follow()
 
     def _whiten(self, rows: Tensor, blocks: Tensor) -> Tensor:
         """Centred rows of a training batch, whitened by its covariance and rotated."""
@@ -262,11 +313,10 @@ class FeatureWhitening(nn.Module):
     @torch.no_grad()
     def _update_running(self, mean: Tensor, blocks: Tensor) -> None:
         """Take a batch's mean (C,) and unbiased covariance (G, d, d) into the running ones."""
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_covariance.lerp_(blocks.to(self.running_covariance), self.momentum)
+        finite = (mean.sum() + blocks.diagonal(dim1=-2, dim2=-1).sum()).isfinite()
+        for running, new in ((self.running_mean, mean), (self.running_covariance, blocks)):
+            running.lerp_(torch.where(finite, new.to(running), running), self.momentum)
         self.num_batches_tracked.add_(1)
-        if self.whiten_every > 1 and self.num_batches_tracked % self.whiten_every == 0:
-            self.refresh()
 
 
 def _compose(rotation: Tensor, whitening: Tensor) -> Tensor:
@@ -292,6 +342,16 @@ def _refresh_after_load(layer: FeatureWhitening, _) -> None:
     if not layer.training:
         layer._finish_training()
     layer._update_transform()
+
+
+def _version(buffer: Tensor) -> tuple[int, int | None]:
+    """Changes when the buffer is written to or replaced (inference tensors do not count writes)."""
+    return id(buffer), None if buffer.is_inference() else buffer._version
+
+
+def recomputing() -> bool:
+    """Whether this is a forward pass inside a backward pass: activation checkpointing, no new batch."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _check(condition: bool, message: str) -> None:

@@ -9,7 +9,9 @@ for each group of channels.
 import torch
 from torch import Tensor
 
-from fwstudy.whitening.covariance import _identity, _mean_variance, as_blocks, shrink
+from fwstudy.whitening.covariance import _identity, _mean_variance, as_blocks, shrink, widen
+
+DOUBLE_SOLVE = 512  # most channels of a block that is solved in float64
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -24,13 +26,16 @@ class _InverseRoot(torch.autograd.Function):
         values, vectors = torch.linalg.eigh(covariance)
         noise = torch.finfo(values.dtype).eps * values[..., -1:].clamp(min=0)
         roots = values.maximum(noise).add(eps).sqrt()  # what is below the rounding is not known
-        context.save_for_backward(roots, vectors)
+        context.save_for_backward(covariance, roots, vectors)
+        context.eps = eps
         return (vectors / roots.unsqueeze(-2)) @ vectors.mT
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(context, gradient):
-        roots, vectors = context.saved_tensors
+        covariance, roots, vectors = context.saved_tensors
+        if torch.is_grad_enabled():  # second derivatives: of the same function, as matrix products
+            root = newton_schulz(covariance, context.eps)
+            return *torch.autograd.grad(root, covariance, gradient, create_graph=True), None
         row, column = roots.unsqueeze(-1), roots.unsqueeze(-2)
         inner = vectors.mT @ gradient @ vectors / -(row * column * (row + column))
         return vectors @ inner @ vectors.mT, None
@@ -115,6 +120,25 @@ SOLVERS = {
 MATRIX_FUNCTIONS = ("eigh", "newton_schulz")  # solvers that return f(covariance)
 
 
+def whitening_matrix(covariance: Tensor, solver: str, eps: float) -> Tensor:
+    """W (..., d, d) of a covariance, by a solver, in the precision that condition 1e6 takes.
+
+    Up to 512 channels a block it is solved in float64: with one direction of condition 1e6, `eigh` in
+    float32 leaves a mean correlation of 0.21 at 2 channels, 0.012 at 256 and 0.008 at 512, where
+    its time would double. A block that is not finite gives NaN, as BatchNorm2d does.
+
+    Args:
+        solver: key of SOLVERS.
+
+    Returns:
+        of the shape and dtype of covariance.
+    """
+    wide = widen(covariance, DOUBLE_SOLVE)
+    finite = _mean_variance(wide, 1).isfinite()
+    solved = SOLVERS[solver](torch.where(finite, wide, _identity(wide)), eps)
+    return torch.where(finite, solved, torch.nan).to(covariance)
+
+
 def whiten_few(
     rows: Tensor, num_groups: int, solver: str, shrinkage: float | str, eps: float
 ) -> Tensor:
@@ -133,4 +157,4 @@ def whiten_few(
     blocks = as_blocks(rows, num_groups)
     gram = blocks @ blocks.mT / len(rows)
     gram = shrink(gram, len(rows), shrinkage, blocks.shape[-1])
-    return (SOLVERS[solver](gram, eps) @ blocks).transpose(0, 1).flatten(1)
+    return (whitening_matrix(gram, solver, eps) @ blocks).transpose(0, 1).flatten(1)

@@ -99,7 +99,9 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
 
     Found by a forward pass in evaluation mode: the norm called last, followed at most by layers
     without parameters that read its very output (an activation). The mean of the result over space
-    must equal the input of the classifier.
+    must equal the input of the classifier. In that pass each norm gives random numbers, so
+    that the answer depends on the architecture and not on its weights: zeros of an untrained block
+    would hide what is added to it, and a trained bias may leave nothing after an activation.
 
     Args:
         model: as from `create_model`, with BatchNorm2d or FeatureWhitening layers.
@@ -113,9 +115,9 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
         >>> last_norm(create_model("mobilenetv2_035"))
         'bn2'
     """
+    generator = torch.Generator().manual_seed(0)
     if images is None:
         channels = getattr(model, "pretrained_cfg", {}).get("input_size", (3,))[0]
-        generator = torch.Generator().manual_seed(0)
         images = torch.rand(2, channels, 96, 96, generator=generator)
     model = copy.deepcopy(model)
     norms = {
@@ -123,9 +125,6 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
         for name, module in model.named_modules()
         if isinstance(module, (nn.BatchNorm2d, FeatureWhitening))
     }
-    for norm in norms:  # an untrained block may end in zeros, which would hide what is added to it
-        if norm.weight is not None:
-            norm.weight.uniform_(0.5, 1.5)
     found = maps = pooled = None
     continues = False
 
@@ -135,8 +134,11 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
 
     def after(module, _, output):
         nonlocal found, maps
+        if module in norms:
+            output = torch.randn(output.shape, generator=generator).to(output)
         if module in norms or continues and output.shape == maps.shape:
             found, maps = norms.get(module, found), output.clone()
+        return output
 
     def at_classifier(_, inputs):
         nonlocal pooled

@@ -22,6 +22,7 @@ from fwstudy.whitening.surgery import (
 SIZE = 64
 FAMILIES = {  # name -> options, and the norm that is averaged into the classifier input, if any
     "legacy_xception": ({}, "bn4"),
+    "tf_efficientnet_lite0": ({}, "bn2"),
     "xception41": ({}, "blocks.12.stack.conv3.bn_pw"),
     "mobilenetv2_035": ({"output_stride": 16}, "bn2"),
     "efficientnet_b0": ({}, "bn2"),
@@ -161,3 +162,16 @@ def test_last_norm_leaves_no_trace():
 def test_zero_initialised_shortcut_is_not_mistaken_for_the_last_norm():
     with pytest.raises(ValueError, match="no norm layer of ResNet"):
         last_norm(create_model("test_resnet"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_035", "legacy_xception"])
+def test_last_norm_of_trained_weights(name):
+    """Statistics and weights of the magnitude of ImageNet's; a bias below 0 leaves nothing of a map."""
+    model = create_model(name)
+    for norm in (model.get_submodule(place) for place in list_norms(model)):
+        norm.running_mean.normal_(0, 2)
+        norm.running_var.uniform_(0.1, 30)
+        norm.weight.uniform_(0.01, 3)
+        norm.bias.uniform_(-9, -3)
+    assert last_norm(model) == FAMILIES[name][1]
