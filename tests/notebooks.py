@@ -17,9 +17,7 @@ def run_here(source: Path, output: Path, parameters: dict) -> None:
         if cell.cell_type != "code":
             continue
         shown = []
-        names["display"] = lambda *values, shown=shown: shown.extend(
-            values
-        )  # in place of IPython's
+        names["display"] = lambda *values, shown=shown: shown.extend(values)  # not IPython's
         with redirect_stdout(io.StringIO()) as text:
             exec(compile(cell.source, str(source), "exec"), names)  # noqa: S102
         if "parameters" in cell.metadata.get("tags", []):
@@ -28,8 +26,10 @@ def run_here(source: Path, output: Path, parameters: dict) -> None:
         cell.outputs = [new_output("stream", name="stdout", text=text.getvalue())]
         for value in shown:
             bundle, _ = DisplayFormatter().format(value)
-            if "image/png" in bundle:
-                bundle["image/png"] = base64.b64encode(bundle["image/png"]).decode()
+            bundle = {
+                kind: base64.b64encode(data).decode() if isinstance(data, bytes) else data
+                for kind, data in bundle.items()
+            }
             cell.outputs.append(new_output("display_data", bundle))
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, output)
