@@ -262,7 +262,7 @@ def test_a_face_can_be_explained(results):
     command = [sys.executable, "-m", "fwstudy.explain", "face.png"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    page = Path("data/explained/face.png/page.html").read_text()
+    page = Path(done.stdout.strip().removeprefix("page: ")).read_text(encoding="utf-8")
     assert "probability of a forgery" in page and "https://" not in page
 
 
