@@ -40,9 +40,10 @@ repro: setup
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# The whole pipeline on a tiny data set in the layout of each benchmark: 20 minutes.
+# The whole pipeline on a tiny data set in the layout of each benchmark, and property tests on inputs
+# that are drawn anew: half an hour.
 test-sources: setup
-	OMP_NUM_THREADS=1 python -m pytest -m slow
+	OMP_NUM_THREADS=1 python -m pytest -m "slow or hypothesis" --hypothesis-profile random
 
 explain: setup
 	$(if $(INPUT),,$(error usage: make explain INPUT=photo.jpg|clip.mp4|folder))

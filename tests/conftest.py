@@ -9,12 +9,16 @@ os.environ.update({key: os.environ.get(key, value) for key, value in SPINS.items
 import cv2  # after the line above: OpenMP reads it when it is loaded
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from fwstudy.clips import Clip, Variant, load_clip, pristine, save_clip
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS
 
 SIZE = 80
 NUM_PEOPLE = 8
+settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+settings.register_profile("random", deadline=None, print_blob=True)  # of `make test-sources`
+settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items):

@@ -298,7 +298,7 @@ LEAVES = sorted(
 
 
 @given(key=st.sampled_from(LEAVES), value=VALUES)
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60)
 def test_whatever_stands_there_is_valid_or_named(key, value):
     content = copy.deepcopy(CONTENT)
     put(content, key[1:], value)

@@ -77,6 +77,7 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
     if output:
         check_output(output.resolve())
     with without_compiler():
+        import fwstudy.training.backbone  # noqa: F401  imports timm
         from fwstudy.explain import bundle, files, page
         from fwstudy.faces.inputs import list_inputs
         from fwstudy.runtime import project_root

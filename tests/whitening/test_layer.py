@@ -310,7 +310,7 @@ def test_channels_last_input():
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     groups=st.integers(1, 3),
     size=st.integers(1, 4),
@@ -474,7 +474,7 @@ def test_training_output_is_white_in_float32_up_to_condition_1e6(solver, conditi
             assert found["mean_variance"] == pytest.approx(1, abs=0.02)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     solver=st.sampled_from(CONVERGED),
     groups=st.integers(1, 3),

@@ -24,7 +24,7 @@ def test_docstring_examples():
 # --- mean
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     size=st.integers(1, 12),
     share=st.floats(0, 1),

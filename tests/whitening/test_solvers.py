@@ -72,7 +72,7 @@ def test_shrink_keeps_the_trace_and_reaches_the_identity():
 
 
 @pytest.mark.parametrize("solver", CONVERGED)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     size=st.integers(1, 12),
     groups=st.integers(1, 3),
@@ -192,7 +192,7 @@ def test_solver_survives_a_singular_covariance(solver, size, rank):
 
 
 @pytest.mark.parametrize("solver", MATRIX_FUNCTIONS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     count=st.integers(2, 6),
     size=st.integers(7, 12),
