@@ -17,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: setup repro test test-sources explain report lab benchmark benchmark-films assets lock clean
+.PHONY: setup repro test test-sources explain report lab benchmark benchmark-videos assets lock clean
 
 setup: $(READY)
 
@@ -61,7 +61,7 @@ benchmark: setup
 	python -m benchmarks.whitening
 
 # About a quarter of an hour; writes benchmarks/videos.md and .csv. dlib is what it compares with.
-benchmark-films: setup | $(UV)
+benchmark-videos: setup | $(UV)
 	$(UV) pip install --quiet --python $(VENV)/bin/python dlib-bin==20.0.1.post1
 	OMP_NUM_THREADS=1 python -m benchmarks.videos
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PyAV 18.1.0: `frame.side_data` raises on a photograph with EXIF; `frame.rotation` reads it, mirrors are lost.
 #
-# A JPEG with an EXIF orientation, opened as a one-frame video (as face pipelines read pictures and films by one
+# A JPEG with an EXIF orientation, opened as a one-frame video (as face pipelines read pictures and videos by one
 # reader), decodes well. The EXIF block arrives as side data of a type that PyAV's enumeration does not know, so
 # that looking at `frame.side_data` is an error, while `frame.rotation` gives the turn. Orientations that mirror
 # are told as turns: 2 (mirrored) like 180 degrees, and 5 (transposed) like 6 (turned by 90).

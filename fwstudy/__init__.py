@@ -1,6 +1,7 @@
 """fwstudy: a reproducible study of face forgery detection by feature whitening.
 
-How data flow, and which room makes them (imports run from the bottom of this list to its top):
+How data flow, and which room makes them (imports run from the bottom of this list to its
+top, but for the check that `python -m fwstudy.params` makes):
 
     labels.py  params.py  runtime.py     words, settings and their ranges, seeds and folders
     clips.py                             FORMAT 1, a clip: frames, forgeries, masks, landmarks (.npz)
@@ -13,20 +14,21 @@ How data flow, and which room makes them (imports run from the bottom of this li
     interpretability/                    evidence by concept, maps, and whether they are true
     reporting/                           tables, plots, pages
     execute.py                           one notebook of a stage
-    explain.py  profiles.py              the commands "explain your own" and "values of a paper"
+    explain/    profiles.py              the commands "explain your own" and "values of a paper"
 
 faces, preprocess and training do not know each other: clips and crop sets are all that passes between
 them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So an edit of
 
     faces/                               reruns faces; what follows only if a byte of the clips changes
     clips.py                             reruns faces and preprocess; training if the crops change
-    crops/                               reruns preprocess and trains every model
+    crops/                               reruns preprocess and trains every model (boxes.py: faces too)
     whitening/, training/                trains every model, on the crops that are there
     evaluation/, interpretability/       measures and compares anew; trains nothing
     reporting/                           draws the tables and figures anew; trains nothing
     params.yaml                          reruns the stages that read the value
-    params.py                            reruns nothing
-    labels.py, runtime.py                reruns everything
+    params.py                            reruns settings, in seconds; a variant if what it means changes
+    explain/, profiles.py                reruns nothing
+    labels.py, runtime.py                reruns everything but settings
 """
 
 __version__ = "0.1.0"

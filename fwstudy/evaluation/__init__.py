@@ -1,0 +1,1 @@
+"""Scores, intervals over groups of people, paired tests, transfer; `metrics` defines, `comparison` compares."""

@@ -1,0 +1,1 @@
+"""The command `make explain`: a verdict on a picture or clip of yours, as a sum."""

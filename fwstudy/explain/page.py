@@ -69,7 +69,7 @@ def evidence(reports: list[FileReport]) -> str:
     return "".join(f"<div>{evidence_bars(one)}</div>" for one in reports) + _caption(
         "The log-odds of a forgery are a sum, and nothing is left over: where a typical original stands "
         "(the boundary: evidence beyond it makes a forgery), what each concept axis adds to that, and "
-        "what all axes without a name add. The verdict is forged where the sum is above 0; the "
+        "what all residual axes add. The verdict is forged where the sum is above 0; the "
         "probability is its logistic function. Of a clip a bar is the mean over frames, and the black "
         "line reaches from the least to the largest."
     )

@@ -47,7 +47,7 @@ def inline(png: bytes, alt: str) -> str:
 
 
 def face_sheet(explained: FileReport, most: int = 4) -> str:
-    """Face by face: the picture, the face, and the heat map of all, of named and of single axes.
+    """Face by face: the picture, the face, and the heat map of all axes, of the concept axes and of single axes.
 
     Sums have one scale, single axes another, each over all faces shown.
 

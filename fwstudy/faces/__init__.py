@@ -1,1 +1,1 @@
-"""The study's own open face data: rendered people, face photographs, and forgeries with exact truth."""
+"""Faces: rendered people, face photographs, and videos that were forged elsewhere. `sources` names them."""

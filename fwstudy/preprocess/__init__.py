@@ -1,0 +1,1 @@
+"""The codec, face crops and splits: from clips to a crop set."""

@@ -1,0 +1,1 @@
+"""Tables, plots and pages; nothing here changes a number."""

@@ -1,4 +1,4 @@
-"""Figures of the ablations: accuracy against interpretability, the dial, what a factor does."""
+"""Figures of the ablations: accuracy against interpretability, the bottleneck, what a factor does."""
 
 from collections.abc import Sequence
 

@@ -14,7 +14,7 @@ from fwstudy.reporting.pages import notebook_body, write_page
 from fwstudy.runtime import project_root
 
 FIGURES = {
-    "curve.png": "What bottleneck the verdict to concept axes costs and buys.",
+    "curve.png": "What a bottleneck of the verdict to the concept axes costs and buys.",
     "plane.png": "Accuracy against interpretability: every variant with its intervals.",
 }  # of data/results/figures, shown on the first page
 

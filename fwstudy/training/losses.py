@@ -50,7 +50,7 @@ def concept_loss(axes: Tensor, present: Tensor) -> Tensor:
 
 
 class ConstrainedLoss:
-    """Classification, plus concept loss, plus the price of evidence that has no name.
+    """Classification, plus concept loss, plus the price of evidence on residual axes.
 
     classification + concept_weight · `concept_loss`
     + bottleneck / (1 − bottleneck) · (variance over the batch of the evidence of all residual axes)
@@ -58,7 +58,7 @@ class ConstrainedLoss:
     With bottleneck = 1 the residual axes are cut off instead (`cut_residual`, after every step).
 
     Args:
-        layer: whose first axes are named; it feeds the pooling, unless bottleneck is 0.
+        layer: whose first axes are the concept axes; it feeds the pooling, unless bottleneck is 0.
         num_concept_axes: number k of concept axes.
         masks: changed and parts of a batch to the pixels that show each concept, (B, k, S, S) bool.
         concept_weight: at least 0.

@@ -23,7 +23,7 @@ NORMS = pytest.mark.parametrize("norm", ["batch", "whitening"])
 
 
 def planted_images(count: int = 4) -> tuple[torch.Tensor, np.ndarray]:
-    """Grey images with a little noise and one bright patch, and the mask of the patch."""
+    """Gray images with a little noise and one bright patch, and the mask of the patch."""
     images = 0.02 * torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     mask = np.zeros((count, SIZE, SIZE), bool)
     for number in range(count):

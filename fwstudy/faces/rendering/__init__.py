@@ -1,0 +1,1 @@
+"""People rendered from CC0 assets."""

@@ -1,7 +1,7 @@
 """Whether a forgery lies on its original frame by frame, and at which shift: seen from the pictures.
 
 What a container says (frame rate, number of frames) is no evidence. Public scripts write a forgery at the rate
-of another film, a change of container rounds time stamps, and pictures are numbered from 0 or 1. So a few
+of another video, a change of container rounds time stamps, and pictures are numbered from 0 or 1. So a few
 frames are compared: around the faces, a forgery and its original show the same.
 """
 
