@@ -99,7 +99,7 @@ def test_memory_counts_what_a_call_allocates():
 def test_amortised_calls_take_in_one_computation_of_the_matrix(monkeypatch):
     layer, computed = LAYERS["amortized"](nn.BatchNorm2d(8)), []
     monkeypatch.setattr(layer, "refresh", lambda: computed.append(1))
-    for features in islice(draw_features(8, 4, 2), CALLS["amortized"]):
+    for features in islice(draw_features(8, 4, 2), 1 + CALLS["amortized"]):  # one is not timed
         layer(features)
     assert len(computed) == 1
 

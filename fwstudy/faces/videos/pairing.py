@@ -180,9 +180,13 @@ def _judge(looks: list[_Look], told: Match, original: Video, video: Video) -> Ma
 
 
 def _by_container(told: Match, original: Video, video: Video) -> Match:
-    """Where the pictures tell nothing: by number, unless both rate and number of frames differ."""
+    """Where the pictures tell nothing: by number, unless both rate and number of frames differ.
+
+    A frame or two that cannot be decoded, where a file breaks off, change the mean rate of a short video.
+    """
     rates = [1 / step if step else 0 for step in (video.step, original.step)]
-    same_rate = not min(rates) or abs(rates[1] / rates[0] - 1) <= SAME_RATE
+    tolerance = max(SAME_RATE, 2 / max(1, len(video.numbers)))
+    same_rate = not min(rates) or abs(rates[1] / rates[0] - 1) <= tolerance
     if same_rate or len(video.numbers) == len(original.numbers):
         return told
     what = f"{rates[0]:.3g} frames a second, its original {rates[1]:.3g}"
