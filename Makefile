@@ -16,6 +16,8 @@ export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Container images set it; every start would then compile PyTorch's sources anew, for a quarter of a minute.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup repro test test-sources explain report lab benchmark benchmark-videos assets lock clean
 
@@ -25,6 +27,7 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	$(VENV)/bin/python -c "import ipykernel.kernelapp, papermill, dvc.cli, fwstudy.explain.bundle, torch._dynamo"
 	touch $@
 
 .uv/bin/uv:

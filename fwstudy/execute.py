@@ -60,6 +60,9 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
         papermill.PapermillExecutionError: a cell failed; the message carries its traceback.
         RuntimeError: the kernel died; the message names the notebook, the cell and the likely cause.
     """
+    sys.modules.setdefault(
+        "rfc3987_syntax", None
+    )  # jsonschema's check of addresses: a slow grammar
     import nbformat  # these take a second to import, which `explain` need not spend on one photograph
     import papermill
     from nbclient.exceptions import DeadKernelError

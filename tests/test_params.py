@@ -68,7 +68,8 @@ def test_the_file_is_a_fixed_point_of_dvcs_writer(tmp_path):
             overrides.append(f"{key[1:]}={json.dumps(value)}")
         apply_overrides(path, overrides)
         assert path.read_bytes() == before
-        apply_overrides(path, ["train.baseline.learning_rate=1.0e-3", "faces.scheduler=null"])
+        rate = f"{read['train']['baseline']['learning_rate']:e}"
+        apply_overrides(path, [f"train.baseline.learning_rate={rate}", "faces.scheduler=null"])
         assert path.read_bytes() == before
         assert not any(getattr(event, "anchor", None) for event in yaml.parse(before))
 

@@ -109,7 +109,7 @@ def deletion_insertion_curves(
     images: torch.Tensor,
     relevance: np.ndarray,
     reference: torch.Tensor,
-    steps: int = 16,
+    steps: int = 10,
     seed: int = 0,
     output: Callable[[np.ndarray], np.ndarray] = expit,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

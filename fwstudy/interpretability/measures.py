@@ -7,6 +7,7 @@ sample, whichever notebook asks for it. What a measure means stands in `GLOSSARY
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.loading import each_model, settings_of
+from fwstudy.evaluation.loading import each_model
 from fwstudy.evaluation.metrics import (
     Measure,
     Statistic,
@@ -55,12 +56,15 @@ from fwstudy.interpretability.model import (
 )
 from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import Params
+from fwstudy.runtime import partial_folder
 from fwstudy.training.concept_sets import forged_part_concepts
+from fwstudy.training.runs import Run, find_run
 from fwstudy.training.trainer import predict
 from fwstudy.training.variants import NORMS, pooled_activations
 from fwstudy.whitening.covariance import as_rows
 from fwstudy.whitening.statistics import whiteness, whiteness_by_mode
 
+ROOMS = ("crops", "evaluation", "interpretability", "labels.py", "training", "whitening")
 WHITENESS_REPEATS = 200  # of the bootstrap: each takes the eigenvalues of a covariance
 WHITENESS = ("mean_correlation", "mean_variance", "effective_rank")
 CHECKED = (GRAD_CAM, CONCEPT_AXES)  # methods whose sanity and stability are measured
@@ -430,8 +434,43 @@ def trust_of_models(subjects: dict[str, Subject]) -> dict[str, pd.DataFrame]:
     return {name: pd.concat([t[name] for t in tables], ignore_index=True) for name in tables[0]}
 
 
+def _of_variant(subject: Subject) -> list[pd.DataFrame]:
+    """The two tables of `explain_variants` for one model."""
+    images = [pd.DataFrame(columns=["measure", "row", "group", "value"])]
+    for key in subject.methods:
+        scores = {"relevance_mass": map_scores(subject, key, "whole")}
+        scores["part_top1"] = part_hits(subject, key)
+        images += [
+            table[["row", "group"]].assign(measure=measure, value=table[measure])
+            for measure, table in scores.items()
+        ]
+    none, *found = images  # an empty table has no types, and would take them from the others
+    return [explain_model(subject, ESSENTIAL), pd.concat(found or [none], ignore_index=True)]
+
+
+def _kept(run: Run, num_images: int, measure: Callable[[], list[pd.DataFrame]]) -> list:
+    """The tables that ``measure`` makes of a model, read again if it was measured before.
+
+    They are kept by the model's weights, its logits on the crops, and the code.
+    """
+    inputs = [run.weights, run.predictions]
+    if not all(path.exists() for path in inputs):
+        return measure()
+    what = {"settings": run.settings.model_dump(), "seed": run.seed, "num_images": num_images}
+    folder = partial_folder(f"measured/{run.name}", what, inputs, rooms=ROOMS)
+    paths = [folder / f"{name}.csv" for name in ("rows", "images")]
+    if not paths[-1].exists():
+        for table, path in zip(measure(), paths, strict=True):
+            table.to_csv(path.with_suffix(".new"), index=False)
+            path.with_suffix(".new").replace(path)
+    types = {"group": str, "subset": str, "method": str}
+    return [pd.read_csv(path, dtype=types) for path in paths]
+
+
 def explain_variants(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The `ESSENTIAL` topics of all fine-tuned models, with every seed: of their concept axes alone.
+
+    A model that was measured before is not measured again.
 
     Args:
         crops: all splits; those at the study's quality that have their originals are taken.
@@ -442,24 +481,16 @@ def explain_variants(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.D
     """
     chosen = crops.select(quality=params.preprocess.quality).paired()
     fine_tuned = [name for name in trained_models(params) if name != BASELINE]
-    tables = []
-    images = [pd.DataFrame(columns=["variant", "seed", "measure", "row", "group", "value"])]
+    num_images, tables, images = params.interpretability.num_images, [], []
     for name, seed, detector in each_model(params, fine_tuned, "variants"):
-        options = chosen, seed, params.interpretability.num_images
-        subject = Subject(short(name), detector, settings_of(params, name), *options)
+        run = find_run(params, short(name), seed)
+        subject = Subject(run.name, detector, run.settings, chosen, seed, num_images)
         subject = replace(subject, shown=(CONCEPT_AXES,))
-        tables.append(explain_model(subject, ESSENTIAL).assign(seed=seed))
-        for key in subject.methods:
-            scores = {"relevance_mass": map_scores(subject, key, "whole")}
-            scores["part_top1"] = part_hits(subject, key)
-            images += [
-                table[["row", "group"]].assign(
-                    variant=subject.name, seed=seed, measure=measure, value=table[measure]
-                )
-                for measure, table in scores.items()
-            ]
-    none, *found = images  # an empty table has no types, and would take them from the others
-    return pd.concat(tables, ignore_index=True), pd.concat(found or [none], ignore_index=True)
+        rows, by_image = _kept(run, num_images, partial(_of_variant, subject))
+        tables.append(rows.assign(seed=seed))
+        images.append(by_image.assign(variant=run.name, seed=seed))
+    some = [table for table in images if len(table)] or images
+    return pd.concat(tables, ignore_index=True), pd.concat(some, ignore_index=True)
 
 
 def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:

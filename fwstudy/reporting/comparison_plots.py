@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fwstudy.reporting.plots import COLORS, SEQUENTIAL, Figure, new_figure
+from fwstudy.reporting.plots import COLORS, Figure, new_figure
 
 MARKERS = "osD^vP*Xp<>h"
 WIDE = 10.0  # above it, values of about 1 could not be read on a linear scale
@@ -90,21 +90,4 @@ def curves(
     right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     for axis in (left, right):
         sns.despine(ax=axis)
-    return figure
-
-
-def heat_maps(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Tables of two factors side by side, the numbers written in; what was not run stays empty.
-
-    Args:
-        tables: what the numbers are to a table of them.
-    """
-    figure, axes = new_figure(9, 3, 1, len(tables))
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
-        if table.empty:
-            axis.text(0.5, 0.5, "none was run", ha="center")
-            axis.set_axis_off()
-        else:
-            sns.heatmap(table, cmap=SEQUENTIAL, annot=True, fmt=".3f", ax=axis)
-        axis.set_title(name, fontsize=10)
     return figure

@@ -12,6 +12,7 @@ from fwstudy.evaluation.comparison import WORTH, image_difference, worth
 from fwstudy.interpretability import measures, model
 from fwstudy.interpretability.concept_metrics import concept_summary, measured_rows
 from fwstudy.interpretability.model import BATCH_NORM, CONCEPT_AXES, WHITENED
+from fwstudy.training.runs import find_run
 from fwstudy.whitening.statistics import whiteness
 
 from ..models import some_params
@@ -120,6 +121,42 @@ def test_all_variants(pair, crops, monkeypatch):
         assert shown["value"].mean() == pytest.approx(table.loc["whitened", measure])
     assert set(images["variant"]) == {"whitened", "random_rotation"}
     assert image_difference(images, "part_top1", "whitened", "random_rotation")["value"] == 0
+
+
+def test_a_variant_is_measured_once(pair, crops, monkeypatch, tmp_path):
+    """Measured again are only models whose weights, logits or settings changed."""
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "load", lambda run, params: pair[BATCH_NORM].detector)
+    table = pd.DataFrame({"measure": ["part_top1"], "row": [7], "group": ["007"], "value": [1 / 3]})
+    values = ["verdict", "m", "axes", "all", "x", 0.1, np.nan, 2.0, 3]
+    rows = pd.DataFrame([values], columns=measures.COLUMNS)
+    asked = []
+    monkeypatch.setattr(
+        measures, "_of_variant", lambda subject: asked.append(subject.name) or [rows, table]
+    )
+    params = some_params()
+    changes = {
+        "train": {"seeds": [0]},
+        "ablations": {"run": ["whitening_only"], "seeds": [0]},
+    }
+    sections = {key: getattr(params, key).model_copy(update=new) for key, new in changes.items()}
+    params = params.model_copy(update=sections)
+    runs = [find_run(params, name, 0) for name in ("batch_norm", "whitened", "whitening_only")]
+    for path in [path for run in runs for path in (run.weights, run.predictions)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    first, again = (
+        measures.explain_variants(params, crops),
+        measures.explain_variants(params, crops),
+    )
+    assert asked == ["batch_norm", "whitened", "whitening_only"]
+    for one, other in zip(first, again, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    runs[1].weights.write_text("another")
+    measures.explain_variants(params, crops)
+    assert asked[3:] == ["whitened"]
 
 
 def test_trust_tables(pair):

@@ -41,10 +41,3 @@ def test_figures_show_every_row(table):
     assert curves.axes[1].lines[0].get_xydata().tolist() == [[0, 0.6], [1, 0.4]]
     for figure in (plane, curves):
         assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_heat_maps_leave_out_what_was_not_run():
-    table = pd.DataFrame({1: [0.5, 0.25], 4: [0.125, np.nan]}, index=["last", "bn1"])
-    first, second = comparison_plots.heat_maps({"a": table, "b": table[:0]}).axes[:2]
-    assert [text.get_text() for text in first.texts] == ["0.500", "0.125", "0.250"]
-    assert [text.get_text() for text in second.texts] == ["none was run"]
