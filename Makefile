@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Container images set it; every start would then compile PyTorch's sources anew, for a quarter of a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup repro test test-sources explain report lab benchmark benchmark-videos assets lock clean
+.PHONY: setup repro test test-sources explain report lab benchmark benchmark-gpu benchmark-study benchmark-videos assets lock clean
 
 setup: $(READY)
 
@@ -62,6 +62,14 @@ lab: setup
 # About a quarter of an hour on two free cores; writes benchmarks/whitening.md and .csv.
 benchmark: setup
 	python -m benchmarks.whitening
+
+# At most ten minutes on one GPU; writes benchmarks/gpu.md and .csv.
+benchmark-gpu: setup
+	python -m benchmarks.gpu
+
+# An hour and a half on two free cores; writes benchmarks/study.md and .csv.
+benchmark-study: setup
+	python -m benchmarks.study --folder data/partial/benchmark
 
 # About a quarter of an hour; writes benchmarks/videos.md and .csv. dlib is what it compares with.
 benchmark-videos: setup | $(UV)

@@ -1,0 +1,336 @@
+"""Whitening on a GPU beside BatchNorm and the layer as published: ``make benchmark-gpu``.
+
+At most ten minutes on one GPU, without a network or data: what is trained on is rendered on the spot.
+Writes gpu.md to read and gpu.csv, one row a measurement. As in `benchmarks.whitening`, methods take
+turns in each round and ratios are taken within a round. What a device, a mode or a layer cannot do is a
+row with the reason in place of a number. ``--quick`` rehearses every line at toy size on any machine.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.benchmark import Timer
+from tqdm import tqdm
+
+from benchmarks.whitening import CALLS, INTERVAL, LAYERS, describe_machine, draw_features
+from fwstudy.crops.cropset import CropSet
+from fwstudy.faces.rendering.dataset import render_dataset
+from fwstudy.params import load_params
+from fwstudy.preprocess.build import build_crops
+from fwstudy.runtime import default_device, seed_everything
+from fwstudy.training.batches import PairedBatches
+from fwstudy.training.trainer import classification_loss
+from fwstudy.whitening import create_model, last_norm, replace_norm, update_statistics
+
+METHODS = ("BatchNorm2d", "iternorm", "exact", "amortized")
+TOLERANCE = 1e-3  # of outputs and gradients on device and CPU, as a share of the largest value
+TARGETS = {"amortized": 0.95, "exact": 0.9}  # images a second in training, BatchNorm = 1
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    maps: tuple = ((256, 16), (728, 19), (2048, 10))  # channels, side: Xception's at 299 px
+    batch: int = 64
+    backbone: tuple = ("legacy_xception", 299)  # name, side of the images in pixels
+    batches: tuple = (64, 128)
+    rounds: int = 5
+    seconds: float = 0.1  # least time of a timing
+    people: int = 12
+    crop_size: int = 128
+    steps: int = 200  # of training on CPU and device
+
+
+QUICK = Scale(
+    maps=((8, 4),),
+    batch=4,
+    backbone=("test_efficientnet", 32),
+    batches=(4,),
+    rounds=2,
+    seconds=1e-3,
+    crop_size=64,
+    steps=4,
+)
+
+
+def capture(layer: nn.Module, features: Tensor) -> Callable:
+    """The layer's step as one CUDA graph."""
+    if features.device.type != "cuda":
+        raise RuntimeError("no CUDA device")
+    return torch.cuda.make_graphed_callables(layer, (features,))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to run a layer.
+
+    Args:
+        autocast: whether in bfloat16.
+        memory: format of the features.
+        prepare: from the layer and an example to what is called.
+    """
+
+    autocast: bool = False
+    memory: torch.memory_format = torch.contiguous_format
+    prepare: Callable[[nn.Module, Tensor], Callable] = lambda layer, features: layer
+
+
+MODES = {
+    "float32": Mode(),
+    "bfloat16 autocast": Mode(autocast=True),
+    "channels last": Mode(memory=torch.channels_last),
+    "compiled": Mode(prepare=lambda layer, features: torch.compile(layer)),
+    "CUDA graph": Mode(prepare=capture),
+}
+
+
+def timed(calls: dict[str, Callable], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds a call of each, round by round; `Timer` waits for the device."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            repeats = CALLS.get(name, 1)
+            timer = Timer(
+                "for _ in range(repeats): call()", globals={"call": call, "repeats": repeats}
+            )
+            found[name].append(timer.blocked_autorange(min_run_time=seconds).median / repeats)
+    return found
+
+
+def compared(calls: dict[str, Callable], reference: str, scale: Scale, **labels) -> Iterator[dict]:
+    """A row a call: median time and ratio to the reference. A call that fails gives its reason."""
+    working, reasons = {}, {}
+    for name, call in calls.items():
+        try:
+            call()
+            working[name] = call
+        except Exception as error:  # noqa: BLE001  whatever a compiler or a driver raises is what is reported
+            reasons[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}"
+    times = timed(working, scale.rounds, scale.seconds)
+    for name in calls:
+        row = labels | {"method": name, "remark": reasons.get(name, "")}
+        if name in times:
+            row["seconds"] = np.median(times[name])
+            if reference in times:
+                row["ratio"] = np.median(np.divide(times[name], times[reference]))
+        yield row
+
+
+def measure_layers(scale: Scale, device: torch.device) -> Iterator[dict]:
+    """(a) The layer alone: a step of training, and evaluation, in every mode."""
+    for channels, side in tqdm(scale.maps, "layers"):
+        drawn = islice(draw_features(channels, side, scale.batch), INTERVAL)
+        features = [batch.to(device) for batch in drawn]
+        for name, mode in MODES.items():
+            batches = [b.to(memory_format=mode.memory).requires_grad_() for b in features]
+            layers = {m: LAYERS[m](nn.BatchNorm2d(channels)).to(device) for m in METHODS}
+            update_statistics(layers["amortized"], layers["amortized"], features)
+            labels = {"section": "layer", "channels": channels, "mode": name}
+            steps = {m: step_of(layer, mode, batches) for m, layer in layers.items()}
+            yield from compared(steps, "BatchNorm2d", scale, phase="train step", **labels)
+            for layer in layers.values():
+                layer.eval()
+            calls = {m: forward_of(layer, mode, batches[0]) for m, layer in layers.items()}
+            yield from compared(calls, "BatchNorm2d", scale, phase="evaluation", **labels)
+
+
+def step_of(layer: nn.Module, mode: Mode, batches: list[Tensor]) -> Callable[[], None]:
+    """Forward and backward pass of one batch after the other; prepared when it is first called."""
+    turns, prepared = cycle(batches), []
+
+    def step() -> None:
+        features = next(turns)
+        if not prepared:
+            prepared.append(mode.prepare(layer, features))
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=mode.autocast):
+            output = prepared[0](features)
+        output.float().square().sum().backward()
+        features.grad = None
+        layer.zero_grad()
+
+    return step
+
+
+def forward_of(layer: nn.Module, mode: Mode, features: Tensor) -> Callable[[], None]:
+    """A forward pass without gradients; prepared when it is first called."""
+    prepared = []
+
+    @torch.no_grad()
+    def forward() -> None:
+        if not prepared:
+            prepared.append(mode.prepare(layer, features.detach()))
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=mode.autocast):
+            prepared[0](features.detach())
+
+    return forward
+
+
+def measure_models(scale: Scale, device: torch.device) -> Iterator[dict]:
+    """(b) A whole model with another last norm: images a second in training, and peak memory."""
+    name, size = scale.backbone
+    torch.manual_seed(0)
+    original = create_model(name).to(device, memory_format=torch.channels_last)
+    place = last_norm(original)
+    for batch in tqdm(scale.batches, "models"):
+        images = torch.rand(batch, 3, size, size, device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = (torch.arange(batch, device=device) % 2).float()
+        models = {method: copy.deepcopy(original).train() for method in METHODS}
+        for method, model in models.items():
+            replace_norm(model, place, LAYERS[method])
+            model.to(device)
+        steps = {m: train_step_of(model, images, labels) for m, model in models.items()}
+        about = {"section": "model", "model": name, "batch": batch, "phase": "train step"}
+        for row in compared(steps, "BatchNorm2d", scale, **about):
+            if "seconds" in row:
+                row["images_per_second"] = batch / row["seconds"]
+                row["peak_gb"] = peak_memory(steps[row["method"]], device)
+            yield row
+
+
+def train_step_of(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A step of SGD in bfloat16 autocast."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits = model(images)[:, 0]
+        optimizer.zero_grad()
+        binary_cross_entropy_with_logits(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def peak_memory(call: Callable, device: torch.device) -> float:
+    """Peak of the device's allocator in a call, GB; NaN on a CPU."""
+    if device.type != "cuda":
+        return float("nan")
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    return torch.cuda.max_memory_allocated(device) / 1e9
+
+
+def rendered_crops(scale: Scale, folder: Path) -> CropSet:
+    """A small crop set of rendered people, made here."""
+    params = load_params(ROOT / "params.yaml").preprocess
+    clips = render_dataset(folder / "faces", scale.people, 1, 2, scale.crop_size, 0, -1)
+    split = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    settings = {"crop_scale": params.crop_scale, "crop_size": scale.crop_size}
+    return build_crops(clips, folder / "crops", ["c23"], split, 0, settings, -1)[0]
+
+
+def measure_training(scale: Scale, device: torch.device) -> Iterator[dict]:
+    """(c) How fast batches come, with and without the model; (d) the same training on a CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        crops = rendered_crops(scale, Path(folder)).select(split="train")
+        batches = PairedBatches(crops, 32, 0, 0.5)
+        start = time.perf_counter()
+        for step in range(scale.steps):
+            batches.batch(step, device)
+        seconds = (time.perf_counter() - start) / scale.steps
+        about = {"section": "training", "model": "fwstudy_small", "batch": 32}
+        yield about | {
+            "phase": "loading alone",
+            "seconds": seconds,
+            "images_per_second": 32 / seconds,
+        }
+        losses = {}
+        for place in dict.fromkeys((device, torch.device("cpu"))):
+            losses[place.type], seconds = train(batches, place, scale.steps)
+            rate = {"seconds": seconds, "images_per_second": 32 / seconds}
+            yield about | {"phase": "loading and training", "mode": place.type} | rate
+        tail = {place: np.mean(values[-scale.steps // 4 :]) for place, values in losses.items()}
+        text = ", ".join(f"{place} {value:.4f}" for place, value in tail.items())
+        yield about | {"phase": "agreement", "remark": f"mean loss of the last quarter: {text}"}
+
+
+def train(batches: PairedBatches, device: torch.device, steps: int) -> tuple[list[float], float]:
+    """Losses of some steps of the whitened small backbone, and seconds a step."""
+    seed_everything(0)
+    model = create_model("fwstudy_small").to(device, memory_format=torch.channels_last).train()
+    replace_norm(model, last_norm(model), LAYERS["exact"])
+    model.to(device)
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-3), []
+    start = time.perf_counter()
+    for step in range(steps):
+        loss = classification_loss(model, batches.batch(step, device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, (time.perf_counter() - start) / steps
+
+
+def measure_agreement(scale: Scale, device: torch.device) -> Iterator[dict]:
+    """(d) Output and gradient of one layer on the device and on a CPU, in float32."""
+    for channels, side in scale.maps:
+        features = next(draw_features(channels, side, scale.batch))
+        for method in METHODS:
+            found = []
+            for place in (torch.device("cpu"), device):
+                layer = LAYERS[method](nn.BatchNorm2d(channels)).to(place)
+                given = features.to(place, copy=True).requires_grad_()
+                output = layer(given)
+                output.sin().sum().backward()
+                found.append([output.detach().cpu(), given.grad.cpu()])
+            pairs = zip(*found, strict=True)
+            worst = max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+            verdict = "within" if worst <= TOLERANCE else "beyond"
+            remark = f"largest difference {worst:.1e} of the largest value, {verdict} {TOLERANCE:g}"
+            yield {"section": "agreement", "channels": channels, "method": method, "remark": remark}
+
+
+SECTIONS = (measure_layers, measure_models, measure_training, measure_agreement)
+
+
+def report(table: pd.DataFrame, device: torch.device) -> str:
+    """The tables as Markdown, with the targets."""
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: a rehearsal"
+    blocks = [f"# Whitening on a GPU\n\n{card}. {describe_machine()} `make benchmark-gpu`"]
+    for name, part in table.groupby("section", sort=False):
+        shown = part.dropna(axis=1, how="all").drop(columns="section")
+        shown = shown.map(lambda x: f"{x:.3g}" if isinstance(x, float) else x).fillna("")
+        blocks.append(f"## {name.capitalize()}\n\n{shown.to_markdown(index=False)}")
+    models = table[table["section"] == "model"].set_index("method")["ratio"]
+    for method, least in TARGETS.items():
+        rate = (1 / models.loc[[method]]).min()
+        verdict = "met" if rate >= least else "missed"
+        blocks.append(
+            f"Training speed, {method}: {rate:.2f} of BatchNorm's; target {least}: {verdict}."
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that it runs")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
+    options = parser.parse_args(arguments)
+    scale, device = QUICK if options.quick else Scale(), default_device()
+    if device.type != "cuda" and not options.quick:
+        raise SystemExit("error: no CUDA device; `python -m benchmarks.gpu --quick` rehearses")
+    rows = [row for section in SECTIONS for row in section(scale, device)]
+    table = pd.DataFrame(rows)
+    table.to_csv(options.output / "gpu.csv", index=False)
+    text = report(table, device)
+    (options.output / "gpu.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
