@@ -24,7 +24,9 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except (ValueError, EOFError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read ({reason}); run the stage `preprocess`") from error
+        raise ValueError(
+            f"{path}: cannot be read ({reason}); run the stage `preprocess`"
+        ) from error
 
 
 def open_array(folder: Path, name: str):
@@ -86,6 +88,8 @@ class CropSet:
             originals = manifest[manifest["variant"] == ORIGINAL].set_index(FRAME_KEYS)["row"]
             frames = pd.MultiIndex.from_frame(manifest[FRAME_KEYS])
             manifest["original_row"] = originals.reindex(frames).to_numpy()
+            if manifest[[*FRAME_KEYS, "variant", "split"]].isna().any(axis=None):
+                raise ValueError("a row breaks off")
         arrays = {name: open_array(folder, name) for name in ARRAYS}
         for name, array in arrays.items():
             if array.shape[:1] != (len(manifest),):

@@ -62,7 +62,9 @@ def list_inputs(path: Path | str) -> list[Path]:
         return [printable(path)]
     suffixes = PHOTO_SUFFIXES | VIDEO_SUFFIXES
     found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
-    files = sorted(printable(file) for file in found if file.is_file() and not file.name.startswith("."))
+    files = sorted(
+        printable(file) for file in found if file.is_file() and not file.name.startswith(".")
+    )
     if not files:
         raise InputError(
             f"{path}: no photograph or clip in this folder ({' '.join(sorted(suffixes))})"

@@ -179,7 +179,7 @@ def hidden(path: Path) -> None:
 
 def pages(path: Path, count: int = 2) -> None:
     first, *others = map(Image.fromarray, moving(face(), count=count))
-    first.save(path, save_all=True, append_images=others)
+    first.save(path, save_all=True, append_images=others, duration=100)
 
 
 PHOTO_RECIPES = {
@@ -383,13 +383,20 @@ PREVIEW = {"a.png": True}
 BENCH = "dataset_json/FaceForensics++.json"
 
 
-def bench(label: str = "FF-real", split: str = "train", frames: object = ("x/f/000/0.png",)) -> dict:
+def bench(
+    label: str = "FF-real", split: str = "train", frames: object = ("x/f/000/0.png",)
+) -> dict:
     return {BENCH: {"FF": {label: {split: {"c23": {"000": {"frames": frames}}}}}}}
 
 
 def coco(**changes) -> dict:
     image = {"id": 1, "file_name": "a.png", "height": 150, "width": 330}
-    outline = {"id": 1, "image_id": 1, "category_id": 0, "segmentation": [[30, 20, 120, 20, 75, 120]]}
+    outline = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 0,
+        "segmentation": [[30, 20, 120, 20, 75, 120]],
+    }
     return {"Train_poly.json": {"images": [image], "annotations": [outline]} | changes}
 
 
@@ -466,14 +473,20 @@ TREE_RECIPES = {
 
 def weights(change: Make) -> Make:
     def recipe(root: Path) -> None:
-        save_weights(create_model("test_efficientnet", num_classes=1).state_dict(), root / "w.safetensors")
+        save_weights(
+            create_model("test_efficientnet", num_classes=1).state_dict(), root / "w.safetensors"
+        )
         change(root / "w.safetensors")
 
     return recipe
 
 
 def other_values(change: Callable[[dict], dict]) -> Make:
-    return weights(lambda path: save_weights(change(create_model("test_efficientnet", num_classes=1).state_dict()), path))
+    return weights(
+        lambda path: save_weights(
+            change(create_model("test_efficientnet", num_classes=1).state_dict()), path
+        )
+    )
 
 
 WEIGHT_RECIPES = {
@@ -534,11 +547,23 @@ def crop_set(change: Make) -> Make:
     """Two crops, then changed."""
 
     def recipe(root: Path) -> None:
-        row = {"clip": "a", "frame": 0, "quality": "c23", "identity": "a", "source": "a", "group": "a"}
-        rows = [row | {"variant": name, "kind": "whole", "split": "test"} for name in ("original", "x")]
+        row = {
+            "clip": "a",
+            "frame": 0,
+            "quality": "c23",
+            "identity": "a",
+            "source": "a",
+            "group": "a",
+        }
+        rows = [
+            row | {"variant": name, "kind": "whole", "split": "test"} for name in ("original", "x")
+        ]
         pd.DataFrame(rows).to_csv(root / "manifest.csv", index=False)
         for name in ARRAYS:
-            np.save(root / f"{name}.npy", np.zeros((2, 8, 8, 3)[: 4 if name == "images" else 3], np.uint8))
+            np.save(
+                root / f"{name}.npy",
+                np.zeros((2, 8, 8, 3)[: 4 if name == "images" else 3], np.uint8),
+            )
         change(root)
 
     return recipe

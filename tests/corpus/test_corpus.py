@@ -88,7 +88,11 @@ def test_recipe(kind, name, project, capsys):
     make, expected = RECIPES[kind][name]
     if kind == "deepfakebench":
         change({"faces.videos.methods": ["FaceForensics++"]})
-    root = project if kind in ("settings", "explain") else project / ("photos" if kind == "photos" else kind)
+    root = (
+        project
+        if kind in ("settings", "explain")
+        else project / ("photos" if kind == "photos" else kind)
+    )
     root.mkdir(exist_ok=True)
     if kind == "settings":
         (project / "params.yaml").unlink()
