@@ -24,7 +24,7 @@ import pandas as pd
 from tests.test_pipeline import ENVIRONMENT, SMOKE, copy_of_the_project
 
 COST = ["minutes", "core_seconds", "peak_memory_gb"]
-PATIENCE = 120  # s, in which what was killed must be gone
+PATIENCE = 120  # s
 WAYS: dict[str, Callable[[int], None]] = {
     "SIGKILL to the group": lambda number: os.killpg(number, signal.SIGKILL),
     "SIGTERM to DVC": lambda number: os.kill(number, signal.SIGTERM),
@@ -40,22 +40,17 @@ def copied(project: Path) -> Path:
 
 def start(project: Path) -> subprocess.Popen:
     """`dvc repro` in a process group of its own; what it prints is kept."""
-    environment = os.environ | ENVIRONMENT | {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
+    options = {"env": os.environ | ENVIRONMENT, "start_new_session": True, "cwd": project}
     with open(project.with_suffix(".log"), "ab") as log:
-        streams = {"stdout": log, "stderr": subprocess.STDOUT}
-        command = ["dvc", "repro"]
-        return subprocess.Popen(
-            command, cwd=project, env=environment, start_new_session=True, **streams
-        )
+        return subprocess.Popen(["dvc", "repro"], stdout=log, stderr=subprocess.STDOUT, **options)
 
 
 def alive(project: Path) -> list[str]:
     """The processes that work in the project's folder."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for place in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):  # gone, or another's
-            if (process / "cwd").resolve().is_relative_to(project):
-                found.append(process.name)
+            found += [place.parent.name] * place.resolve().is_relative_to(project)
     return found
 
 
@@ -91,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
     options = parser.parse_args(arguments)
-    output, rng, rows = options.output.resolve(), random.Random(options.seed), []
+    output, rng, rows = Path(__file__).resolve().parent, random.Random(options.seed), []
     folder = Path(tempfile.mkdtemp()).resolve()
+    os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     project, begun = copied(folder / "alone"), time.monotonic()
     if start(project).wait():
         sys.exit(f"the run that was left alone failed: {folder / 'alone.log'}")
