@@ -112,7 +112,11 @@ def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
 
 
 def save_clip(folder: Path, clip: Clip) -> Path:
-    """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file."""
+    """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file.
+
+    Raises:
+        OSError: it cannot be written (disk full, read-only); the message names the folder.
+    """
     original = clip.variants[ORIGINAL].frames if ORIGINAL in clip.variants else None
     arrays = {"landmarks": clip.landmarks.astype(np.float32), "parsing": clip.parsing}
     for name, variant in clip.variants.items():
@@ -136,9 +140,12 @@ def save_clip(folder: Path, clip: Clip) -> Path:
         }
     path = clip_file(folder, clip.name, clip.video.quality if clip.video else None)
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{folder}: cannot write the clip of {clip.name}: {error}") from error
     return path
 
 

@@ -6,7 +6,9 @@ parameter is an error, two runs with equal results give equal bytes, and no kern
 """
 
 import argparse
+import errno
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +23,14 @@ DEAD = (
     "the kernel died in cell {cell}. Most likely the memory ran out: close other programs, or lower in "
     "params.yaml what this notebook uses of faces.num_workers, preprocess.num_workers, train.batch_size "
     "and interpretability.num_images; then run it again, finished work is kept"
+)
+
+UNWRITABLE = [os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)]
+UNWRITABLE.append("requested and")  # what NumPy says of a full disk
+"""What errors of all libraries say that cannot write."""
+FULL = (
+    "{problem}; {free:.0f} MB are free at {folder}. Make room there, or make it writable, and run it "
+    "again: finished work is kept"
 )
 
 
@@ -58,7 +68,8 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
     Raises:
         ValueError: a parameter that the notebook's ``parameters`` cell does not have.
         papermill.PapermillExecutionError: a cell failed; the message carries its traceback.
-        RuntimeError: the kernel died; the message names the notebook, the cell and the likely cause.
+        RuntimeError: the kernel died, or nothing can be written; the message names the notebook and the
+            likely cause, or the folder.
     """
     sys.modules.setdefault(
         "rfc3987_syntax", None
@@ -89,6 +100,15 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
         )
     except DeadKernelError as error:
         died = error
+    except (OSError, papermill.PapermillExecutionError) as error:
+        problem = getattr(error, "evalue", str(error))
+        if not any(cause in problem for cause in UNWRITABLE):
+            raise
+        if isinstance(error, OSError):
+            output.unlink(missing_ok=True)  # written in part
+        free, folder = shutil.disk_usage(output.parent).free / 1e6, output.parent.resolve()
+        message = FULL.format(problem=problem, free=free, folder=folder)
+        raise RuntimeError(f"{source}: {message}") from None
     finally:
         if output.exists():
             notebook = nbformat.read(output, as_version=4)
@@ -126,10 +146,7 @@ def main() -> None:
         threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
     try:
         execute(arguments.source, arguments.output, parameters)
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # not papermill's, whose traceback tells what failed
+    except (OSError, ValueError, RuntimeError) as error:  # not papermill's: it tells what failed
         stage = os.environ.get("DVC_STAGE")
         raise SystemExit(f"error: {f'stage {stage}: ' if stage else ''}{error}") from None
 

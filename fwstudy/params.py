@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 RESERVED = "baseline|batch_norm|whitened|true|false|none|null|nan|inf|infinity"
 
@@ -461,9 +461,11 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     """
     try:
         content = read(Path(path).read_text(encoding="utf-8"))
-    except MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "no YAML"
-        raise ValueError(f"{path}: {line}: {error.problem} (indent with blanks, no tabs)") from None
+    except YAMLError as error:
+        mark, problem = (getattr(error, f"problem{end}", None) for end in ("_mark", ""))
+        line = f"line {mark.line + 1}" if mark else "no YAML"
+        problem = problem or " ".join(str(error).split())
+        raise ValueError(f"{path}: {line}: {problem} (indent with blanks, no tabs)") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no text in UTF-8: {error}") from None
     if not isinstance(content, dict):

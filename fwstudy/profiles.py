@@ -45,7 +45,9 @@ def write_profile(path: Path, name: str) -> dict[str, Any]:
     yaml.dump(content, new)
     if not reads_as(new.getvalue(), applied(read(text), values)):
         raise ValueError(f"{path}: its layout would not survive; set profiles.{name} by hand")
-    path.write_text(new.getvalue(), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(new.getvalue(), encoding="utf-8")
+    partial.replace(path)  # in one step: a full disk leaves the settings as they were
     return values
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     path = project_root() / "params.yaml"
     try:
         values = write_profile(path, parser.parse_args().name)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     for key, value in values.items():
         print(f"{key}: {value}")

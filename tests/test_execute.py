@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -59,6 +60,36 @@ def rewritten(notebook, source):
     content.cells[-1].source = source
     nbformat.write(content, notebook)
     return notebook
+
+
+CAUSES = {
+    "full": ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "No space left on device"),
+    "read-only": ("OSError(errno.EROFS, os.strerror(errno.EROFS), 'data')", "Read-only file system: 'data'"),
+    "numpy": ("OSError('99 requested and 7 written')", "99 requested and 7 written"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_a_disk_that_takes_nothing_is_one_line_that_names_the_folder(notebook, tmp_path, name):
+    error, said = CAUSES[name]
+    cell = f"import errno, os; print(value); raise {error}"
+    with pytest.raises(RuntimeError) as raised:
+        execute(rewritten(notebook, cell), tmp_path / "out" / "a.ipynb", {})
+    message = str(raised.value)
+    assert message.startswith(f"{notebook}: ") and said in message and "\n" not in message
+    assert f"MB are free at {tmp_path / 'out'}. Make room" in message
+    assert "start_time" not in (tmp_path / "out" / "a.ipynb").read_text()
+
+
+def test_no_room_for_the_executed_notebook_itself(notebook, tmp_path, monkeypatch):
+    def full(*_, **__):
+        (tmp_path / "out.ipynb").touch()  # as `open` leaves it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(RuntimeError, match=rf"No space left.*MB are free at {tmp_path}"):
+        execute(notebook, tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 def command_line(notebook):

@@ -1,5 +1,7 @@
 import copy
 import difflib
+import errno
+import os
 import subprocess
 import sys
 
@@ -137,3 +139,16 @@ def test_the_command_says_what_it_set_and_what_is_left_to_do(path):
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
     assert done.returncode and "no profile 'nonsense'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_leaves_the_settings_as_they_were(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(file, *_, **__):
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    monkeypatch.setattr(type(path), "write_text", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*params\.partial'"):
+        write_profile(path, PROFILES[0])
+    assert path.read_bytes() == before

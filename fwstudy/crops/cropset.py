@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from mmap import mmap
 from pathlib import Path
@@ -16,6 +17,18 @@ ARRAYS = ("images", "mask", "parsing")
 FRAME_KEYS = ["clip", "frame", "quality"]
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns whatever fails while a file is read into a `ValueError` that names it."""
+    try:
+        yield
+    except (ValueError, EOFError, KeyError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: cannot be read ({reason}); run the stage `preprocess`"
+        ) from error
+
+
 def open_array(folder: Path, name: str):
     """An array of a crop set, on disk until rows of it are asked for.
 
@@ -24,7 +37,8 @@ def open_array(folder: Path, name: str):
     """
     path = folder / f"{name}.npy"
     if path.is_file():
-        return np.load(path, mmap_mode="r")
+        with naming(path):
+            return np.load(path, mmap_mode="r")
     if not path.with_suffix(".zarr").is_dir():
         raise FileNotFoundError(f"{path}: no such file; run the stage `preprocess`")
     import zarr  # slow to import, and seldom needed
@@ -63,22 +77,26 @@ class CropSet:
 
         Raises:
             FileNotFoundError: the folder lacks one of the files.
-            ValueError: the manifest and an array differ in length (named).
+            ValueError: a file is damaged, or the manifest and an array differ in length (named).
         """
         folder = Path(folder)
         names = dict.fromkeys(("identity", "source", "clip", "group", "video"), str)
-        manifest = pd.read_csv(folder / "manifest.csv", dtype=names)
+        path = folder / "manifest.csv"
+        with naming(path):
+            manifest = pd.read_csv(path, dtype=names)
+            manifest["row"] = np.arange(len(manifest))
+            originals = manifest[manifest["variant"] == ORIGINAL].set_index(FRAME_KEYS)["row"]
+            frames = pd.MultiIndex.from_frame(manifest[FRAME_KEYS])
+            manifest["original_row"] = originals.reindex(frames).to_numpy()
+            if manifest[[*FRAME_KEYS, "variant", "split"]].isna().any(axis=None):
+                raise ValueError("a row breaks off")
         arrays = {name: open_array(folder, name) for name in ARRAYS}
         for name, array in arrays.items():
-            if array.shape[0] != len(manifest):
+            if array.shape[:1] != (len(manifest),):
                 raise ValueError(
-                    f"{folder / name} has {array.shape[0]} rows, the manifest {len(manifest)}; "
-                    "run the stage `preprocess` again"
+                    f"{folder / name} has {array.shape[0] if array.ndim else 'no'} rows, the manifest "
+                    f"{len(manifest)}; run the stage `preprocess` again"
                 )
-        manifest["row"] = np.arange(len(manifest))
-        originals = manifest[manifest["variant"] == ORIGINAL].set_index(FRAME_KEYS)["row"]
-        frames = pd.MultiIndex.from_frame(manifest[FRAME_KEYS])
-        manifest["original_row"] = originals.reindex(frames).to_numpy()
         return CropSet(manifest, **arrays)
 
     def select(self, **values) -> "CropSet":

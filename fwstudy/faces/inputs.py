@@ -14,6 +14,7 @@ from torchvision.ops import generalized_box_iou
 from fwstudy.crops.boxes import crop, face_box
 from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces, landmarks_from_points
 from fwstudy.faces.forging.warp import interocular
+from fwstudy.faces.people import printable
 from fwstudy.faces.pictures import SUFFIXES as PHOTO_SUFFIXES
 from fwstudy.faces.pictures import InputError
 from fwstudy.faces.videos.footage import VIDEO_SUFFIXES, Frames
@@ -52,15 +53,18 @@ def list_inputs(path: Path | str) -> list[Path]:
 
     Raises:
         InputError: there is no such file, or nothing of use in the folder.
+        ValueError: a name that cannot be written.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if not path.is_dir():
-        return [path]
+        return [printable(path)]
     suffixes = PHOTO_SUFFIXES | VIDEO_SUFFIXES
     found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
-    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    files = sorted(
+        printable(file) for file in found if file.is_file() and not file.name.startswith(".")
+    )
     if not files:
         raise InputError(
             f"{path}: no photograph or clip in this folder ({' '.join(sorted(suffixes))})"

@@ -18,26 +18,51 @@ def split_name(stem: str, pattern: re.Pattern) -> tuple[str, str] | None:
     return (identity, stem[: found.start()] + stem[found.end() :]) if identity else None
 
 
+def printable(path: Path) -> Path:
+    """The path, if its name can be written to tables.
+
+    Raises:
+        ValueError: it is no text in UTF-8 (of an old archive, or another system); the message names it.
+    """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        name = path.name.encode(errors="backslashreplace").decode()
+        raise ValueError(f"{path.parent / name}: its name is no text in UTF-8, rename it") from None
+    return path
+
+
 def read_attributes(folder: Path) -> dict[str, dict]:
     """What is known of each person: from the CSV files in `folder` with a column ``face_id``.
 
     Returns:
         Identity to ``age_years`` (float), ``sex`` and ``ethnicity`` (as written), where given.
+
+    Raises:
+        ValueError: a table that cannot be read, or an age that is no number; the message names it.
     """
     known: dict[str, dict] = {}
     for path in sorted(folder.glob("*.csv")):
-        table = pd.read_csv(path, dtype=str)
-        if "face_id" not in table or not set(ATTRIBUTES) & set(table):
-            continue
-        for row in table.to_dict("records"):
-            person = {
-                name: row[column]
-                for column, name in ATTRIBUTES.items()
-                if isinstance(row.get(column), str)
-            }
-            if "age_years" in person:
-                person["age_years"] = float(person["age_years"])
-            known[row["face_id"]] = person
+        try:
+            known |= _attributes(pd.read_csv(path, dtype=str))
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot be read as a table of people: {error}") from error
+    return known
+
+
+def _attributes(table: pd.DataFrame) -> dict[str, dict]:
+    known: dict[str, dict] = {}
+    if "face_id" not in table or not set(ATTRIBUTES) & set(table):
+        return known
+    for row in table.to_dict("records"):
+        person = {
+            name: row[column]
+            for column, name in ATTRIBUTES.items()
+            if isinstance(row.get(column), str)
+        }
+        if "age_years" in person:
+            person["age_years"] = float(person["age_years"])
+        known[row["face_id"]] = person
     return known
 
 

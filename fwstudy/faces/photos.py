@@ -21,7 +21,13 @@ from tqdm import tqdm
 from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
 from fwstudy.faces import detection
 from fwstudy.faces.forging import families, warp
-from fwstudy.faces.people import IDENTITY_PATTERN, pair_identities, read_attributes, split_name
+from fwstudy.faces.people import (
+    IDENTITY_PATTERN,
+    pair_identities,
+    printable,
+    read_attributes,
+    split_name,
+)
 from fwstudy.faces.pictures import SUFFIXES, InputError
 from fwstudy.faces.videos.footage import read_frames
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL
@@ -243,7 +249,7 @@ def photo_dataset(
         ValueError: no photographs, no usable face, or what `find_identities` raises.
     """
     folder_in, folder_out = Path(folder_in), Path(folder_out)
-    files = sorted(path for path in folder_in.rglob("*") if path.is_file())
+    files = sorted(printable(path) for path in folder_in.rglob("*") if path.is_file())
     paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {folder_in}")

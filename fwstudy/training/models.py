@@ -77,8 +77,10 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors of a safetensors file by name, and its metadata.
 
     Raises:
-        ValueError: a truncated file; the message names it.
+        FileNotFoundError, ValueError: missing or truncated; the message names it.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -94,10 +96,22 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Read what `save_weights` wrote into a model of the same architecture.
 
     Raises:
-        ValueError: a truncated file, or one of another architecture; the message names it.
+        ValueError: a truncated file, or see `fill`; the message names it.
     """
+    return fill(model, read_weights(path)[0], path)
+
+
+def fill(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> nn.Module:
+    """Put tensors that were read from a file into a model.
+
+    Raises:
+        ValueError: they are of another architecture, or not finite; the message names the file.
+    """
+    wrong = [name for name, value in state.items() if not value.isfinite().all()]
+    if wrong:
+        raise ValueError(f"{path} holds values that are not finite, e.g. in {wrong[0]}")
     try:
-        model.load_state_dict(read_weights(path)[0])
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
             f"{path} does not fit this model: {shorten(str(error), MESSAGE_LENGTH)}"
@@ -122,9 +136,4 @@ def load_backbone(model: nn.Module, path: Path) -> None:
     own = {name: value for name, value in model.state_dict().items() if name.startswith(head)}
     state, _ = read_weights(path)
     body = {name: value for name, value in state.items() if not name.startswith(head)}
-    try:
-        model.load_state_dict(body | own)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} does not fit this model: {shorten(str(error), MESSAGE_LENGTH)}"
-        ) from error
+    fill(model, body | own, path)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from fwstudy.clips import load_clip
+from fwstudy.clips import load_clip, load_header
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
 from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
@@ -381,6 +381,23 @@ def test_a_film_without_a_face_is_reported(tmp_path):
         video_dataset(
             [video_group(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
         )
+
+
+def test_a_video_that_is_in_no_clip_is_reported(persons, tmp_path):
+    """Its original shows no face; or shows it only after the forgery has ended."""
+    one, _, forged = persons
+    wall = write(tmp_path / "wall.mp4", scene())
+    late = write(
+        tmp_path / "late.mp4", np.concatenate([scene(count=4), scene((one, LEFT), count=2)])
+    )
+    short = write(tmp_path / "short.mp4", scene(count=3))
+    seen = write(tmp_path / "seen.mp4", scene((forged, LEFT)))
+    options = {"size": SIZE, "num_frames": NUM_FRAMES, "scale": 1.3, "quality": "c23"}
+    for original, fake in ((wall, wall), (wall, seen), (late, short)):
+        paths, rows = assemble.work(video_group(original, fake), tmp_path, tmp_path, options)
+        used = {name for path in paths for name in load_header(path)["videos"].values()}
+        told = {Path(row["file"]).stem for row in rows if row["left_out"]}
+        assert {original.stem, fake.stem} <= used | told, rows
 
 
 def test_frames_without_the_face_are_counted(persons, tmp_path):

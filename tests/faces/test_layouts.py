@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.celebdf import celeb_df, celeb_people
 from fwstudy.faces.videos.deepfakebench import deepfakebench, people_of
-from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION
+from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION, VideoGroup, accounted
 from fwstudy.faces.videos.openforensics import openforensics
+from fwstudy.params import VIDEO_SOURCES
 
 METHODS = ["Deepfakes", "FaceShifter"]
 
@@ -664,6 +666,26 @@ def test_openforensics(tmp_path):
     write(tmp_path / "Val_poly.json", {"images": images})
     with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
         openforensics(tmp_path, [], ["c23"])
+
+
+def test_every_reader_accounts_for_all_files():
+    modules = vars(layouts) | {f.__name__: f for f in (celeb_df, deepfakebench, openforensics)}
+    codes = {modules[name].__code__ for name in get_args(VIDEO_SOURCES)}
+    assert codes == {accounted(layouts.folder).__code__}
+
+
+def test_of_a_folder_of_pictures_the_pictures_are_read_and_the_rest_reported(tmp_path):
+    names = ("1.png", "2.png", "extra.mp4", "old/1.png", "old/2.png")
+    touch(tmp_path, "fake/a.mp4", *(f"real/eva/{name}" for name in names))
+    inside = layouts.videos_in(tmp_path / "real")["eva"]
+    group = VideoGroup("eva", "eva", inside)
+    reader = accounted(lambda root, methods, qualities: ([group], []))
+    _, report = reader(tmp_path, [], [])
+    assert not_read(report) == {
+        "fake/a.mp4": "not read",
+        "real/eva/extra.mp4": "not read",
+        "real/eva/old": "2 files not read, e.g. 1.png",
+    }
 
 
 @pytest.mark.parametrize("missing", ["real", "fake"])

@@ -222,6 +222,32 @@ def folder(root: Path, clips: list[Clip]) -> Path:
     return root
 
 
+def openforensics(root: Path, clips: list[Clip]) -> Path:
+    """OpenForensics: pictures of two people, the right one forged, each outlined; nothing has its original."""
+    names = {"train": "Train", "val": "Val", "test": "Test-Dev"}
+    content = {name: {"images": [], "annotations": []} for name in names.values()}
+    for place, (target, source) in enumerate(pairs_of(clips)):
+        part = names[split_of(clips)[target]]
+        shown = (clips[source].variants[ORIGINAL], clips[place].variants[FORGED])
+        image = np.concatenate([on_canvas(variant.frames)[0] for variant in shown], axis=1)
+        path = root / "Images" / part / f"{place:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        known = {"id": place, "file_name": f"Images/{part}/{path.name}"}
+        content[part]["images"].append(known | {"height": CANVAS[0], "width": 2 * CANVAS[1]})
+        top, left = CORNER
+        for category in (0, 1):
+            x, y = left + category * CANVAS[1] + 30, top + 30  # of a rectangle in the face
+            outline = [[x, y, x + 52, y, x + 52, y + 60, x, y + 60]]
+            content[part]["annotations"].append(
+                {"id": 2 * place + category, "image_id": place, "category_id": category}
+                | {"segmentation": outline}
+            )
+    for part, lists in content.items():
+        write_json(root / f"{part}_poly.json", lists)
+    return root
+
+
 TREES = {
     tree.__name__: tree
     for tree in (faceforensics, celeb_df, dfdc, dfdc_preview, deepfakebench, ffiw, folder)

@@ -628,13 +628,25 @@ def finished(video_group: VideoGroup, folder: Path, quality: str) -> list[dict] 
     return video["remarks"] if known else None
 
 
+def unused(
+    video_group: VideoGroup, root: Path, clips: Sequence[Clip], rows: Sequence[dict]
+) -> list[dict]:
+    """A row for each video of a group that is in no clip and that nothing was said of."""
+    remarks, used = Remarks(root), {v.video for clip in clips for v in clip.variants.values()}
+    for path in (video_group.original, *(forgery.path for forgery in video_group.forgeries)):
+        if path is not None and path.stem not in used:
+            remarks.add(path, "not used: no face where it lies on its original", True)
+    told = {row["file"] for row in rows if row["left_out"]}
+    return [row for row in remarks.rows if row["file"] not in told]
+
+
 def work(
     video_group: VideoGroup, root: Path, folder: Path, options: dict
 ) -> tuple[list[Path], list[dict]]:
     """Cut one group and write its clips; one that is there already is kept.
 
     Raises:
-        OSError: the clip cannot be written (disk full, read-only); the message names the folder.
+        OSError: see `save_clip`.
     """
     done = finished(video_group, folder, options["quality"])
     if done is not None:
@@ -642,15 +654,13 @@ def work(
         alone = folder.glob(f"{glob.escape(video_group.name)}{VIDEO_MARK}*.npz")
         return [stem, *sorted(alone)], done
     clips, rows = cut_group(video_group, root, **options)
+    rows += unused(video_group, root, clips, rows)
     if clips and clips[0].name == video_group.name:
         # What is told of the whole group, of which the clip may hold a part.
         origin = replace(clips[0].video, remarks=rows, fingerprint=fingerprint(video_group))
         clips[0] = replace(clips[0], video=origin)
-    try:
-        # The group's own clip last: it says that all are there.
-        return [save_clip(folder, clip) for clip in reversed(clips)], rows
-    except OSError as error:
-        raise OSError(f"{folder}: cannot write the clip of {video_group.name}: {error}") from error
+    # The group's own clip last: it says that all are there.
+    return [save_clip(folder, clip) for clip in reversed(clips)], rows
 
 
 def video_dataset(

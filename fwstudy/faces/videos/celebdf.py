@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from fwstudy.faces.photos import SUFFIXES as PICTURES
+from fwstudy.faces.pictures import SUFFIXES as PICTURES
 from fwstudy.faces.videos.layouts import (
     NO_VIDEOS,
     TEST,
@@ -17,6 +17,7 @@ from fwstudy.faces.videos.layouts import (
     alone,
     folder_of,
     keep_test_apart,
+    read_text,
     rows_for,
 )
 
@@ -68,10 +69,8 @@ def read_list(path: Path) -> dict[str, bool]:
     Raises:
         FileNotFoundError, ValueError: missing, or a line is no label and path; file and line are named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it comes with Celeb-DF")
     labels = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split(maxsplit=1)
         if not words:
             continue
@@ -112,10 +111,10 @@ def celeb_df(
             key: video for key, video in fakes.items() if PurePosixPath(key).parts[-2] in methods
         }
     listed = set(labels) & (set(reals) | set(fakes))
-    if labels and not listed:
+    if not listed:
         raise ValueError(
             f"{root / TEST_LIST}: none of its {len(labels)} videos is in this folder, e.g. "
-            f"{min(labels)}: there would be no test split"
+            f"{min(labels, default=None)}: there would be no test split"
         )
     originals = {PurePosixPath(key).name: key for key in reals}
     made, video_groups = defaultdict(list), []

@@ -113,7 +113,7 @@ def leaves(
 ) -> Iterator[tuple[tuple[str, ...], list | None]]:
     """Keys and frames of all videos of a JSON file, however deep; None for what ends without frames."""
     frames = node.get("frames") if isinstance(node, dict) else None
-    if isinstance(frames, list):
+    if isinstance(frames, list) and all(isinstance(path, str) for path in frames):
         yield keys, frames
     elif isinstance(node, dict) and node:
         for key, inner in node.items():

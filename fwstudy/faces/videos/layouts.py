@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import cache, wraps
 from pathlib import Path, PurePosixPath
 
-from fwstudy.faces.people import IDENTITY_PATTERN
-from fwstudy.faces.photos import SUFFIXES as PICTURES
+from fwstudy.faces.people import IDENTITY_PATTERN, printable
+from fwstudy.faces.pictures import SUFFIXES as PICTURES
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MAX_ROWS = 20  # of one kind of remark that are listed one by one
@@ -120,7 +120,7 @@ def files_below(root: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() not in NO_VIDEOS:
-                yield Path(place, name)
+                yield printable(Path(place, name))
 
 
 def accounted(reader: Reader) -> Reader:
@@ -147,7 +147,9 @@ def accounted(reader: Reader) -> Reader:
         def kind(path: Path) -> str:
             if path in taken or path in told:
                 return "read" if path in taken else "reported"
-            return "rest" if path == root else kind(path.parent)
+            if path.parent in taken and path.suffix.lower() in PICTURES:
+                return "read"
+            return "rest" if path == root or path.parent in taken else kind(path.parent)
 
         for file in files_below(root):
             kinds[kind(file)] += 1
@@ -188,20 +190,42 @@ def videos_in(folder: Path) -> dict[str, Path]:
     }
 
 
+def read_text(path: Path) -> str:
+    """The text of a list.
+
+    Raises:
+        FileNotFoundError, ValueError: missing, or not in UTF-8; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8: {error}") from error
+
+
 def read_json(path: Path, kind: type = dict):
     """The content of a JSON file.
 
     Raises:
         FileNotFoundError, ValueError: missing, damaged or of another kind; the message names it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
     if type(content) is not kind:
         raise ValueError(f"{path}: expected a {kind.__name__}, not a {type(content).__name__}")
+    return content
+
+
+def read_entries(path: Path) -> dict[str, dict]:
+    """A JSON file of one mapping a video; raises as `read_json`, and names an entry that is none."""
+    content = read_json(path)
+    for key, entry in content.items():
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}: {key}: expected a dict, not a {type(entry).__name__}")  # noqa: TRY004
     return content
 
 
@@ -272,7 +296,7 @@ def official_splits(root: Path) -> dict[str, str]:
         pairs = read_json(path, list)
         if not all(isinstance(pair, list) for pair in pairs):
             raise ValueError(f'{path}: not a list of pairs of videos, e.g. [["953", "974"]]')
-        found |= {str(video): split for pair in pairs for video in pair}
+        found |= {str(video).zfill(3): split for pair in pairs for video in pair}
     return found
 
 
@@ -415,7 +439,7 @@ def dfdc(
 
 def _dfdc_part(path: Path) -> tuple[list[VideoGroup], Report]:
     group, videos, video_groups = path.parent.name, videos_in(path.parent), []
-    entries = {Path(name).stem: entry for name, entry in read_json(path).items()}
+    entries = {Path(name).stem: entry for name, entry in read_entries(path).items()}
     report = rows_for(
         [f"{group}/{stem}" for stem in set(entries) - set(videos)],
         "named in metadata.json, but missing",
@@ -426,9 +450,8 @@ def _dfdc_part(path: Path) -> tuple[list[VideoGroup], Report]:
     made, reals = defaultdict(list), []
     for stem in sorted(set(entries) & set(videos)):
         entry = entries[stem]
-        label = entry.get("label") if isinstance(entry, dict) else None
-        if is_fake(label, f"{path}: {stem}: label"):
-            original = Path(entry.get("original") or stem).stem
+        if is_fake(entry.get("label"), f"{path}: {stem}: label"):
+            original = Path(str(entry.get("original") or stem)).stem
             made[original].append(Forgery("DFDC", videos[stem], original))
         else:
             reals.append(stem)
@@ -467,17 +490,15 @@ def _dfdc_test(root: Path, report: Report) -> list[tuple[str, Path, bool]]:
     videos, labels = videos_in(folder) | videos_in(folder / "videos"), {}
     listed, named = folder / "labels.csv", folder / "metadata.json"
     if listed.is_file():
-        with open(listed, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            if not {"filename", "label"} <= set(table.fieldnames or ()):
-                raise ValueError(f"{listed}: line 1: expected the columns filename and label")
-            for row in table:
-                place = f"{listed}: line {table.line_num}: label"
-                labels[Path(row["filename"]).stem] = is_fake(row["label"], place)
+        table = csv.DictReader(read_text(listed).splitlines())
+        if not {"filename", "label"} <= set(table.fieldnames or ()):
+            raise ValueError(f"{listed}: line 1: expected the columns filename and label")
+        for row in table:
+            place = f"{listed}: line {table.line_num}: label"
+            labels[Path(row["filename"] or "").stem] = is_fake(row["label"], place)
     elif named.is_file():
-        for name, entry in read_json(named).items():
-            label = entry.get("is_fake") if isinstance(entry, dict) else None
-            labels[Path(name).stem] = is_fake(label, f"{named}: {name}: is_fake")
+        for name, entry in read_entries(named).items():
+            labels[Path(name).stem] = is_fake(entry.get("is_fake"), f"{named}: {name}: is_fake")
     report += rows_for(set(labels) - set(videos), "named in the test split, but missing")
     return [(stem, videos[stem], labels[stem]) for stem in sorted(set(labels) & set(videos))]
 
@@ -495,7 +516,7 @@ def dfdc_preview(
     that fits none or several, the forgery stands alone.
     """
     path = root / "dataset.json"
-    entries = read_json(path)
+    entries = read_entries(path)
     for key, entry in entries.items():
         for name in {"label", "set"} - set(entry):
             raise ValueError(f"{path}: {key}: no {name}")

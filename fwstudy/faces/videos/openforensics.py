@@ -21,7 +21,8 @@ from fwstudy.faces.videos.layouts import (
 ENDING = "_poly.json"
 SPLITS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 """Beginning of a part's name, in lower case, to its split; Test-Dev and Test-Challenge are both for tests."""
-FAKE_CATEGORY = 1
+IS_FAKE = {0: False, 1: True}
+"""What a category says."""
 
 
 @accounted
@@ -63,18 +64,23 @@ def _part(path: Path, part: str, split: str, files: dict[str, Path]) -> tuple[li
             for image in content["images"]
         }
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not in COCO's form: {error} is missing") from error
-    video_groups, without = [], []
+        raise ValueError(f"{path}: not in COCO's form: {error} (missing?)") from error
+    video_groups = []
+    report = rows_for(
+        [f"{part}: face {face[0]}" for key in set(faces) - set(images) for face in faces[key]],
+        f"its picture is not named in {path.name}",
+    )
     for key, (name, height, width) in images.items():
         file = files.get(name)
         for number, category, polygons in faces[key] if file else ():
-            if not isinstance(polygons, list) or not polygons:
-                without.append(f"{part}/{name}: face {number}")
+            reason = _unusable(category, polygons, width, height)
+            if reason:
+                report += rows_for([f"{part}/{name}: face {number}"], reason)
                 continue
             outline = Outline(file, (height, width), tuple(map(tuple, polygons)))
             person = f"{part}-{file.stem}-{number}"
             made = (Forgery("OpenForensics", file, person, outline),)
-            is_fake = category == FAKE_CATEGORY
+            is_fake = IS_FAKE[category]
             video_groups.append(
                 VideoGroup(
                     person,
@@ -87,5 +93,16 @@ def _part(path: Path, part: str, split: str, files: dict[str, Path]) -> tuple[li
                 )
             )
     missing = [f"{part}/{name}" for name, *_ in images.values() if name not in files]
-    report = rows_for(missing, f"named in {path.name}, but missing")
-    return video_groups, report + rows_for(without, "a face without a polygon")
+    return video_groups, report + rows_for(missing, f"named in {path.name}, but missing")
+
+
+def _unusable(category: object, polygons: object, width: int, height: int) -> str:
+    """Why an outlined face is left out; empty if it is not."""
+    if category not in list(IS_FAKE):
+        return f"its category is {category}, neither 0 (real) nor 1 (forged)"
+    drawn = polygons if isinstance(polygons, list) else []
+    if not drawn or not all(len(p) >= 6 and len(p) % 2 == 0 for p in drawn):
+        return "a face without a polygon"
+    points = [point for polygon in drawn for point in zip(polygon[::2], polygon[1::2], strict=True)]
+    inside = any(0 <= x < width and 0 <= y < height for x, y in points)
+    return "" if inside else "its polygon lies beyond the picture"

@@ -1,0 +1,118 @@
+"""Kill the pipeline at random moments, finish it, and compare all tables with those of a run left alone.
+
+No test: each try takes as long as a run. The project is copied, with the smallest settings of the tests.
+By turns SIGKILL goes to DVC's whole process group and SIGTERM to DVC alone. Tables are compared byte for
+byte, but for what time and memory a model took.
+"""
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+from tests.test_pipeline import ENVIRONMENT, SMOKE, copy_of_the_project
+
+COST = ["minutes", "core_seconds", "peak_memory_gb"]
+PATIENCE = 120  # s
+WAYS: dict[str, Callable[[int], None]] = {
+    "SIGKILL to the group": lambda number: os.killpg(number, signal.SIGKILL),
+    "SIGTERM to DVC": lambda number: os.kill(number, signal.SIGTERM),
+}
+
+
+def copied(project: Path) -> Path:
+    """The project, copied; the working folder is above it, so that `alive` does not see this process."""
+    copy_of_the_project(project, SMOKE)
+    os.chdir(project.parent)
+    return project
+
+
+def start(project: Path) -> subprocess.Popen:
+    """`dvc repro` in a process group of its own; what it prints is kept."""
+    options = {"env": os.environ | ENVIRONMENT, "start_new_session": True, "cwd": project}
+    with open(project.with_suffix(".log"), "ab") as log:
+        return subprocess.Popen(["dvc", "repro"], stdout=log, stderr=subprocess.STDOUT, **options)
+
+
+def alive(project: Path) -> list[str]:
+    """The processes that work in the project's folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # gone, or another's
+            found += [place.parent.name] * place.resolve().is_relative_to(project)
+    return found
+
+
+def disturb(project: Path, seconds: float, end: Callable[[int], None]) -> tuple[str, float]:
+    """Begin a run and end it; the stage it was in, and the seconds until its last process was gone."""
+    process = start(project)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        end(process.pid)
+    process.wait()
+    begun = time.monotonic()
+    while alive(project) and time.monotonic() - begun < PATIENCE:
+        time.sleep(0.5)
+    stages = re.findall(r"Running stage '(.+)'", project.with_suffix(".log").read_text())
+    return stages[-1] if stages else "before the first", time.monotonic() - begun
+
+
+def tables(project: Path) -> dict[str, bytes]:
+    """All tables and metrics, by name, without what they cost."""
+    found, results = {}, project / "data" / "results"
+    for path in sorted([*results.rglob("*.csv"), *results.rglob("*.json")]):
+        content = path.read_bytes()
+        if path.suffix == ".csv" and any(word.encode() in content for word in COST):
+            kept = pd.read_csv(path, dtype=str).drop(columns=COST, errors="ignore")
+            content = kept.to_csv(index=False).encode()
+        found[path.relative_to(results).as_posix()] = content
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run once undisturbed and several times disturbed; write kill.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args(arguments)
+    output, rng, rows = Path(__file__).resolve().parent, random.Random(options.seed), []
+    folder = Path(tempfile.mkdtemp()).resolve()
+    os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
+    project, begun = copied(folder / "alone"), time.monotonic()
+    if start(project).wait():
+        sys.exit(f"the run that was left alone failed: {folder / 'alone.log'}")
+    length, expected = time.monotonic() - begun, tables(project)
+    for number in range(options.tries):
+        way, moment = list(WAYS)[number % len(WAYS)], rng.uniform(0, length)
+        project = copied(folder / f"try{number}")
+        stage, gone = disturb(project, moment, WAYS[way])
+        failed = start(project).wait()
+        differing = sum(tables(project).get(name) != content for name, content in expected.items())
+        rows.append([way, f"{moment:.0f}", stage, f"{gone:.0f}", "failed" if failed else differing])
+        print(*rows[-1], sep="\t", flush=True)
+    heads = ["signal", "after, s", "in stage", "all gone, s later", "tables that differ"]
+    text = (
+        f"# {options.tries} runs killed and finished\n\nLeft alone, the pipeline takes {length:.0f} s and "
+        f"writes {len(expected)} tables. What is compared is said in `kill.py`; seed {options.seed}.\n\n"
+    )
+    text += pd.DataFrame(rows, columns=heads).to_markdown(index=False) + "\n"
+    (output / "kill.md").write_text(text, encoding="utf-8")
+    os.chdir(output)
+    shutil.rmtree(folder)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
