@@ -21,7 +21,6 @@ import pandas as pd
 
 from benchmarks.mean_face import landmarks_from_points
 from fwstudy.faces.detection import detect_faces, turn_upright
-from fwstudy.faces.forging.warp import hull_mask
 from fwstudy.faces.mesh import fit_first
 from fwstudy.faces.parts import FaceShape, draw_parts, shape_from_landmarks
 from fwstudy.faces.videos.footage import Frames
