@@ -37,6 +37,7 @@ MARKED = {
 """Of each part the hand-placed points around it, in order."""
 CANVAS = 640  # px, side of most pictures
 SMALL = 24  # px, width of the small faces
+TEMPLES = 0.75  # width of a face, share of that of all points, which the ears belong to
 DARK, BLUR = (
     0.12,
     0.12,
@@ -108,7 +109,7 @@ def pasted(samples: Sequence[Sample], columns: int, size: int) -> Sample:
 def small_in_large(sample: Sample, seed: int) -> Sample:
     """A face `SMALL` px wide somewhere in a picture of `CANVAS` px."""
     image, (points,) = sample
-    small, (points,) = resized(sample, SMALL / (2.2 * np.ptp(points[:, 0]) / 1.6))
+    small, (points,) = resized(sample, SMALL / (TEMPLES * np.ptp(points[:, 0])))
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, CANVAS - max(small.shape[:2]), 2)
     canvas = cv2.resize(image[:60, :60], (CANVAS, CANVAS))
