@@ -298,8 +298,7 @@ def write(tables: dict[str, pd.DataFrame], count: int, output: Path) -> None:
     text = "\n\n".join(
         [
             "# Faces found, and parts placed",
-            f"{count} photographs of the London set, or as many as there are pictures. What is measured is said in "
-            "`detection.py`.",
+            f"{count} photographs of the London set, or as many as there are pictures; see `detection.py`.",
             "## Faces",
             whole.reset_index().to_markdown(index=False),
             "## Turned photographs: turned back",
