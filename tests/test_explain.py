@@ -560,7 +560,6 @@ except SystemExit:
 with without_compiler():
     from fwstudy.explain import bundle, page
     import fwstudy.faces.inputs
-import facenet_pytorch
 heavy = "numba captum sklearn dask dvc matplotlib seaborn nbconvert torch._dynamo"
 assert not set(heavy.split()) & set(sys.modules), set(heavy.split()) & set(sys.modules)
 import torch

@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.mean_face import TEMPLATE
 from fwstudy.clips import Portrait
-from fwstudy.faces.detection import (
-    TEMPLATE,
-    five_points,
-    landmarks_from_points,
-    parts_from_landmarks,
-)
 from fwstudy.faces.forging import blending, families, warp
+from fwstudy.faces.parts import draw_parts, shape_from_landmarks
 from fwstudy.labels import FAMILIES, FORGED_PARTS, PARTS
 
 SIZE = 128
@@ -20,7 +16,7 @@ def portrait(seed: int, smile: float = 0.0, fringe: bool = False) -> Portrait:
     landmarks = TEMPLATE * 0.245 * SIZE + (0.5 * SIZE, 0.45 * SIZE) + rng.normal(0, 0.8, (68, 2))
     landmarks[48:55, 0] += smile * np.linspace(-3, 3, 7)
     landmarks[55:60, 1] += 4 * smile
-    parts = parts_from_landmarks(landmarks, (SIZE, SIZE))
+    parts = draw_parts(shape_from_landmarks(landmarks), (SIZE, SIZE))
     if fringe:
         top = np.indices(parts.shape)[0] < 0.42 * SIZE
         parts[top & (np.indices(parts.shape)[1] < SIZE / 2)] = PARTS.index("hair")
@@ -194,17 +190,8 @@ def test_missing_noise_is_restored(sigma):
     assert np.abs(same - noisy).max() < 1e-3
 
 
-def test_landmarks_pass_through_the_five_points():
-    points = five_points(TEMPLATE) * 40 + 100 + np.random.default_rng(0).normal(0, 2, (5, 2))
-    landmarks = landmarks_from_points(points)
-    assert landmarks.shape == (68, 2)
-    reached = five_points(landmarks)
-    assert np.abs(reached[2:] - points[2:]).max() < 1e-3  # these three are landmarks themselves
-    assert np.abs(reached - points).max() < 0.5
-
-
 def test_part_map_names_every_part_on_its_side():
-    parts = parts_from_landmarks(TEMPLATE * 30 + 64, (SIZE, SIZE))
+    parts = draw_parts(shape_from_landmarks(TEMPLATE * 30 + 64), (SIZE, SIZE))
     assert {PARTS[index] for index in np.unique(parts)} == {
         "background", "skin", *(label for labels in FORGED_PARTS.values() for label in labels)
     }  # fmt: skip

@@ -274,7 +274,7 @@ def test_truncated_clips_are_read_as_far_as_they_go_or_refused(tmp_path):
 
 
 def test_the_face_is_cut_out_as_in_training(astronaut):
-    face = find_face(astronaut, SIZE, SCALE)
+    face = find_face(astronaut, SIZE, SCALE)[0]
     assert face.crop.shape == (SIZE, SIZE, 3) and face.crop.dtype == np.uint8
     assert face.num_faces == 1 and face.notes == []
     left, top, right, bottom = face.box
@@ -285,21 +285,21 @@ def test_the_face_is_cut_out_as_in_training(astronaut):
 
 
 def test_no_face(wall):
-    assert find_face(wall, SIZE, SCALE) is None
-    assert find_face(wall[:1, :1], SIZE, SCALE) is None
+    assert find_face(wall, SIZE, SCALE)[0] is None
+    assert find_face(wall[:1, :1], SIZE, SCALE)[0] is None
 
 
 def test_doubtful_faces_are_noted(astronaut):
     gray = np.repeat(astronaut.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
-    assert find_face(gray, SIZE, SCALE).notes == ["gray-scale: the model has learned from color"]
+    assert find_face(gray, SIZE, SCALE)[0].notes == ["gray-scale: the model has learned from color"]
     tiny = np.array(Image.fromarray(astronaut).resize((80, 80)))
-    small = find_face(tiny, 128, SCALE)
+    small = find_face(tiny, 128, SCALE)[0]
     assert small.notes == ["small face: enlarged more than 2 times"]
     assert small.interocular == pytest.approx(
-        find_face(astronaut, SIZE, SCALE).interocular / 4, 0.1
+        find_face(astronaut, SIZE, SCALE)[0].interocular / 4, 0.1
     )
-    corner_of_eye = int(find_face(astronaut, SIZE, SCALE).landmarks[36, 0])
-    (note,) = find_face(astronaut[:, corner_of_eye - 4 :], SIZE, SCALE).notes
+    corner_of_eye = int(find_face(astronaut, SIZE, SCALE)[0].landmarks[36, 0])
+    (note,) = find_face(astronaut[:, corner_of_eye - 4 :], SIZE, SCALE)[0].notes
     assert note.startswith("the border of the picture cuts the face")
 
 
@@ -307,13 +307,13 @@ def test_of_several_faces_the_largest_or_the_nearest(astronaut):
     small = np.array(Image.fromarray(astronaut).resize((200, 200)))
     canvas = np.zeros((320, 520, 3), np.uint8)
     canvas[:200, :200], canvas[:, 200:] = small, astronaut
-    largest = find_face(canvas, SIZE, SCALE)
+    largest = find_face(canvas, SIZE, SCALE)[0]
     assert largest.num_faces == 2 and largest.box[0] > 200
     assert largest.notes == ["2 faces found, the largest taken"]
-    other = find_face(small, SIZE, SCALE)
-    near = find_face(canvas, SIZE, SCALE, near=other.box)
+    other = find_face(small, SIZE, SCALE)[0]
+    near = find_face(canvas, SIZE, SCALE, near=other.box)[0]
     assert np.abs(near.box - other.box).max() < 12 and near.notes == []
-    (note,) = find_face(astronaut, SIZE, SCALE, near=np.array([900, 900, 950, 950])).notes
+    (note,) = find_face(astronaut, SIZE, SCALE, near=np.array([900, 900, 950, 950]))[0].notes
     assert "perhaps another person" in note
 
 
@@ -327,8 +327,9 @@ def test_one_face_is_followed_through_a_clip_with_gaps(astronaut, wall, tmp_path
             canvas[:side, :side] = np.array(Image.fromarray(astronaut).resize((side, side)))
         images += [canvas] * 3
     path = write_clip(tmp_path / "two.mp4", images, codec_options={"crf": "10"})
-    faces = find_faces(read_frames(path, 4), SIZE, SCALE)
+    faces, reasons = find_faces(read_frames(path, 4), SIZE, SCALE)
     assert [face is not None for face in faces] == [True, True, False, True]
+    assert reasons == ["", "", "no face found", ""]
     found = [face for face in faces if face]
     assert all(face.num_faces == 2 and face.box[2] < 200 for face in found)
     assert np.ptp([face.box[2] - face.box[0] for face in found]) > 10

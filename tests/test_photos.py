@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 from fwstudy.clips import load_clip
-from fwstudy.faces import detection, photos
+from fwstudy.faces import photos
 from fwstudy.faces.forging import warp
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS
 
@@ -221,18 +221,3 @@ def test_pairs_without_attributes_and_with_an_odd_number():
     assert photos.pair_identities("dcba", {}) == {"a": "b", "b": "a", "c": "d", "d": "c"}
     assert photos.pair_identities("abc", {})["c"] == "a"
     assert photos.pair_identities("a", {}) == {}
-
-
-def test_detection_sorts_by_size_and_finds_nothing_in_noise(astronaut):
-    small = np.array(Image.fromarray(astronaut).resize((200, 200)))
-    canvas = np.zeros((320, 520, 3), np.uint8)
-    canvas[:200, :200], canvas[:, 200:] = small, astronaut
-    faces = detection.detect_faces(canvas)
-    assert len(faces) == 2
-    assert faces[0].box[0] > 200 > faces[1].box[0]
-    assert faces[0].points.shape == (5, 2) and 0.9 <= faces[0].probability <= 1
-    right_eye, left_eye, nose, *_ = faces[0].points
-    assert right_eye[0] < nose[0] < left_eye[0] and nose[1] > right_eye[1]
-    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
-    assert detection.detect_faces(noise) == []
-    assert detection.detect_faces(np.zeros((8, 8, 3), np.uint8)) == []

@@ -11,7 +11,9 @@ from scipy.special import expit
 from tqdm import tqdm
 
 from fwstudy.explain.detector import LEVEL, Explanation, TrainedExplainer, explain_crops
+from fwstudy.faces.detection import turn_upright
 from fwstudy.faces.inputs import FaceCrop, find_faces, smallest_face
+from fwstudy.faces.mesh import NO_MESH
 from fwstudy.faces.videos.footage import Frames, InputError, read_frames
 
 EDGE = 0.95  # share of unseen faces beyond which a face is told to be at the edge
@@ -50,14 +52,16 @@ def explain_path(
     Raises:
         InputError: the file cannot be read, or has no face; the message names it.
     """
-    footage = read_frames(path, frames)
-    faces = find_faces(footage, trained.crop_size, trained.crop_scale)
+    footage = turn_upright(read_frames(path, frames))
+    faces, reasons = find_faces(footage, trained.crop_size, trained.crop_scale)
     found = [face for face in faces if face is not None]
     if not found:
         where = f"any of {len(faces)} frames" if footage.is_clip else "the photograph"
+        if NO_MESH in reasons:
+            raise InputError(f"{path}: {NO_MESH}")
         least = max(smallest_face(image) for image in footage.images)
         raise InputError(
-            f"{path}: no face found in {where}; it should be upright, seen from the front and "
+            f"{path}: no face found in {where}; it should be seen from the front and "
             f"at least {least} px wide"
         )
     explanation = explain_crops(trained, np.stack([face.crop for face in found]))
@@ -68,7 +72,10 @@ def explain_path(
     seen = np.array([face is not None for face in faces])
     table = pd.DataFrame({"time": footage.times, "has_face": seen})
     table = table.join(values.set_index(np.flatnonzero(seen)))
-    table["notes"] = ["no face found" if f is None else "; ".join(f.notes) for f in faces]
+    table["notes"] = [
+        reason if face is None else "; ".join(face.notes)
+        for face, reason in zip(faces, reasons, strict=True)
+    ]
     summary = _summary(trained, path, footage, found, values.mean())
     return FileReport(name or path.name, footage, faces, explanation, table, summary)
 

@@ -12,8 +12,9 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from fwstudy.crops.boxes import crop, face_box
-from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces, landmarks_from_points
+from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces
 from fwstudy.faces.forging.warp import interocular
+from fwstudy.faces.mesh import NO_MESH, fit_first
 from fwstudy.faces.people import printable
 from fwstudy.faces.pictures import SUFFIXES as PHOTO_SUFFIXES
 from fwstudy.faces.pictures import InputError
@@ -31,7 +32,7 @@ class FaceCrop:
     Args:
         crop: (S, S, 3) uint8, RGB.
         box: (4,) int, the square that was cut: left, top, right, bottom; may leave the picture.
-        landmarks: (68, 2) float32, pixel coordinates; a mean face fitted to five detected points.
+        landmarks: (68, 2) float32, pixel coordinates.
         num_faces: faces found in the picture.
         interocular: distance between the eyes in pixels of the picture.
         notes: what makes this face doubtful, in plain language.
@@ -74,10 +75,10 @@ def list_inputs(path: Path | str) -> list[Path]:
 
 def find_face(
     image: np.ndarray, size: int, scale: float, near: np.ndarray | None = None
-) -> FaceCrop | None:
-    """The face to explain, cut out as in training; None if there is none.
+) -> tuple[FaceCrop | None, str]:
+    """The face to explain, cut out as in training; or None, and why there is none.
 
-    Of several faces the largest is taken, or the one nearest to a box: by the generalised
+    Of several faces the largest that a mesh fits is taken, or the one nearest to a box: by the generalised
     intersection over union (Rezatofighi et al. 2019), which also ranks boxes that do not overlap.
 
     Args:
@@ -86,20 +87,22 @@ def find_face(
         scale: see `fwstudy.crops.boxes.face_box`.
         near: (4,) the face's box in the frame before.
     """
-    faces = detect_faces(image)
+    faces, notes = detect_faces(image), []
     if not faces:
-        return None
-    landmarks = [landmarks_from_points(face.points) for face in faces]
-    boxes = np.stack([face_box(points, scale) for points in landmarks])
-    chosen, notes = 0, []
+        return None, "no face found"
     if near is not None:
-        overlap = generalized_box_iou(*(torch.from_numpy(b).float() for b in (boxes, near[None])))
-        chosen = int(overlap[:, 0].argmax())
-        if overlap[chosen, 0] < 0:
+        boxes = torch.from_numpy(np.stack([face.box for face in faces]))
+        overlap = generalized_box_iou(boxes, torch.from_numpy(near[None]).float())[:, 0].tolist()
+        if max(overlap) < 0:
             notes.append("the face has moved far since the frame before: perhaps another person")
+        order = sorted(range(len(faces)), key=lambda place: -overlap[place])
+        faces = [faces[place] for place in order]
     elif len(faces) > 1:
         notes.append(f"{len(faces)} faces found, the largest taken")
-    box, points = boxes[chosen], landmarks[chosen]
+    shape = fit_first(image, faces)
+    if shape is None:
+        return None, NO_MESH
+    points, box = shape.landmarks, face_box(shape.landmarks, scale)
     side = box[2] - box[0]
     if size > MAX_ENLARGEMENT * side:
         notes.append(f"small face: enlarged more than {MAX_ENLARGEMENT:.0f} times")
@@ -110,16 +113,21 @@ def find_face(
     cut = crop(image, box, size, how)
     if np.ptp(cut.astype(int), axis=2).mean() < GRAY:
         notes.append("gray-scale: the model has learned from color")
-    return FaceCrop(cut, box, points, len(faces), float(interocular(points)), notes)
+    return FaceCrop(cut, box, points, len(faces), float(interocular(points)), notes), ""
 
 
-def find_faces(frames: Frames, size: int, scale: float) -> list[FaceCrop | None]:
-    """The same face through a clip: the largest of the first frame with one, then the nearest."""
-    faces, near = [], None
+def find_faces(frames: Frames, size: int, scale: float) -> tuple[list[FaceCrop | None], list[str]]:
+    """The same face through a clip: the largest of the first frame with one, then the nearest.
+
+    Returns:
+        of each frame its face, or None; and why there is none, empty where there is one.
+    """
+    faces, reasons, near = [], [], None
     for image in frames.images:
-        faces.append(find_face(image, size, scale, near))
-        near = near if faces[-1] is None else faces[-1].box
-    return faces
+        face, reason = find_face(image, size, scale, near)
+        faces.append(face), reasons.append(reason)
+        near = near if face is None else face.box
+    return faces, reasons
 
 
 def smallest_face(image: np.ndarray) -> int:

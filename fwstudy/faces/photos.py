@@ -13,14 +13,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Container
 from pathlib import Path
 
-import cv2
 import joblib
 import numpy as np
 from tqdm import tqdm
 
 from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
-from fwstudy.faces import detection
+from fwstudy.faces.detection import detect_faces, turn_upright
 from fwstudy.faces.forging import families, warp
+from fwstudy.faces.mesh import NO_MESH, cut_out, fit_first
+from fwstudy.faces.parts import FaceShape, draw_parts
 from fwstudy.faces.people import (
     IDENTITY_PATTERN,
     pair_identities,
@@ -34,33 +35,36 @@ from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL
 
 INTEROCULAR = 0.245  # distance between the eyes, share of the frame's width
 EYE_HEIGHT = 0.45  # height of the eyes from the top, share of the frame
+STANDARD = ((-0.5, 0), (0.5, 0), (0, 0.645), (-0.384, 1.083), (0.384, 1.083))
+"""A mean face's `five_points`: origin between the eyes, unit the interocular distance."""
 MIN_INTEROCULAR = 0.5  # of the wanted distance; smaller faces are used and reported
 
 Photos = dict[str, dict[str, Portrait]]
 """Identity, then the rest of the file name (the expression, as a rule), to the aligned face."""
 
 
-def align_photo(image: np.ndarray, points: np.ndarray, size: int) -> Portrait:
+def align_photo(image: np.ndarray, face: FaceShape, size: int) -> Portrait:
     """Cut the face out of a photograph, upright and of standard size.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        points: (5, 2), as in `detection.Face`.
+        face: its shape in the photograph.
         size: height and width of the frame in pixels.
 
     Returns:
         Portrait of `size` x `size`; beyond the photograph its border is repeated.
     """
-    goal = detection.five_points(detection.TEMPLATE) * INTEROCULAR + (0.5, EYE_HEIGHT)
-    unit = warp.similarity(points, goal)
-    fine = max(1, int(np.ceil(1 / (size * np.hypot(*unit[:, 0])))))  # against aliasing
-    large = cv2.warpAffine(
-        image, unit * size * fine, (size * fine,) * 2, borderMode=cv2.BORDER_REPLICATE
-    )
-    landmarks = detection.landmarks_from_points(warp.transform(points, unit * size))
-    frame = cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
-    parts = detection.parts_from_landmarks(landmarks, (size, size), frame)
-    return Portrait(frame, landmarks, parts)
+    goal = (np.array(STANDARD) * INTEROCULAR + (0.5, EYE_HEIGHT)) * size
+    matrix = warp.similarity(five_points(face.landmarks), goal)
+    face = face.moved(matrix)
+    frame = cut_out(image, matrix, size)
+    return Portrait(frame, face.landmarks, draw_parts(face, (size, size), frame))
+
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Right and left eye, tip of the nose, right and left corner of the mouth: (5, 2) of (68, 2)."""
+    eyes = [landmarks[36:42].mean(0), landmarks[42:48].mean(0)]
+    return np.array([*eyes, *landmarks[[30, 48, 54]]])
 
 
 def load_face(path: Path, size: int) -> tuple[Portrait | None, list[str]]:
@@ -71,16 +75,20 @@ def load_face(path: Path, size: int) -> tuple[Portrait | None, list[str]]:
         return None, [str(error).removeprefix(f"{path}: ")]
     if frames.is_clip:
         return None, ["a clip and no photograph"]
+    frames = turn_upright(frames)
     (image,), notes = frames.images, frames.notes
-    faces = detection.detect_faces(image)
+    faces = detect_faces(image)
     if not faces:
         return None, [*notes, "no face found"]
+    found = fit_first(image, faces)
+    if found is None:
+        return None, [*notes, NO_MESH]
     if len(faces) > 1:
         notes = [*notes, f"{len(faces)} faces found, the largest taken"]
-    apart = float(np.linalg.norm(faces[0].points[1] - faces[0].points[0]))
+    apart = warp.interocular(found.landmarks)
     if apart < MIN_INTEROCULAR * INTEROCULAR * size:
         notes = [*notes, f"small face, enlarged: {apart:.0f} px between the eyes"]
-    return align_photo(image, faces[0].points, size), notes
+    return align_photo(image, found, size), notes
 
 
 def choose_donors(

@@ -19,7 +19,9 @@ import numpy as np
 
 from fwstudy.clips import Clip, Variant, VideoOrigin, clip_file, load_header, pristine, save_clip
 from fwstudy.crops.boxes import crop, face_box
-from fwstudy.faces.detection import detect_faces, landmarks_from_points, parts_from_landmarks
+from fwstudy.faces.detection import detect_faces
+from fwstudy.faces.mesh import fit_shape
+from fwstudy.faces.parts import FaceShape, draw_parts, shape_from_landmarks
 from fwstudy.faces.videos.footage import InputError, Video, open_video
 from fwstudy.faces.videos.layouts import Outline, VideoGroup
 from fwstudy.faces.videos.pairing import Match, Original, first_shift, match, same_shape
@@ -124,15 +126,21 @@ def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.n
     return crop(image, box, size, how)
 
 
-def find_boxes(reference: np.ndarray, scale: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The square and the 68 landmarks of the largest faces of a frame, in its pixels."""
-    found = [landmarks_from_points(face.points) for face in detect_faces(reference)[:MAX_FACES]]
-    return [(face_box(points, scale), points) for points in found]
+Boxed = tuple[np.ndarray, FaceShape]
+"""The square around a face and its shape, in pixels of a frame."""
 
 
-def read_landmarks(path: Path, frame: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def find_boxes(reference: np.ndarray, scale: float) -> tuple[list[Boxed], int]:
+    """The largest faces of a frame, and how many there are besides that no mesh fits."""
+    shapes = [fit_shape(reference, face)[0] for face in detect_faces(reference)[:MAX_FACES]]
+    found = [shape for shape in shapes if shape is not None]
+    return [(face_box(shape.landmarks, scale), shape) for shape in found], len(shapes) - len(found)
+
+
+def read_landmarks(path: Path, frame: np.ndarray) -> tuple[list[Boxed], int]:
     """The same of a frame that is a crop already, with its landmarks in a ``.npy`` file beside it."""
-    return [(np.array([0, 0, *[max(frame.shape[:2])] * 2]), load_points(path))]
+    face = shape_from_landmarks(load_points(path))
+    return [(np.array([0, 0, *[max(frame.shape[:2])] * 2]), face)], 0
 
 
 def load_points(path: Path) -> np.ndarray:
@@ -151,12 +159,12 @@ def load_points(path: Path) -> np.ndarray:
 
 
 def cut_candidates(
-    boxes: Sequence[tuple[np.ndarray, np.ndarray]],
+    boxes: Sequence[Boxed],
     reference: np.ndarray,
     images: dict[str, np.ndarray],
     masks: dict[str, np.ndarray],
     size: int,
-    face: Outline | None = None,
+    meant: Outline | None = None,
 ) -> list[Candidate]:
     """Each face of one frame, cut out of all videos.
 
@@ -166,19 +174,19 @@ def cut_candidates(
         images: variant, the original included, to its frame.
         masks: variant to (H, W) uint8.
         size: side of the crops in pixels.
-        face: which is meant, if that is known of the original.
+        meant: the face that is meant, if that is known of the original.
     """
     forged = {name: image for name, image in images.items() if name != ORIGINAL}
     guides = {
         name: where_forged(images.get(ORIGINAL), image, masks.get(name))
         for name, image in forged.items()
     }
-    if face is not None:
-        guides[ORIGINAL] = where_forged(None, reference, filled(face))
+    if meant is not None:
+        guides[ORIGINAL] = where_forged(None, reference, filled(meant))
     return [
         Candidate(
             box,
-            ((points - box[:2]) * (size / (box[2] - box[0]))).astype(np.float32),
+            face.moved(np.column_stack([np.eye(2), -box[:2]]) * (size / (box[2] - box[0]))),
             {name: cut(image, box, reference, size) for name, image in images.items()},
             {name: cut(mask, box, reference, size) for name, mask in masks.items()},
             {
@@ -187,7 +195,7 @@ def cut_candidates(
                 if guide is not None
             },
         )
-        for box, points in boxes
+        for box, face in boxes
     ]
 
 
@@ -305,7 +313,7 @@ def align_videos(
     first = ORIGINAL if video_group.original is not None else names[0]
     reel, alone = AlignedVideos(video_group, reference, {first: reference}, {}, {}, {}), []
     reel.matches[first] = Match()
-    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)])
+    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)[0]])
     for name, forgery in zip(names, video_group.forgeries, strict=True):
         if name != first:
             video = remarks.opened(forgery.path, left_out=True)
@@ -482,22 +490,25 @@ def cut_group(
     numbers = reference.evenly(num_frames)
     if len(numbers) < num_frames:
         remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
-    kept, frames, shots = [], [], []
+    kept, frames, shots, unfit = [], [], [], 0
     for number, images, masks in side_by_side(reel, numbers, remarks):
         fitting(images, masks, reel, remarks)
         shown = next(iter(images.values()))
         try:
-            boxes = (
+            boxes, odd = (
                 find_boxes(shown, scale)
                 if video_group.landmarks is None
                 else read_landmarks(video_group.landmarks / f"{number:03d}.npy", shown)
             )
         except InputError as error:
             remarks.add(path, str(error))
-            boxes = []
+            boxes, odd = [], 0
+        unfit += odd
         frames.append(cut_candidates(boxes, shown, images, masks, size, video_group.face))
         kept.append(number)
         shots.append(thumbnail(shown))
+    if unfit:
+        remarks.add(path, f"{unfit} faces in {len(frames)} frames that no mesh fits: left out")
     made = dict(zip(variant_names(video_group), video_group.forgeries, strict=True))
     people = by_face(
         frames, [name for name in made if name in reel.videos and name in reel.matches]
@@ -577,8 +588,8 @@ def assemble(
     like = next(iter(images.values()))
     parts = np.stack(
         [
-            parts_from_landmarks(face.landmarks, image.shape[:2], image)
-            for face, image in zip(found, like, strict=True)
+            draw_parts(candidate.face, image.shape[:2], image)
+            for candidate, image in zip(found, like, strict=True)
         ]
     )
     variants, originals = {}, images.get(ORIGINAL)
@@ -611,7 +622,7 @@ def assemble(
         remarks.rows,
         fingerprint(video_group),
     )
-    landmarks = np.stack([face.landmarks for face in found])
+    landmarks = np.stack([candidate.face.landmarks for candidate in found])
     return Clip(video_group.name, video_group.identity, landmarks, parts, variants, video=origin)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torchvision.ops import generalized_box_iou
 
+from fwstudy.faces.parts import FaceShape
+
 DIFFERENCE = 6.0  # gray levels of a small picture by which a forged one differs from its original
 GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
 MIN_SHARE = 0.05  # of a frame's forgery that lies in the box of a forged face
@@ -22,7 +24,7 @@ class Candidate:
 
     Args:
         box: (4,) int, the square in the original's frame.
-        landmarks: (68, 2) float32, in pixels of the crop.
+        face: its shape in pixels of the crop.
         images: variant to (S, S, 3) uint8.
         masks: variant to (S, S) uint8, where its mask was read.
         shares: of each forgery of which the frame tells where it is, the share that lies in the box; of
@@ -30,7 +32,7 @@ class Candidate:
     """
 
     box: np.ndarray
-    landmarks: np.ndarray
+    face: FaceShape
     images: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
     shares: dict[str, float]
