@@ -32,7 +32,7 @@ class Adapter(nn.Module):
     def __init__(self, model: nn.Module, about: OutsideDetector):
         super().__init__()
         self.model, self.source = model, about.source
-        self.size = about.size or getattr(model, "size", None)
+        self.size = about.size or (model.size if isinstance(model, OnnxModule) else None)
         mean, std = (torch.tensor(v or [0.5] * 3)[:, None, None] for v in (about.mean, about.std))
         self.register_buffer("scale", 0.5 / std, persistent=False)
         self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
@@ -92,18 +92,19 @@ def from_module(about: OutsideDetector, folder: Path) -> nn.Module:
         sys.path.remove(str(folder))
     made = make()
     if not isinstance(made, nn.Module):
-        raise ValueError(f"{about.source} returned {type(made).__name__}, not a torch module")
+        kind = type(made).__name__
+        raise ValueError(f"{about.source} returned {kind}, not a torch module")  # noqa: TRY004
     return made
 
 
 def from_timm(about: OutsideDetector, folder: Path) -> nn.Module:
     """An architecture of timm with weights of one logit or two classes, which must fit exactly."""
     path = present(about, folder, about.weights)
-    state, model = read_weights(path)[0], create_model(about.timm)
+    model = create_model(about.timm)
     classifier = find_classifier(model)
     head = next(name for name, module in model.named_modules() if module is classifier)
-    classes = len(state.get(f"{head}.weight", [None]))
     try:
+        classes = len(read_weights(path)[0].get(f"{head}.weight", [None]))
         return load_weights(create_model(about.timm, num_classes=classes), path)
     except ValueError as error:
         raise ValueError(f"detector {about.name}: {error}") from error

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
 from fwstudy.interpretability.decomposition import resize
-from fwstudy.labels import FORGED_PARTS, ORIGINAL, PARTS
+from fwstudy.labels import FORGED_PARTS, PARTS
 
 NAMED = 5  # of the images that something is wrong with, so many are named
 TOLD = [
@@ -140,8 +140,8 @@ def read_scores(path: Path) -> pd.Series:
             f"{path}: no number: the {kinds[0]} of {some(table['id'][~np.isfinite(values)])}"
         )
     if kinds[0] == "probability":
-        if values.min() < 0 or values.max() > 1:
-            wrong = table["id"][(values < 0) | (values > 1)]
+        wrong = table["id"][(values < 0) | (values > 1)]
+        if len(wrong):
             raise ValueError(f"{path}: not from 0 to 1: the probability of {some(wrong)}")
         values = logit(np.clip(values, np.finfo(float).eps, 1 - np.finfo(float).eps))
     return pd.Series(values, table["id"].fillna(""), name="score")
@@ -229,8 +229,3 @@ def read_maps(paths: Sequence[Path], size: int) -> np.ndarray:
         same = found.shape == place.shape
         place[:] = found if same else resize(torch.from_numpy(found)[None], size)[0]
     return maps
-
-
-def is_original(manifest: pd.DataFrame) -> pd.Series:
-    """Which crops no map is asked for: nothing in them was changed."""
-    return manifest["variant"] == ORIGINAL

@@ -8,6 +8,7 @@ others from being measured.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,12 @@ from fwstudy.outside.adapters import adapted, lacking, present
 from fwstudy.outside.files import (
     coverage,
     crop_ids,
-    is_original,
     list_maps,
     read_maps,
     read_scores,
     some,
 )
+from fwstudy.labels import ORIGINAL
 from fwstudy.params import KINDS, OutsideDetector, Params
 from fwstudy.runtime import default_device
 from fwstudy.training.runs import PREDICTION_COLUMNS, Detector, score
@@ -161,53 +162,57 @@ def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder
             f"detector {about.name}: {path}: no id is one of this crop set, e.g. {scores.index[:1].tolist()}"
             f" where {named['id'].iloc[0]} is wanted; export the crops anew"
         )
-    expected = whole_faces(crops, params.preprocess.quality)
-    asked = named.loc[expected.manifest.index]
-    covered = coverage("score", asked, scores.index, set(named["id"]))
+    every, quality = set(named["id"]), params.preprocess.quality
+    asked = named.loc[whole_faces(crops, quality).manifest.index]
+    covered = covering("scored", about.name, coverage("score", asked, scores.index, every))
     columns = [*PREDICTION_COLUMNS, *({"video"} & set(named))]
-    predictions = asked[columns].assign(score=asked["id"].map(scores))
-    paths, why, about_maps = {}, NO_MAPS, []
+    predictions = asked[columns].assign(score=asked["id"].map(scores)).dropna(subset="score")
+    lacks, maps = {"runs": NOT_RUN, "maps": NO_MAPS}, {}
     try:
-        paths, remark = listed(about, folder, crops)
-        forged = named[~is_original(named) & (named["split"] == "test")]
-        about_maps = coverage("map", forged, paths, set(named["id"])) if about.maps else []
-        for found in about_maps:
-            found["remark"] = "; ".join(filter(None, [found["remark"], remark]))
+        if about.maps:
+            maps, remark = list_maps(folder / about.maps, crops.images.shape[1])
     except ValueError as error:
-        why = f"detector {about.name}: {error}"
-    rows = {
-        n: paths[name] for n, name in zip(named["row"], named["id"], strict=True) if name in paths
+        lacks["maps"] = f"{about.source}: {error}"
+    forged = named[(named["variant"] != ORIGINAL) & (named["split"] == "test")]
+    paths = {
+        row: maps[name]
+        for row, name in zip(forged["row"], forged["id"], strict=True)
+        if name in maps
     }
-    mapped = crops.manifest["row"].isin(rows)
-    chosen = crops.select(quality=params.preprocess.quality).paired()
+    if paths:
+        del lacks["maps"]
+    if maps:
+        covered += covering("mapped", about.name, coverage("map", forged, maps, every), remark)
     subject = Recorded(
         about.name,
         None,
         None,
-        chosen.select(row=[*rows]),
+        crops.select(quality=quality).paired().select(row=[*paths]),
         seed=0,
         num_images=params.interpretability.num_images,
-        paths=rows,
+        paths=paths,
     )
-    lacks = {"runs": NOT_RUN, "weights": NOT_RUN, "gradients": NOT_RUN}
-    lacks |= (
-        {} if len(subject.explained("whole")) + len(subject.explained("part")) else {"maps": why}
+    return Known(
+        subject, qualities(crops.select(row=[*paths]), params), predictions, lacks, covered
     )
-    covered = [
-        row("coverage", (about.name, kind), found["split"], f"share_{kind}", found["share"], np.nan,
-            np.nan, found["num_images"]) | {"remark": found["remark"]}
-        for kind, rows_ in (("scored", covered), ("mapped", about_maps))
-        for found in rows_
-    ]  # fmt: skip
-    further = qualities(crops.take(np.flatnonzero(mapped)), params)
-    return Known(subject, further, predictions.dropna(subset="score"), lacks, covered)
 
 
-def listed(about: OutsideDetector, folder: Path, crops: CropSet) -> tuple[dict[str, Path], str]:
-    """See `list_maps`; nothing of a detector without maps."""
-    if about.maps is None:
-        return {}, ""
-    return list_maps(present(about, folder, about.maps), crops.images.shape[1])
+def covering(what: str, name: str, found: list[dict], remark: str = "") -> list[dict]:
+    """Rows on what was handed back, from `coverage`."""
+    return [
+        row(
+            "coverage",
+            (name, what),
+            of["split"],
+            f"share_{what}",
+            of["share"],
+            np.nan,
+            np.nan,
+            of["num_images"],
+        )
+        | {"remark": "; ".join(filter(None, [of["remark"], remark]))}
+        for of in found
+    ]
 
 
 READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
@@ -344,7 +349,7 @@ def rows_of(known: Known) -> Iterator[dict]:
             continue
         try:
             yield from list(topic.rows(known))
-        except Exception as error:  # code of others may raise anything, and other topics go on
+        except Exception as error:  # noqa: BLE001  code of others may raise anything; go on
             yield from empty(*named, f"{type(error).__name__}: {error}")
 
 
@@ -364,8 +369,13 @@ def measure_detector(
         ValueError: the detector or its files cannot be used (named).
     """
     known = READERS[about.kind](about, params, crops, folder)
-    table = pd.DataFrame(rows_of(known), columns=OUTSIDE_COLUMNS)
-    return table.fillna({"remark": ""}), known.predictions
+    return as_table(rows_of(known)), known.predictions
+
+
+def as_table(rows: Iterable[dict]) -> pd.DataFrame:
+    """Rows with the columns of `OUTSIDE_COLUMNS`; what two topics leave empty stands there once."""
+    table = pd.DataFrame(rows, columns=OUTSIDE_COLUMNS).fillna({"remark": ""})
+    return table.drop_duplicates(["topic", "model", "method", "subset", "measure"])
 
 
 def measure_detectors(
@@ -380,14 +390,12 @@ def measure_detectors(
     for about in tqdm(params.detectors, "detectors"):
         try:
             table, predictions[about.name] = measure_detector(about, params, crops, folder)
-        except Exception as error:  # code of others may raise anything, and other detectors go on
-            known = isinstance(error, ValueError) and about.name in str(error)
-            remark = str(error) if known else f"{about.source}: {type(error).__name__}: {error}"
-            found = [empty(about.name, topic.name, topic.measures, remark) for topic in TOPICS]
-            table = pd.DataFrame(
-                [line for lines in found for line in lines], columns=OUTSIDE_COLUMNS
-            )
-        tables.append(table.drop_duplicates(["topic", "model", "method", "subset", "measure"]))
+        except Exception as error:  # noqa: BLE001  as above
+            told = str(error).startswith(f"detector {about.name}")
+            remark = str(error) if told else f"{about.source}: {type(error).__name__}: {error}"
+            topics = [empty(about.name, topic.name, topic.measures, remark) for topic in TOPICS]
+            table = as_table(chain.from_iterable(topics))
+        tables.append(table)
     none, *found = tables
     return pd.concat(found or [none], ignore_index=True), predictions
 

@@ -50,7 +50,7 @@ def planted(seed=0, people=20):
 def test_correcting_concepts_corrects_the_verdict():
     table = correction_curve(*planted(), threshold=0.0)
     assert table["corrected"].tolist() == [0, 1, 2]
-    verdict, evidence, truth, values, manifest = planted()
+    verdict, _, truth, _, manifest = planted()
     right = pd.DataFrame({"right": (verdict >= 0) == truth[:, 0], "label": manifest["label"] == 1})
     assert table["value"][0] == pytest.approx(balanced(right)) and table["value"][0] < 0.2
     assert table["value"].is_monotonic_increasing and table["value"][2] == 1

@@ -204,4 +204,8 @@ def test_bad_maps_leave_the_scores_as_they_are(crops, params, handed_back, tmp_p
     table, _ = measure_detector(given(tmp_path, text, maps="maps"), params, crops, tmp_path)
     table = table.set_index("topic")
     assert table.loc["detection", "value"].notna().all()
-    assert table.loc["localization", "remark"].str.contains("detector mine: .*a.npy: a map").all()
+    assert (
+        table.loc["localization", "remark"]
+        .str.contains(r"detector mine \(scores.csv\): .*a.npy: a map")
+        .all()
+    )
