@@ -33,6 +33,7 @@ from fwstudy.interpretability.measures import (
     stability_topic,
 )
 from fwstudy.interpretability.model import QUICK, Method, Subject
+from fwstudy.labels import ORIGINAL
 from fwstudy.outside.adapters import adapted, lacking, present
 from fwstudy.outside.files import (
     coverage,
@@ -42,7 +43,6 @@ from fwstudy.outside.files import (
     read_scores,
     some,
 )
-from fwstudy.labels import ORIGINAL
 from fwstudy.params import KINDS, OutsideDetector, Params
 from fwstudy.runtime import default_device
 from fwstudy.training.runs import PREDICTION_COLUMNS, Detector, score
@@ -175,8 +175,8 @@ def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder
         lacks["maps"] = f"{about.source}: {error}"
     forged = named[(named["variant"] != ORIGINAL) & (named["split"] == "test")]
     paths = {
-        row: maps[name]
-        for row, name in zip(forged["row"], forged["id"], strict=True)
+        place: maps[name]
+        for place, name in zip(forged["row"], forged["id"], strict=True)
         if name in maps
     }
     if paths:
