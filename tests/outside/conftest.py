@@ -4,6 +4,8 @@ import textwrap
 
 import pytest
 
+from fwstudy.evaluation import metrics
+
 from ..models import some_params
 
 PLANTED = """
@@ -70,6 +72,13 @@ def number():
 def fails():
     raise RuntimeError("no such card")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics.measured, "__defaults__", (0, 10))
+        yield
 
 
 @pytest.fixture(scope="session")
