@@ -125,7 +125,7 @@ class OnnxModule(nn.Module):
         try:
             import onnxruntime
         except ImportError as error:
-            needed = "an ONNX file needs onnxruntime: pip install 'fwstudy[onnx]'"
+            needed = "an ONNX file needs onnxruntime: pip install -e '.[onnx]'"
             raise ValueError(f"{about.source}: {needed}") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

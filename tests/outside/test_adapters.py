@@ -162,7 +162,7 @@ def test_what_cannot_be_used_names_detector_and_file(folder, onnx_files, values,
 def test_without_onnxruntime_the_message_says_how_to_get_it(folder, monkeypatch):
     (folder / "some.onnx").write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"\(some.onnx\): .*pip install 'fwstudy\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"\(some.onnx\): .*pip install -e '\.\[onnx\]'"):
         adapted(OutsideDetector(name="mine", onnx="some.onnx"), folder)
 
 
