@@ -12,9 +12,11 @@ top, but for the check that `python -m fwstudy.params` makes):
     training/                            baseline, layer, variants      data/crops -> data/models
     evaluation/                          scores, intervals, paired tests
     interpretability/                    evidence by concept, maps, and whether they are true
+    outside/                             detectors that were not trained here, measured alike
     reporting/                           tables, plots, pages
     execute.py                           one notebook of a stage
     explain/    profiles.py              the commands "explain your own" and "values of a paper"
+    export.py   score.py                 crops for a detector elsewhere, and what it hands back
 
 faces, preprocess and training do not know each other: clips and crop sets are all that passes between
 them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So an edit of
@@ -23,11 +25,12 @@ them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So
     clips.py                             reruns faces and preprocess; training if the crops change
     crops/                               reruns preprocess and trains every model (boxes.py: faces too)
     whitening/, training/                trains every model, on the crops that are there
+    outside/                             measures detectors of others anew
     evaluation/, interpretability/       measures and compares anew; trains nothing
     reporting/                           draws the tables and figures anew; trains nothing
     params.yaml                          reruns the stages that read the value
     params.py                            reruns settings, in seconds; a variant if what it means changes
-    explain/, profiles.py                reruns nothing
+    explain/, profiles.py, export.py, score.py    reruns nothing
     labels.py, runtime.py                reruns everything but settings
 """
 

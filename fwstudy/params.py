@@ -295,6 +295,74 @@ class Interpretability(Section):
     num_images: Count
 
 
+def file_of(*suffixes: str) -> Any:
+    """The name of a file that ends in one of these, or None."""
+    message = f"a file that ends in {' or '.join(suffixes)}; nothing else is read, no pickle either"
+    return Annotated[str, rule(lambda name: Path(name).suffix in suffixes, message)] | None
+
+
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)] | None
+
+
+class OutsideDetector(Section):
+    """Stage ``score``: a detector that was not trained here; files are relative to ``data/detectors``.
+
+    It is one of ``module`` (``package.module:function``, which returns a torch module), ``timm`` (the name
+    of an architecture) with its ``weights``, ``onnx``, or ``scores`` for exported crops, with ``maps``.
+    Networks see images of ``size`` pixels, (x - mean) / std of x in [0, 1]; without these keys, what the
+    study's own models see: its crops, in [-1, 1]. ``layer``: dotted name, for maps of a layer.
+    """
+
+    name: Name
+    module: (
+        Annotated[str, rule(re.compile(r"[\w.]+:\w+").fullmatch, "must be package.module:function")]
+        | None
+    ) = None
+    timm: str | None = None
+    weights: file_of(".safetensors") = None
+    onnx: file_of(".onnx") = None
+    scores: file_of(".csv") = None
+    maps: str | None = None
+    layer: str | None = None
+    size: Count | None = None
+    mean: Channels = None
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS` it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def source(self) -> str:
+        """What it was read from, for messages: detector and file."""
+        return f"detector {self.name} ({self.weights or getattr(self, self.kind)})"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = {name for name, value in self if value is not None} - {"name"}
+        kinds = [kind for kind in KINDS if kind in given]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none"
+            raise ValueError(f"must have exactly one of {', '.join(KINDS)}; it has {found}")
+        unused = sorted(given - KINDS[kinds[0]] - {*kinds})
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: of no use beside {kinds[0]}")
+        if self.timm and not self.weights:
+            raise ValueError("timm needs weights, a .safetensors file")
+        return self
+
+
+NETWORK = {"size", "mean", "std"}
+KINDS = {
+    "module": NETWORK | {"layer"},
+    "timm": NETWORK | {"layer", "weights"},
+    "onnx": NETWORK,
+    "scores": {"maps"},
+}
+"""The kinds of `OutsideDetector`, and which further keys each has a use for."""
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -305,6 +373,7 @@ class Params(Section):
     ablations: Ablations
     generalization: Generalization
     interpretability: Interpretability
+    detectors: list[OutsideDetector]
     profiles: dict[str, dict[str, Any]]
 
     @property
@@ -372,12 +441,17 @@ class Params(Section):
                 "whitening: the study's default model needs norm: whitening, rotation: aligned and "
                 "layer: last; declare anything else under ablations.variants"
             )
-        for name in self.ablations.variants:
+        variants = self.ablations.variants
+        for name in variants:
             self.variant(name)
         for name in ("ablations", "generalization"):
             missing = sorted(set(getattr(self, name).seeds) - set(self.train.seeds))
             if missing:
                 raise ValueError(f"{name}.seeds: {missing} are not among train.seeds")
+        names = [detector.name for detector in self.detectors]
+        twice = sorted({name for name in names if names.count(name) > 1} | {*names} & {*variants})
+        if twice:
+            raise ValueError(f"detectors: {twice}: a detector or a variant has that name already")
         return self
 
 
@@ -418,7 +492,8 @@ def _line(problem: dict, model: Any, place: tuple) -> str:
     key = ".".join(map(str, (*place, *problem["loc"])))
     if problem["type"] == "extra_forbidden":
         for section in sections:
-            model = model.model_fields[section].annotation
+            field = None if isinstance(section, int) else model.model_fields[section].annotation
+            model = field or get_args(model)[0]
         close = difflib.get_close_matches(str(name), model.model_fields, 1)
         there_are = f"did you mean {close[0]}?" if close else ", ".join(model.model_fields)
         return f"{key}: there is no such key; {there_are}"

@@ -210,6 +210,25 @@ NOT_A_NAME = "a name begins with a letter"
         (NEW, {"base": "new"}, f"{NEW}.base: a circle, new -> new"),
         ("profiles.paper.base", "deepfakebench", "profiles.deepfakebench.base: a circle, "),
         *[
+            ("detectors", [{"name": "a", **values}], message)
+            for values, message in (
+                ({}, "detectors.0: must have exactly one of module, timm, onnx, scores; .* none"),
+                ({"onnx": "a.onnx", "scores": "a.csv"}, "exactly one .* it has onnx and scores"),
+                ({"timm": "resnet18"}, "detectors.0: timm needs weights, a .safetensors file"),
+                ({"timm": "resnet18", "weights": "a.pth"}, "detectors.0.weights: .*no pickle"),
+                ({"onnx": "a.pkl"}, "detectors.0.onnx: a file that ends in .onnx"),
+                ({"onnx": "a.onnx", "layer": "b"}, "detectors.0.layer: of no use beside onnx"),
+                ({"scores": "a.csv", "size": 8}, "detectors.0.size: of no use beside scores"),
+                ({"module": "a.b"}, "detectors.0.module: must be package.module:function"),
+                ({"onnx": "a.onnx", "std": [1, 0, 1]}, "detectors.0.std.1: .*greater than 0"),
+                ({"onnx": "a.onnx", "mean": [0.5]}, "detectors.0.mean: .*at least 3 items"),
+                ({"modul": "a:b"}, "detectors.0.modul: .*did you mean module"),
+                ({"name": "iternorm", "onnx": "a.onnx"}, r"detectors: \['iternorm'\]: .*that name"),
+                ({"name": "whitened", "onnx": "a.onnx"}, f"detectors.0.name: {NOT_A_NAME}"),
+            )
+        ],
+        ("detectors", [{"name": "a", "onnx": "a.onnx"}] * 2, r"detectors: \['a'\]: .*that name"),
+        *[
             ("ablations.variants", {name: {}}, NOT_A_NAME)
             for name in ("a.b", "a@8", "x y", "q;w", "a/b", "16", "", "$a", "-a", "é", "a\n", "NaN")
             + ("baseline", "batch_norm", "whitened", "True")

@@ -18,10 +18,19 @@ from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
 from fwstudy.clips import load_clip
+from fwstudy.outside.rows import OUTSIDE_COLUMNS
 from tests.notebooks import run_here
 
 ROOT = Path(__file__).parents[1]
-COPIED = ["dvc.yaml", "params.yaml", "fwstudy", "notebooks", ".dvcignore", "data/assets"]
+COPIED = [
+    "dvc.yaml",
+    "params.yaml",
+    "fwstudy",
+    "notebooks",
+    ".dvcignore",
+    "data/assets",
+    "data/detectors",
+]
 FEW = {
     "train.seeds": [0],
     "ablations.seeds": [0],
@@ -243,7 +252,8 @@ def test_every_table_is_there(results):
     assert set(read(results, "generalization")) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
     executed = {path.name for path in Path("notebooks/executed").glob("*.ipynb")}
     assert executed == {path.name for path in Path("data/executed").glob("*.ipynb")}
-    assert len(executed) == 12
+    assert len(executed) == 13
+    assert list(pd.read_csv(results / "detectors.csv")) == OUTSIDE_COLUMNS
 
 
 def test_nothing_is_left_to_do_and_metrics_can_be_shown(results):

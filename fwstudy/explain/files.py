@@ -99,6 +99,7 @@ def _summary(
         "probability": float(expit(log_odds)),
         "log_odds": log_odds,
         **shares,
+        **{f"without {name}": float(expit(log_odds - shares[name])) for name in trained.names},
         "ood_score": float(mean["ood_score"]),
         "ood_percentile": trained.reference.share_nearer(mean["ood_score"]),
         "is_ood": bool(mean["ood_score"] > 1),
@@ -120,7 +121,8 @@ def explain_all(
 
     Returns:
         a row for each file: file, problem (empty where there is none), verdict, probability, log_odds
-        and its shares (boundary, the names of the axes, ``residual axes``), ood_score (1 is the limit),
+        and its shares (boundary, the names of the axes, ``residual axes``), the probability ``without``
+        the evidence of each axis, ood_score (1 is the limit),
         ood_percentile (share of unseen faces of the training's kind that are nearer), is_ood, frames,
         frames_with_face, faces, eye_distance (pixels), notes; and the details.
     """
@@ -166,6 +168,10 @@ def describe(trained: TrainedExplainer, explained: FileReport, most: int = 3) ->
         f"{evidence.sum():+.2f} from the concept axes, {row[RESIDUAL]:+.2f} from the residual axes, "
         "which have no name.\n"
     )
+    if len(for_forgery) + len(against):
+        named = (*for_forgery.items(), *against.items())
+        changed = ", ".join(f"{name} {expit(row['log_odds'] - value):.0%}" for name, value in named)
+        text += f"Without the evidence of one of them the probability would be: {changed}.\n"
     if row["is_ood"]:
         text += (
             f"UNLIKE THE TRAINING DATA ({trained.data}): {row['ood_score']:.1f} times as far away "

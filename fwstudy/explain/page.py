@@ -71,7 +71,8 @@ def evidence(reports: list[FileReport]) -> str:
         "(the boundary: evidence beyond it makes a forgery), what each concept axis adds to that, and "
         "what all residual axes add. The verdict is forged where the sum is above 0; the "
         "probability is its logistic function. Of a clip a bar is the mean over frames, and the black "
-        "line reaches from the least to the largest."
+        "line reaches from the least to the largest. Because it is a sum, what the verdict would be without "
+        "one concept axis is known exactly, without running the network again; see the words above."
     )
 
 

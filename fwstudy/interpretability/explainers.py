@@ -145,6 +145,13 @@ EXPLAINERS: dict[str, Explainer] = {
     "integrated gradients": integrated_gradients,
     "occlusion": occlusion,
 }
+NEEDS: dict[str, frozenset[str]] = {
+    "Grad-CAM": frozenset({"gradients", "layer"}),
+    "LayerCAM": frozenset({"gradients", "layer"}),
+    "integrated gradients": frozenset({"gradients"}),
+    "occlusion": frozenset(),
+}
+"""What each of them asks of a model: gradients of its logit, a layer whose maps are known."""
 
 
 def random_maps(count: int, size: int, seed: int) -> np.ndarray:

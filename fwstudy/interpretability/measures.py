@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from fwstudy.crops.composites import forged_parts
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.loading import each_model
 from fwstudy.evaluation.metrics import (
@@ -28,6 +29,7 @@ from fwstudy.interpretability import (
     calibration,
     concept_metrics,
     faithfulness,
+    interventions,
     leakage,
     localization,
     sanity,
@@ -39,10 +41,9 @@ from fwstudy.interpretability.calibration import (
     calibration_table,
     reliability_curve,
 )
-from fwstudy.interpretability.decomposition import concept_share
+from fwstudy.interpretability.decomposition import concept_share, decompose
 from fwstudy.interpretability.model import (
     CONCEPT_AXES,
-    GRAD_CAM,
     NORMALIZED_IMAGES,
     PURITY_IMAGES,
     Method,
@@ -67,7 +68,6 @@ from fwstudy.whitening.statistics import whiteness, whiteness_by_mode
 ROOMS = ("crops", "evaluation", "interpretability", "labels.py", "training", "whitening")
 WHITENESS_REPEATS = 200  # of the bootstrap: each takes the eigenvalues of a covariance
 WHITENESS = ("mean_correlation", "mean_variance", "effective_rank")
-CHECKED = (GRAD_CAM, CONCEPT_AXES)  # methods whose sanity and stability are measured
 CHECKED_IMAGES = 64
 COLUMNS = ["topic", "model", "method", "subset", "measure", "value", "low", "high", "num_images"]
 GLOSSARY: dict[str, Measure] = {
@@ -97,6 +97,7 @@ GLOSSARY: dict[str, Measure] = {
     **localization.MEASURES,
     **faithfulness.MEASURES,
     **sanity.MEASURES,
+    **interventions.MEASURES,
     **calibration.MEASURES,
     **slices.MEASURES,
     **leakage.MEASURES,
@@ -292,6 +293,30 @@ def verdict_detail_topic(subject: Subject) -> Rows:
                 yield mean_row("verdict", (subject.name, name), "all", measure, table)
 
 
+def intervention_topic(subject: Subject) -> Rows:
+    """Does the verdict improve when the truth about the forged parts replaces what axes say?"""
+    if not subject.has_evidence or subject.settings.concepts != "forged_parts":
+        return
+    count = len(subject.names)
+    held_out, whole = (subject.faces(split, kind="whole") for split in ("validation", "test"))
+    known, tested = decompose(subject.model, subject.layer, held_out), subject.decomposed(whole)
+    masks, parts = truth_of(whole)
+    curve = interventions.correction_curve(
+        tested.logits,
+        tested.evidence[:, :count],
+        np.array([forged_parts(*pair) for pair in zip(masks, parts, strict=True)]),
+        np.quantile(known.evidence[:, :count], interventions.QUANTILES, axis=0),
+        whole.manifest,
+        balanced_threshold(held_out.manifest["label"], known.logits),
+        subject.seed,
+    )
+    for found in curve.to_dict("records"):
+        subset, values = f"{found['corrected']} corrected", list(found.values())[1:]
+        yield row(
+            "interventions", (subject.name, CONCEPT_AXES), subset, "corrected_accuracy", *values
+        )
+
+
 def map_scores(subject: Subject, key: Method, kind: str) -> pd.DataFrame:
     """How well a method's maps lie on the changed pixels, image by image: `localization.SCORES`."""
     crops, maps = subject.explained(kind), subject.explained_maps(key, kind)
@@ -351,10 +376,9 @@ def deletion_topic(subject: Subject) -> Rows:
         yield from mean_rows("faithfulness", key, about(few, curves), ["deletion", "insertion"])
 
 
-def sanity_topic(subject: Subject) -> Rows:
-    """Do maps change with the parameters, and stay with what leaves the face as it is?"""
+def randomization_topic(subject: Subject) -> Rows:
+    """Do maps change with the parameters?"""
     faces = subject.faces("test", CHECKED_IMAGES, kind="whole", label=1)
-    pixels = faces.images[faces.manifest["row"].to_numpy()]
     for key, explain in checked(subject).items():
         # what is typical of the trained model must not make a randomized one look like it
         raw = axes_explainer(slice(0, len(subject.names))) if key[1] == CONCEPT_AXES else explain
@@ -363,6 +387,13 @@ def sanity_topic(subject: Subject) -> Rows:
         for stage, part in table.groupby("stage", sort=False):
             measure = "randomized_absolute_rank"
             yield mean_row("randomization", key, stage, measure, about(faces, part))
+
+
+def stability_topic(subject: Subject) -> Rows:
+    """Do maps stay with what leaves the face as it is?"""
+    faces = subject.faces("test", CHECKED_IMAGES, kind="whole", label=1)
+    pixels = faces.images[faces.manifest["row"].to_numpy()]
+    for key, explain in checked(subject).items():
         table = sanity.stability(explain, subject.model, subject.layer, pixels, seed=subject.seed)
         for name, part in table.groupby("perturbation", sort=False):
             for measure in ("stability_rank", "verdict_flips"):
@@ -371,7 +402,7 @@ def sanity_topic(subject: Subject) -> Rows:
 
 def checked(subject: Subject) -> dict:
     """Those of a subject's methods whose sanity is measured."""
-    return {key: explain for key, explain in subject.methods.items() if key[1] in CHECKED}
+    return {key: explain for key, explain in subject.methods.items() if key[1] in subject.checked}
 
 
 def codec_topic(subject: Subject, other: CropSet, quality: str) -> Rows:
@@ -401,11 +432,13 @@ TOPICS: dict[str, Callable[[Subject], Rows]] = {
     "concepts in detail": concept_detail_topic,
     "verdict": verdict_topic,
     "verdict in detail": verdict_detail_topic,
+    "interventions": intervention_topic,
     "localization": localization_topic,
     "parts": part_topic,
     "restoration": restoration_topic,
     "deletion": deletion_topic,
-    "sanity": sanity_topic,
+    "randomization": randomization_topic,
+    "stability": stability_topic,
 }
 ESSENTIAL = ("whitening", "concepts", "verdict", "localization", "parts", "restoration")
 """The topics by which all variants of the study are compared."""

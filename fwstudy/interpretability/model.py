@@ -1,6 +1,7 @@
 """One trained model, the faces it is measured on, and the maps of every method for it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -43,6 +44,7 @@ BATCH_NORM, WHITENED, NONE = "BatchNorm", "whitened", "no model"
 GRAD_CAM, CONCEPT_AXES, ALL_AXES = "Grad-CAM", "concept axes", "all axes"
 BEST_AXES = "best axes"
 RANDOM, CENTER, MEAN_MASK = "random map", "center prior", "mean-mask prior"
+QUICK: Mapping[str, Explainer] = {**EXPLAINERS, "occlusion": partial(occlusion, stride=1 / 8)}
 Method = tuple[str, str]
 """Model and method, as the tables name them."""
 
@@ -54,22 +56,26 @@ class Subject:
     Args:
         name: of the model in the tables.
         detector: the model and its layer.
-        settings: it was trained with.
+        settings: it was trained with; None for a detector that was not trained here.
         crops: all splits, at the study's quality.
         seed: of training; the sampling of images uses it too.
         num_images: at most this many images of a kind are explained by every method.
         priors: whether maps that see no image are measured beside the model's.
         shown: names of the methods whose maps are measured; all if None.
+        explainers: by name, those that suit the model.
+        checked: names of the methods whose sanity and stability are measured.
     """
 
     name: str
     detector: Detector
-    settings: Whitening
+    settings: Whitening | None
     crops: CropSet
     seed: int
     num_images: int
     priors: bool = False
     shown: tuple[str, ...] | None = None
+    explainers: Mapping[str, Explainer] = field(default_factory=lambda: QUICK)
+    checked: tuple[str, ...] = (GRAD_CAM, CONCEPT_AXES)
 
     @property
     def model(self) -> nn.Module:
@@ -118,7 +124,8 @@ class Subject:
     @cached_property
     def has_evidence(self) -> bool:
         """Whether the model has concept axes and its verdict is a sum over the axes of its layer."""
-        return self.settings.named and self.detector.layer_name == last_norm(self.model)
+        named = self.settings is not None and self.settings.named
+        return named and self.detector.layer_name == last_norm(self.model)
 
     @cached_property
     def _tested(self) -> tuple[pd.Index, Decomposition]:
@@ -156,7 +163,7 @@ class Subject:
     def methods(self) -> dict[Method, Explainer]:
         """Every method of the tables. The maps of the concept axes are, like their evidence, told
         relative to a typical original."""
-        quick = {**EXPLAINERS, "occlusion": partial(occlusion, stride=1 / 8)}
+        quick = dict(self.explainers)
         if self.has_evidence:
             named = axes_explainer(slice(0, len(self.names)))
             quick[ALL_AXES] = axes_explainer(slice(None))

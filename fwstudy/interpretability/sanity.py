@@ -40,8 +40,15 @@ def parameter_groups(model: nn.Module) -> dict[str, list[str]]:
     """Names of the parameters, stage by stage from input to output.
 
     Stages are those by which timm decays learning rates (`group_matcher(coarse=True)`); in other
-    models the children. A key names the modules: ``conv_stem, bn1``, ``blocks.0``, ``classifier``.
+    models the children, or those of the only child. A key names the modules: ``conv_stem, bn1``,
+    ``blocks.0``, ``classifier``.
     """
+    weighted = {name.partition(".")[0] for name, _ in model.named_parameters()}
+    inner = dict(model.named_children())
+    if len(weighted) == 1 and weighted <= set(inner) and not hasattr(model, "group_matcher"):
+        (name,) = weighted
+        groups = parameter_groups(inner[name])
+        return {stage: [f"{name}.{end}" for end in names] for stage, names in groups.items()}
     children = list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
     matcher = (
         model.group_matcher(coarse=True)

@@ -1,0 +1,407 @@
+"""What the study measures of its own models, of detectors that were not trained here.
+
+The rows have the columns of `fwstudy.interpretability.measures`, and a remark. What a detector cannot
+give is a row without a value, whose remark says why. A detector or a topic that fails does not keep
+others from being measured.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from fwstudy.crops.cropset import CropSet
+from fwstudy.evaluation.metrics import detection_table
+from fwstudy.interpretability import faithfulness, localization
+from fwstudy.interpretability.calibration import Calibration, calibrate, calibration_table
+from fwstudy.interpretability.explainers import NEEDS
+from fwstudy.interpretability.measures import (
+    COLUMNS,
+    codec_topic,
+    deletion_topic,
+    localization_topic,
+    part_topic,
+    randomization_topic,
+    restoration_topic,
+    row,
+    stability_topic,
+)
+from fwstudy.interpretability.model import QUICK, Method, Subject
+from fwstudy.labels import ORIGINAL
+from fwstudy.outside.adapters import adapted, lacking, present
+from fwstudy.outside.files import (
+    coverage,
+    crop_ids,
+    list_maps,
+    read_maps,
+    read_scores,
+    some,
+)
+from fwstudy.params import KINDS, OutsideDetector, Params
+from fwstudy.runtime import default_device
+from fwstudy.training.runs import PREDICTION_COLUMNS, Detector, score
+
+OUTSIDE_COLUMNS = [*COLUMNS, "remark"]
+HANDED_BACK = "own maps"
+CHECKED = ("Grad-CAM", "integrated gradients", "occlusion")  # the first there is: sanity is dear
+REVERSED = 0.35  # below this AUC on every family, the labels are likely to be the other way round
+NOT_RUN = "only what it handed back is known: it cannot be run on other images"
+NO_MAPS = "it handed back no maps of forged test images"
+NO_VALIDATION = "no scores of originals and forgeries of the split validation"
+
+
+@dataclass(frozen=True)
+class Recorded(Subject):
+    """A detector of which maps alone are known; its crops are those that have one.
+
+    Args:
+        paths: of the maps, by row of the crop set.
+    """
+
+    paths: dict[int, Path] = field(default_factory=dict)
+
+    @cached_property
+    def methods(self) -> dict[Method, None]:
+        """The maps it came with."""
+        return {(self.name, HANDED_BACK): None}
+
+    def maps(self, key: Method, crops: CropSet) -> np.ndarray:
+        """See `Subject.maps`."""
+        return read_maps([self.paths[n] for n in crops.manifest["row"]], crops.images.shape[1])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a detector.
+
+    Args:
+        subject: what maps are made by, or read from.
+        further: its test crops of the other qualities, by quality.
+        predictions: from `fwstudy.training.runs.score`, of whole faces of validation and test.
+        lacks: what it cannot be asked for, ``runs``, ``maps``, ``weights``, and why.
+        covered: rows on what was handed back.
+    """
+
+    subject: Subject
+    further: dict[str, CropSet]
+    predictions: pd.DataFrame
+    lacks: dict[str, str]
+    covered: list[dict] = field(default_factory=list)
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """Predictions on the split validation; none where a class is missing."""
+        found = self.predictions[self.predictions["split"] == "validation"]
+        return found if found["label"].nunique() == 2 else found[:0]
+
+
+def whole_faces(crops: CropSet, quality: str) -> CropSet:
+    """Whole faces of validation at the study's quality, and of test at every quality."""
+    whole = crops.select(kind="whole", split=["validation", "test"])
+    kept = (whole.manifest["split"] == "test") | (whole.manifest["quality"] == quality)
+    return whole.take(np.flatnonzero(kept))
+
+
+def qualities(crops: CropSet, params: Params) -> dict[str, CropSet]:
+    """Test crops of the further qualities, by quality."""
+    further = params.preprocess.further_test_qualities
+    return {quality: crops.select(split="test", quality=quality) for quality in further}
+
+
+def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: Path) -> Known:
+    """A network, scored on the crops.
+
+    Raises:
+        ValueError: it cannot be made or run, or returns what is no number; names detector and file.
+    """
+    adapter = adapted(about, folder).to(default_device())
+    with torch.inference_mode():
+        adapter(crops.evenly(2).tensor(default_device()))  # another shape is told before all is run
+    lacks = lacking(adapter, about, crops.images.shape[1])
+    quick = {name: explain for name, explain in QUICK.items() if not NEEDS[name] & lacks.keys()}
+    layer = f"model.{about.layer}" if about.layer else "model"
+    detector = Detector(adapter, layer, pd.DataFrame())
+    predictions = score(detector, whole_faces(crops, params.preprocess.quality))
+    wrong = predictions.loc[~np.isfinite(predictions["score"]), "row"]
+    if len(wrong):
+        ids = crop_ids(crops.manifest[crops.manifest["row"].isin(wrong)])
+        raise ValueError(f"{about.source} returned NaN or infinity for {some(ids)} images")
+    subject = Subject(
+        about.name,
+        detector,
+        None,
+        crops.select(quality=params.preprocess.quality).paired(),
+        seed=0,
+        num_images=params.interpretability.num_images,
+        explainers=quick,
+        checked=tuple(name for name in CHECKED if name in quick)[:1],
+    )
+    return Known(subject, qualities(crops, params), predictions, lacks)
+
+
+def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder: Path) -> Known:
+    """A detector of which scores, and perhaps maps, were handed back for exported crops.
+
+    Raises:
+        ValueError: files that cannot be used, or no id in them that a crop has; names detector and file.
+    """
+    path = present(about, folder, about.scores)
+    try:
+        scores = read_scores(path)
+    except ValueError as error:
+        raise ValueError(f"detector {about.name}: {error}") from error
+    named = crops.manifest.assign(id=crop_ids(crops.manifest))
+    if not named["id"].isin(scores.index).any():
+        raise ValueError(
+            f"detector {about.name}: {path}: no id is one of this crop set, e.g. {scores.index[:1].tolist()}"
+            f" where {named['id'].iloc[0]} is wanted; export the crops anew"
+        )
+    every, quality = set(named["id"]), params.preprocess.quality
+    asked = named.loc[whole_faces(crops, quality).manifest.index]
+    covered = covering("scored", about.name, coverage("score", asked, scores.index, every))
+    columns = [*PREDICTION_COLUMNS, *({"video"} & set(named))]
+    predictions = asked[columns].assign(score=asked["id"].map(scores)).dropna(subset="score")
+    lacks, maps = {"runs": NOT_RUN, "maps": NO_MAPS}, {}
+    try:
+        if about.maps:
+            maps, remark = list_maps(folder / about.maps, crops.images.shape[1])
+    except ValueError as error:
+        lacks["maps"] = f"{about.source}: {error}"
+    forged = named[(named["variant"] != ORIGINAL) & (named["split"] == "test")]
+    paths = {
+        place: maps[name]
+        for place, name in zip(forged["row"], forged["id"], strict=True)
+        if name in maps
+    }
+    if paths:
+        del lacks["maps"]
+    if maps:
+        covered += covering("mapped", about.name, coverage("map", forged, maps, every), remark)
+    subject = Recorded(
+        about.name,
+        None,
+        None,
+        crops.select(quality=quality).paired().select(row=[*paths]),
+        seed=0,
+        num_images=params.interpretability.num_images,
+        paths=paths,
+    )
+    return Known(
+        subject, qualities(crops.select(row=[*paths]), params), predictions, lacks, covered
+    )
+
+
+def covering(what: str, name: str, found: list[dict], remark: str = "") -> list[dict]:
+    """Rows on what was handed back, from `coverage`."""
+    return [
+        row(
+            "coverage",
+            (name, what),
+            of["split"],
+            f"share_{what}",
+            of["share"],
+            np.nan,
+            np.nan,
+            of["num_images"],
+        )
+        | {"remark": "; ".join(filter(None, [of["remark"], remark]))}
+        for of in found
+    ]
+
+
+READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
+"""How each kind of detector becomes known."""
+
+
+def detection_rows(known: Known) -> Iterator[dict]:
+    """Detection on every quality and family, by frame and by video."""
+    validation = known.validation
+    threshold = None if len(validation) else np.inf
+    table = detection_table(known.predictions, threshold)
+    remark = labels_reversed(table)
+    for found in table.to_dict("records"):
+        key, subset = (known.subject.name, found["level"]), f"{found['quality']} {found['family']}"
+        interval, count = (found["auc_low"], found["auc_high"]), found["num_images"]
+        values = {"auc": (found["auc"], *interval, count)}
+        values |= {name: (found[name], np.nan, np.nan, count) for name in ("ap", "eer", "accuracy")}
+        remarks = dict.fromkeys(values, remark)
+        if threshold is not None:
+            values["accuracy"], remarks["accuracy"] = (np.nan, np.nan, np.nan, 0), NO_VALIDATION
+        for measure, numbers in values.items():
+            named = row("detection", key, subset, measure, *numbers)
+            yield named | {"remark": remarks[measure]}
+
+
+def labels_reversed(table: pd.DataFrame) -> str:
+    """A remark where the AUC is far below one half on every family; empty otherwise.
+
+    Args:
+        table: from `detection_table`.
+    """
+    families = table[(table["level"] == "frame") & (table["family"] != "all")]
+    if not len(families) or families["auc"].max() >= REVERSED:
+        return ""
+    return (
+        f"AUC is {families['auc'].max():.2f} at most on every family: the labels look the other way round; "
+        "a higher score must mean forged. Nothing was turned"
+    )
+
+
+def calibration_rows(known: Known) -> Iterator[dict]:
+    """Calibration at the study's quality, as it is and fitted on the split validation."""
+    name, validation, predictions = known.subject.name, known.validation, known.predictions
+    quality = known.subject.crops.manifest["quality"]
+    test = predictions[predictions["split"] == "test"]
+    test = test[test["quality"].isin(quality)] if len(quality) else test
+    fitted = {"as trained": Calibration()}
+    if len(validation):
+        values = validation["label"].to_numpy(), validation["score"].to_numpy()
+        fitted["calibrated"] = calibrate(*values)
+    else:
+        yield from empty(name, "calibration", ("ece", "brier"), NO_VALIDATION, "calibrated")
+    for found in calibration_table(test, fitted).to_dict("records"):
+        for measure in ("ece", "brier"):
+            numbers = [found[f"{measure}{end}"] for end in ("", "_low", "_high")]
+            key = name, found["calibration"]
+            yield row("calibration", key, "all", measure, *numbers, found["num_images"])
+
+
+def codec_rows(known: Known) -> Iterator[dict]:
+    """How alike maps stay at the other qualities."""
+    for quality, crops in known.further.items():
+        yield from codec_topic(known.subject, crops, quality)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What can be measured, and what of a detector it needs.
+
+    Args:
+        name: in the column ``topic``.
+        measures: what it gives.
+        needs: some of ``maps``, ``runs``, ``weights``; scores are always there.
+        rows: that it gives.
+    """
+
+    name: str
+    measures: tuple[str, ...]
+    needs: tuple[str, ...]
+    rows: Callable[[Known], Iterable[dict]]
+
+
+def of_subject(topic: Callable[[Subject], Iterable[dict]]) -> Callable[[Known], Iterable[dict]]:
+    """A topic of `fwstudy.interpretability.measures` as one of `TOPICS`."""
+    return lambda known: topic(known.subject)
+
+
+PARTS = ("part_top1", *localization.SCORES)
+TOPICS = (
+    Topic("detection", ("auc", "ap", "eer", "accuracy"), (), detection_rows),
+    Topic("calibration", ("ece", "brier"), (), calibration_rows),
+    Topic("localization", (*localization.SCORES,), ("maps",), of_subject(localization_topic)),
+    Topic("parts", PARTS, ("maps",), of_subject(part_topic)),
+    Topic(
+        "faithfulness",
+        (*faithfulness.STATISTICS,),
+        ("maps", "runs"),
+        of_subject(restoration_topic),
+    ),
+    Topic("faithfulness", ("deletion", "insertion"), ("maps", "runs"), of_subject(deletion_topic)),
+    Topic(
+        "randomization",
+        ("randomized_absolute_rank",),
+        ("maps", "runs", "weights"),
+        of_subject(randomization_topic),
+    ),
+    Topic(
+        "stability",
+        ("stability_rank", "verdict_flips"),
+        ("maps", "runs"),
+        of_subject(stability_topic),
+    ),
+    Topic("stability", ("stability_rank",), ("maps",), codec_rows),
+)
+
+
+def empty(
+    name: str, topic: str, measures: Iterable[str], remark: str, method: str = "-"
+) -> Iterator[dict]:
+    """Rows without a value, and why there is none."""
+    for measure in measures:
+        numbers = (np.nan, np.nan, np.nan, 0)
+        yield row(topic, (name, method), "all", measure, *numbers) | {"remark": remark}
+
+
+def rows_of(known: Known) -> Iterator[dict]:
+    """All rows of a detector, those without a value included."""
+    yield from known.covered
+    for topic in tqdm(TOPICS, known.subject.name, leave=False):
+        named = known.subject.name, topic.name, topic.measures
+        why = [known.lacks[need] for need in topic.needs if need in known.lacks]
+        if why:
+            yield from empty(*named, why[0])
+            continue
+        try:
+            yield from list(topic.rows(known))
+        except Exception as error:  # noqa: BLE001  code of others may raise anything; go on
+            yield from empty(*named, f"{type(error).__name__}: {error}")
+
+
+def measure_detector(
+    about: OutsideDetector, params: Params, crops: CropSet, folder: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All that can be measured of one detector.
+
+    Args:
+        crops: all of them, of every split and quality.
+        folder: that the detector's files are relative to.
+
+    Returns:
+        rows with the columns of `OUTSIDE_COLUMNS`, and its predictions.
+
+    Raises:
+        ValueError: the detector or its files cannot be used (named).
+    """
+    known = READERS[about.kind](about, params, crops, folder)
+    return as_table(rows_of(known)), known.predictions
+
+
+def as_table(rows: Iterable[dict]) -> pd.DataFrame:
+    """Rows with the columns of `OUTSIDE_COLUMNS`; what two topics leave empty stands there once."""
+    table = pd.DataFrame(rows, columns=OUTSIDE_COLUMNS).fillna({"remark": ""})
+    return table.drop_duplicates(["topic", "model", "method", "subset", "measure"])
+
+
+def measure_detectors(
+    params: Params, crops: CropSet, folder: Path
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """`measure_detector` of all of params.yaml; of one that fails there are rows that say why.
+
+    Returns:
+        rows of all, and the predictions of those that could be used, by name.
+    """
+    tables, predictions = [pd.DataFrame(columns=OUTSIDE_COLUMNS)], {}
+    for about in tqdm(params.detectors, "detectors"):
+        try:
+            table, predictions[about.name] = measure_detector(about, params, crops, folder)
+        except Exception as error:  # noqa: BLE001  as above
+            told = str(error).startswith(f"detector {about.name}")
+            remark = str(error) if told else f"{about.source}: {type(error).__name__}: {error}"
+            topics = [empty(about.name, topic.name, topic.measures, remark) for topic in TOPICS]
+            table = as_table(chain.from_iterable(topics))
+        tables.append(table)
+    none, *found = tables
+    return pd.concat(found or [none], ignore_index=True), predictions
+
+
+def remarks(table: pd.DataFrame) -> pd.DataFrame:
+    """Each remark once: columns model, remark, and the topics that it is about."""
+    told = table[table["remark"] != ""]
+    found = told.groupby(["model", "remark"], sort=False)["topic"].unique().map(", ".join)
+    return found.rename("topics").reset_index()
