@@ -1,0 +1,205 @@
+"""The further explainers on a model that reads one block of pixels, so that the right map is known."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fwstudy.interpretability import more_explainers
+from fwstudy.interpretability.faithfulness import predict_logits
+from fwstudy.interpretability.localization import localization_scores
+from fwstudy.interpretability.more_explainers import COSTS, MORE_EXPLAINERS, NEEDS, segments
+
+SIZE, BLOCK = 32, slice(8, 16)
+METHODS = pytest.mark.parametrize("name", MORE_EXPLAINERS)
+LAYER_MAPS = {"Grad-CAM++", "HiResCAM", "EigenCAM", "ScoreCAM"}  # interpolated: they overlap the rim
+
+
+class Block(nn.Module):
+    """Passes one block of an image and nothing of the rest."""
+
+    def forward(self, images):
+        window = torch.zeros_like(images)
+        window[..., BLOCK, BLOCK] = 1
+        return images * window
+
+
+def block_model(activation: nn.Module | None = None) -> nn.Sequential:
+    """Says *forged* where the block is bright; its second channel has no weight in the verdict."""
+    convolution, classifier = nn.Conv2d(3, 2, kernel_size=4, stride=4, bias=False), nn.Linear(2, 1)
+    with torch.no_grad():
+        convolution.weight.fill_(1 / 48)
+        convolution.weight[1, 1:] = 0
+        classifier.weight.copy_(torch.tensor([[40.0, 0]]))
+        classifier.bias.fill_(-1)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier
+    return nn.Sequential(Block(), convolution, activation or nn.ReLU(), *head).eval()
+
+
+def images(count: int = 3) -> torch.Tensor:
+    """Cells of random color, and a bright block."""
+    generator = torch.Generator().manual_seed(0)
+    cells = 0.6 * torch.rand(count, 3, 4, 4, generator=generator) - 0.3
+    found = cells.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    found[..., BLOCK, BLOCK] = 0.8
+    return found
+
+
+def mask(count: int = 3) -> np.ndarray:
+    found = np.zeros((count, SIZE, SIZE), bool)
+    found[:, BLOCK, BLOCK] = True
+    return found
+
+
+def hooks(model: nn.Module) -> int:
+    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+def test_tables_name_the_same_methods():
+    assert set(MORE_EXPLAINERS) == set(NEEDS) == set(COSTS)
+
+
+@METHODS
+def test_the_block_that_is_read_is_found(name):
+    model = block_model()
+    found = MORE_EXPLAINERS[name](model, model[2], images())
+    assert found.shape == (3, SIZE, SIZE) and found.dtype == np.float32
+    scores = localization_scores(found, mask()).min()
+    assert scores["pointing_game"] == 1
+    assert scores["pixel_auc"] > 0.95
+    least = {"RISE": 0.4, **dict.fromkeys(LAYER_MAPS, 0.6)}.get(name, 0.9)
+    assert scores["relevance_mass"] > least, scores
+
+
+@METHODS
+def test_a_map_repeats_and_depends_on_no_other_image(name):
+    model, layer = block_model(), 2
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = torch.rand(3), np.random.random(3)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    together = MORE_EXPLAINERS[name](model, model[layer], images())
+    assert torch.equal(torch.rand(3), expected[0])
+    np.testing.assert_array_equal(np.random.random(3), expected[1])
+    with torch.no_grad():
+        again = MORE_EXPLAINERS[name](model, model[layer], images())
+    np.testing.assert_array_equal(together, again)
+    alone = MORE_EXPLAINERS[name](model, model[layer], images()[1:2])[0]
+    np.testing.assert_allclose(alone, together[1], rtol=1e-4, atol=1e-6 * np.abs(alone).max())
+
+
+@METHODS
+def test_everything_is_left_as_it_was(name):
+    model, given = block_model().train(), images(2)
+    before, state = given.clone(), copy.deepcopy(model.state_dict())
+    MORE_EXPLAINERS[name](model, model[2], given)
+    assert hooks(model) == 0 and all(module.training for module in model.modules())
+    assert torch.equal(given, before) and not given.requires_grad and given.grad is None
+    assert all(value.requires_grad and value.grad is None for value in model.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+class Counted(nn.Module):
+    """A model that counts the images that pass through it, forward and backward."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.forwards, self.backwards = model, 0, 0
+
+    def count_backward(self, gradient):
+        self.backwards += len(gradient)
+
+    def forward(self, given):
+        self.forwards += len(given)
+        logits = self.model(given)
+        if logits.requires_grad:
+            logits.register_hook(self.count_backward)
+        return logits
+
+
+@METHODS
+def test_cost_is_what_the_table_says(name):
+    counted = Counted(block_model())
+    MORE_EXPLAINERS[name](counted, counted.model[2], images(2))
+    cost = COSTS[name]
+    assert counted.forwards == 2 * (cost.forward + cost.by_channel * 2), name  # of two channels
+    assert counted.backwards == 2 * cost.backward
+    assert bool(cost.backward) == ("gradients" in NEEDS[name])
+
+
+@pytest.mark.parametrize("name", ["DeepLift", "KernelSHAP"])
+def test_the_map_sums_to_what_the_image_changes(name):
+    model = block_model(nn.Softplus())
+    found = MORE_EXPLAINERS[name](model, model[2], images()).sum(axis=(1, 2))
+    change = predict_logits(model, images()) - predict_logits(model, 0 * images())
+    np.testing.assert_allclose(found, change, rtol=1e-3)
+
+
+def test_gradient_shap_sums_to_the_change_from_the_mean_gray():
+    model = block_model(nn.Identity())  # linear: the mean over grays is the middle one
+    found = more_explainers.gradient_shap(model, model[2], images(), num_steps=400)
+    change = predict_logits(model, images()) - predict_logits(model, 0 * images())
+    np.testing.assert_allclose(found.sum(axis=(1, 2)), change, rtol=0.1)
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.GELU(), nn.Mish()])
+def test_deep_lift_refuses_where_it_has_no_rules(activation):
+    model = block_model(activation)
+    with pytest.raises(ValueError, match=f"no rules .*{type(activation).__name__}.*'input x grad"):
+        more_explainers.deep_lift(model, model[2], images())
+    assert hooks(model) == 0
+
+
+def test_guided_grad_cam_refuses_what_is_not_relu():
+    with pytest.raises(ValueError, match="defined for ReLU; the activation functions are ReLU6"):
+        more_explainers.guided_grad_cam(block_model(nn.ReLU6()), None, images())
+    with pytest.raises(ValueError, match="are no module"):
+        more_explainers.guided_grad_cam(block_model(nn.Identity()), None, images())
+
+
+def test_segments_are_numbered_without_gaps():
+    found = segments(images())
+    for labels in found:
+        np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
+    assert found.shape == (3, SIZE, SIZE) and found.max() > 10
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="SLIC finds no segments in image 0 of 1"):
+        segments(noise)
+
+
+def test_rise_does_not_depend_on_the_share_of_open_cells():
+    """The published mean of masks weighted by scores does: its pedestal grows with the share."""
+    model = block_model()
+    masses = [
+        localization_scores(
+            more_explainers.rise(model, model[2], images(1), share=share), mask(1)
+        )["relevance_mass"][0]
+        for share in (0.3, 0.5, 0.7)
+    ]
+    assert max(masses) - min(masses) < 0.15, masses
+
+
+def test_golden_maps_of_a_layer():
+    """Activations (1, 2; 3, 4), and their negative; the gradients differ from place to place."""
+    layer = nn.Conv2d(3, 2, kernel_size=1, bias=False)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 1, bias=False))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [-1, 0, 0]])[..., None, None])
+        model[-1].weight.copy_(torch.tensor([[1.0, -1, 2, 0, 1, 1, -1, -1]]))
+    given = torch.zeros(1, 3, 2, 2)
+    given[0, 0] = torch.tensor([[1.0, 2], [3, 4]])
+    # (1, -1, 2, 0) * (1, 2, 3, 4) + (1, 1, -1, -1) * (-1, -2, -3, -4), cut at zero
+    found = MORE_EXPLAINERS["HiResCAM"](model, layer, given)
+    np.testing.assert_allclose(found, [[[0, 0], [9, 4]]], atol=1e-6)
+    # Weights 1 / (2 + 10) + 2 / (2 + 10 * 2) and 2 / (2 - 10): 0.17424 + 0.25, times the first map
+    found = MORE_EXPLAINERS["Grad-CAM++"](model, layer, given)
+    weight = 1 / 12 + 2 / 22 + 2 / 8
+    np.testing.assert_allclose(found, [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-5)
+    # One singular vector, (1, -1) / √2, of length √2 times the first map; its sum is 0.
+    found = MORE_EXPLAINERS["EigenCAM"](model, layer, given)
+    np.testing.assert_allclose(np.abs(found), 2**0.5 * given[0, :1], rtol=1e-5)
+    # Masks (0, 1/3, 2/3, 1) and (1, 2/3, 1/3, 0) leave logits 4 and 2.
