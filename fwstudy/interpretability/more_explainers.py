@@ -2,16 +2,18 @@
 
     relevance = MORE_EXPLAINERS[name](model, layer, images)
 
-No stage runs them by itself: some cost hundreds of passes an image, told in `COSTS`. "Nothing seen"
-is mid-gray here, too. What is drawn at random is drawn anew for each image from a seed, so that a
-map repeats to the bit, depends on no other image of its batch, and global generators stay as they
-were.
+Images are (N, 3, S, S) float32 in [-1, 1], maps (N, S, S) float32; those of layers but EigenCAM are cut
+at zero after the interpolation, as in `grad_cam`, all others signed. "Nothing seen" is mid-gray. No
+stage runs these by itself: some cost hundreds of passes an image, told in `COSTS`. What is random is
+drawn anew for each image from a seed, so that a map repeats to the bit and depends on no other image
+of its batch; global generators stay as they were.
 
-Captum does the work where it has the method. Grad-CAM++, EigenCAM and ScoreCAM are formulas of one
-or two lines on layers that Captum captures: the package grad-cam scales each map by its own extrema,
-so that the relevance mass of two images cannot be compared, and leaves gradients on the weights.
+Captum does the work where it has the method. Grad-CAM++, EigenCAM and ScoreCAM are one or two lines on
+what Captum captures: the package grad-cam scales each map by its own extrema, so that relevance
+masses cannot be compared, and leaves gradients on the weights.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -94,6 +96,14 @@ def segments(images: Tensor, count: int = NUM_SEGMENTS) -> np.ndarray:
     return np.stack(found)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Captum's warnings that it hooks a model and asks its input for gradients."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 def activation_functions(model: nn.Module) -> list[str]:
     """Kinds of the activation functions that are modules of a model; functional ones are not seen."""
     kinds = {type(module) for module in model.modules()}
@@ -110,14 +120,9 @@ def input_x_gradient(model: nn.Module, layer: nn.Module, images: Tensor) -> np.n
     """Pixel times gradient: the logit's first-order change when the pixel turns mid-gray.
 
     Shrikumar et al., arXiv 1605.01713; Captum.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, signed.
     """
-    return pixel_map(InputXGradient(model).attribute(images, target=0))
+    with quiet():
+        return pixel_map(InputXGradient(model).attribute(images, target=0))
 
 
 @in_evaluation_mode
@@ -127,18 +132,13 @@ def deep_lift(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     Shrikumar, Greenside, Kundaje, ICML 2017; Captum, which has no rule for ReLU6, SiLU, GELU and
     others and then gives the gradient instead. The sum tells, and is checked.
 
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, signed.
 
     Raises:
         ValueError: the map misses its sum: the rules do not hold for this model.
     """
-    explained = DeepLift(model).attribute(
-        images, baselines=torch.zeros_like(images), target=0, return_convergence_delta=True
-    )
+    gray = torch.zeros_like(images)
+    with quiet():
+        explained = DeepLift(model).attribute(images, gray, 0, return_convergence_delta=True)
     values, gap = (value.detach() for value in explained)
     fall, size = values.sum(dim=(1, 2, 3)) - gap, values.abs().sum(dim=(1, 2, 3))
     wrong = gap.abs() > 1e-2 * fall.abs() + 1e-4 * size
@@ -162,18 +162,12 @@ def gradient_shap(
     the logit minus the mean logit of `GRAYS`.
 
     Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
         num_steps: random points between an image and a flat one.
         seed: of these points.
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     flat = image.new_tensor(GRAYS)[:, None, None, None].expand(-1, *image.shape[1:])
     with seeded(seed):
-        values = GradientShap(model).attribute(
-            image, baselines=flat, n_samples=num_steps, target=0
-        )
+        values = GradientShap(model).attribute(image, baselines=flat, n_samples=num_steps, target=0)
     return pixel_map(values)[0]
 
 
@@ -204,12 +198,8 @@ def lime(
     SLIC segments turn mid-gray; a segment's slope is divided by its area.
 
     Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
         num_samples: random sets of segments, each a forward pass.
         seed: of these sets.
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     method = Lime(model, interpretable_model=SkLearnRidge(alpha=1.0))
     return _of_segments(method, image, num_samples, seed)
@@ -223,8 +213,6 @@ def kernel_shap(
 
     Lundberg, Lee, NIPS 2017; Captum, on the logit, where absent segments are mid-gray. A segment's
     value is divided by its area: the map sums to logit(image) - logit(gray).
-
-    Args and returns: as `lime`.
     """
     return _of_segments(KernelShap(model), image, num_samples, seed)
 
@@ -236,11 +224,6 @@ def guided_grad_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.nd
     Selvaraju et al., ICCV 2017; Captum, bilinear. Captum guides nothing but `nn.ReLU` and gives the
     plain gradient for all else, so another activation function is an error.
 
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, signed.
 
     Raises:
         ValueError: an activation function is not `nn.ReLU`, or none is a module.
@@ -252,7 +235,8 @@ def guided_grad_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.nd
             f"guided Grad-CAM is defined for ReLU; the activation functions are {found}"
         )
     method = GuidedGradCam(model, layer)
-    return pixel_map(method.attribute(images, target=0, interpolate_mode="bilinear"))
+    with quiet():
+        return pixel_map(method.attribute(images, target=0, interpolate_mode="bilinear"))
 
 
 @image_by_image
@@ -272,14 +256,10 @@ def rise(
     has a pedestal that grows with ``share``; closed pixels are mid-gray; the logit.
 
     Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
         num_masks: each a forward pass; the same for all images.
         share: of cells that are open.
         cells: of a mask, along a side.
         seed: of the masks.
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     masks = rise_masks(num_masks, image.shape[-1], share, cells, seed).to(image.device)
     parts = [predict_logits(model, image * part[:, None]) for part in masks.split(BATCH_SIZE)]
@@ -324,13 +304,7 @@ def grad_cam_plus_plus(model: nn.Module, layer: nn.Module, images: Tensor) -> np
     """Grad-CAM++: channels weighted by the positive gradients of their positions, by equation 19.
 
     Chattopadhay et al., WACV 2018; as there, the logit stands in an exponential, whose derivatives
-    are powers of its own. The final ReLU comes after the interpolation, as in `grad_cam`.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, non-negative.
+    are powers of its own.
     """
     maps = _GradCamPlusPlus(model, layer).attribute(images, target=0).detach().sum(dim=1)
     return np.clip(resize(maps, images.shape[-1]), 0, None)
@@ -340,13 +314,7 @@ def grad_cam_plus_plus(model: nn.Module, layer: nn.Module, images: Tensor) -> np
 def hires_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     """HiResCAM, relu(Σ_c gradient_c · a_c), position by position, at input resolution.
 
-    Draelos, Carin, arXiv 2011.08891; Captum. The final ReLU comes after the interpolation.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, non-negative.
+    Draelos, Carin, arXiv 2011.08891; Captum.
     """
     maps = LayerGradientXActivation(model, layer).attribute(images, target=0).detach().sum(dim=1)
     return np.clip(resize(maps, images.shape[-1]), 0, None)
@@ -359,12 +327,6 @@ def eigen_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     Muhammad, Yeasin, IJCNN 2020. It knows no verdict: it shows what the layer sees most of, be it for
     a forgery or against one. A singular vector has no sign; here its entries sum to 0 or more, which
     makes the map of a layer without negative values non-negative.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     maps = LayerActivation(model, layer).attribute(images).detach()
     positions = maps.flatten(2).mT.float()  # (N, h w, C)
@@ -379,13 +341,7 @@ def score_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
 
     Wang et al., CVPR Workshops 2020. Each channel, enlarged and scaled to [0, 1], masks the image.
     The baseline's logit is not needed, as it cancels in the softmax. Weights are positive, so
-    that no channel speaks against a forgery. The final ReLU comes after the interpolation.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, non-negative.
+    that no channel speaks against a forgery.
     """
     size = image.shape[-1]
     with torch.no_grad():
@@ -400,59 +356,28 @@ def score_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
     return np.clip(resize(torch.tensordot(weights, maps, dims=1)[None], size)[0], 0, None)
 
 
-MORE_EXPLAINERS: dict[str, Explainer] = {
-    "input x gradient": input_x_gradient,
-    "DeepLift": deep_lift,
-    "gradient SHAP": gradient_shap,
-    "LIME": lime,
-    "KernelSHAP": kernel_shap,
-    "guided Grad-CAM": guided_grad_cam,
-    "RISE": rise,
-    "Grad-CAM++": grad_cam_plus_plus,
-    "HiResCAM": hires_cam,
-    "EigenCAM": eigen_cam,
-    "ScoreCAM": score_cam,
-}
-NEEDS: dict[str, frozenset[str]] = {
-    "input x gradient": frozenset({"gradients"}),
-    "DeepLift": frozenset({"gradients"}),
-    "gradient SHAP": frozenset({"gradients"}),
-    "LIME": frozenset(),
-    "KernelSHAP": frozenset(),
-    "guided Grad-CAM": frozenset({"gradients", "layer"}),
-    "RISE": frozenset(),
-    "Grad-CAM++": frozenset({"gradients", "layer"}),
-    "HiResCAM": frozenset({"gradients", "layer"}),
-    "EigenCAM": frozenset({"layer"}),
-    "ScoreCAM": frozenset({"layer"}),
-}
-"""As `fwstudy.interpretability.explainers.NEEDS`."""
-
-
 class Cost(NamedTuple):
-    """Passes of the model an image.
-
-    Args:
-        forward, backward: their number.
-        by_channel: further forward passes for each channel of the layer.
-    """
+    """Passes of the model an image, with the defaults; ``by_channel``: more for each of the layer."""
 
     forward: int
     backward: int = 0
     by_channel: int = 0
 
 
-COSTS: dict[str, Cost] = {
-    "input x gradient": Cost(1, 1),
-    "DeepLift": Cost(4, 2),
-    "gradient SHAP": Cost(NUM_STEPS, NUM_STEPS),
-    "LIME": Cost(NUM_SAMPLES),
-    "KernelSHAP": Cost(NUM_SAMPLES),
-    "guided Grad-CAM": Cost(2, 2),
-    "RISE": Cost(NUM_MASKS),
-    "Grad-CAM++": Cost(1, 1),
-    "HiResCAM": Cost(1, 1),
-    "EigenCAM": Cost(1),
-    "ScoreCAM": Cost(1, by_channel=1),
+_METHODS: dict[str, tuple[Explainer, set[str], Cost]] = {
+    "input x gradient": (input_x_gradient, {"gradients"}, Cost(1, 1)),
+    "DeepLift": (deep_lift, {"gradients"}, Cost(4, 2)),  # the baseline, and the check
+    "gradient SHAP": (gradient_shap, {"gradients"}, Cost(NUM_STEPS, NUM_STEPS)),
+    "LIME": (lime, set(), Cost(NUM_SAMPLES)),
+    "KernelSHAP": (kernel_shap, set(), Cost(NUM_SAMPLES)),
+    "guided Grad-CAM": (guided_grad_cam, {"gradients", "layer"}, Cost(2, 2)),
+    "RISE": (rise, set(), Cost(NUM_MASKS)),
+    "Grad-CAM++": (grad_cam_plus_plus, {"gradients", "layer"}, Cost(1, 1)),
+    "HiResCAM": (hires_cam, {"gradients", "layer"}, Cost(1, 1)),
+    "EigenCAM": (eigen_cam, {"layer"}, Cost(1)),
+    "ScoreCAM": (score_cam, {"layer"}, Cost(1, by_channel=1)),
 }
-"""What each costs with its defaults. Image and baseline count as two passes."""
+MORE_EXPLAINERS = {name: explain for name, (explain, _, _) in _METHODS.items()}
+NEEDS = {name: frozenset(needs) for name, (_, needs, _) in _METHODS.items()}
+"""As `fwstudy.interpretability.explainers.NEEDS`."""
+COSTS = {name: cost for name, (_, _, cost) in _METHODS.items()}

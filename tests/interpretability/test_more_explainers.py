@@ -13,8 +13,19 @@ from fwstudy.interpretability.localization import localization_scores
 from fwstudy.interpretability.more_explainers import COSTS, MORE_EXPLAINERS, NEEDS, segments
 
 SIZE, BLOCK = 32, slice(8, 16)
+FEW = {
+    "gradient SHAP": {"num_steps": 3},
+    "RISE": {"num_masks": 20},
+    "LIME": {"num_samples": 40},
+    "KernelSHAP": {"num_samples": 40},
+}  # where a test asks for no good map
 METHODS = pytest.mark.parametrize("name", MORE_EXPLAINERS)
-LAYER_MAPS = {"Grad-CAM++", "HiResCAM", "EigenCAM", "ScoreCAM"}  # interpolated: they overlap the rim
+LAYER_MAPS = {
+    "Grad-CAM++",
+    "HiResCAM",
+    "EigenCAM",
+    "ScoreCAM",
+}  # interpolated: they overlap the rim
 
 
 class Block(nn.Module):
@@ -76,19 +87,19 @@ def test_the_block_that_is_read_is_found(name):
 
 @METHODS
 def test_a_map_repeats_and_depends_on_no_other_image(name):
-    model, layer = block_model(), 2
+    model, few = block_model(), FEW.get(name, {})
     torch.manual_seed(5)
     np.random.seed(5)
     expected = torch.rand(3), np.random.random(3)
     torch.manual_seed(5)
     np.random.seed(5)
-    together = MORE_EXPLAINERS[name](model, model[layer], images())
+    together = MORE_EXPLAINERS[name](model, model[2], images(2), **few)
     assert torch.equal(torch.rand(3), expected[0])
     np.testing.assert_array_equal(np.random.random(3), expected[1])
     with torch.no_grad():
-        again = MORE_EXPLAINERS[name](model, model[layer], images())
+        again = MORE_EXPLAINERS[name](model, model[2], images(2), **few)
     np.testing.assert_array_equal(together, again)
-    alone = MORE_EXPLAINERS[name](model, model[layer], images()[1:2])[0]
+    alone = MORE_EXPLAINERS[name](model, model[2], images(2)[1:], **few)[0]
     np.testing.assert_allclose(alone, together[1], rtol=1e-4, atol=1e-6 * np.abs(alone).max())
 
 
@@ -96,7 +107,7 @@ def test_a_map_repeats_and_depends_on_no_other_image(name):
 def test_everything_is_left_as_it_was(name):
     model, given = block_model().train(), images(2)
     before, state = given.clone(), copy.deepcopy(model.state_dict())
-    MORE_EXPLAINERS[name](model, model[2], given)
+    MORE_EXPLAINERS[name](model, model[2], given, **FEW.get(name, {}))
     assert hooks(model) == 0 and all(module.training for module in model.modules())
     assert torch.equal(given, before) and not given.requires_grad and given.grad is None
     assert all(value.requires_grad and value.grad is None for value in model.parameters())
@@ -124,18 +135,18 @@ class Counted(nn.Module):
 @METHODS
 def test_cost_is_what_the_table_says(name):
     counted = Counted(block_model())
-    MORE_EXPLAINERS[name](counted, counted.model[2], images(2))
+    MORE_EXPLAINERS[name](counted, counted.model[2], images(1))
     cost = COSTS[name]
-    assert counted.forwards == 2 * (cost.forward + cost.by_channel * 2), name  # of two channels
-    assert counted.backwards == 2 * cost.backward
+    assert counted.forwards == cost.forward + cost.by_channel * 2, name  # of two channels
+    assert counted.backwards == cost.backward
     assert bool(cost.backward) == ("gradients" in NEEDS[name])
 
 
 @pytest.mark.parametrize("name", ["DeepLift", "KernelSHAP"])
 def test_the_map_sums_to_what_the_image_changes(name):
-    model = block_model(nn.Softplus())
-    found = MORE_EXPLAINERS[name](model, model[2], images()).sum(axis=(1, 2))
-    change = predict_logits(model, images()) - predict_logits(model, 0 * images())
+    model, given = block_model(nn.Softplus()), images(1)
+    found = MORE_EXPLAINERS[name](model, model[2], given, **FEW.get(name, {})).sum(axis=(1, 2))
+    change = predict_logits(model, given) - predict_logits(model, 0 * given)
     np.testing.assert_allclose(found, change, rtol=1e-3)
 
 
@@ -175,9 +186,9 @@ def test_rise_does_not_depend_on_the_share_of_open_cells():
     """The published mean of masks weighted by scores does: its pedestal grows with the share."""
     model = block_model()
     masses = [
-        localization_scores(
-            more_explainers.rise(model, model[2], images(1), share=share), mask(1)
-        )["relevance_mass"][0]
+        localization_scores(more_explainers.rise(model, model[2], images(1), share=share), mask(1))[
+            "relevance_mass"
+        ][0]
         for share in (0.3, 0.5, 0.7)
     ]
     assert max(masses) - min(masses) < 0.15, masses
@@ -195,11 +206,13 @@ def test_golden_maps_of_a_layer():
     # (1, -1, 2, 0) * (1, 2, 3, 4) + (1, 1, -1, -1) * (-1, -2, -3, -4), cut at zero
     found = MORE_EXPLAINERS["HiResCAM"](model, layer, given)
     np.testing.assert_allclose(found, [[[0, 0], [9, 4]]], atol=1e-6)
-    # Weights 1 / (2 + 10) + 2 / (2 + 10 * 2) and 2 / (2 - 10): 0.17424 + 0.25, times the first map
+    # Channel sums 10 and -10: weights 1 / (2 + 10) + 2 / (2 + 20), and twice 1 / (2 - 10)
     found = MORE_EXPLAINERS["Grad-CAM++"](model, layer, given)
     weight = 1 / 12 + 2 / 22 + 2 / 8
     np.testing.assert_allclose(found, [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-5)
     # One singular vector, (1, -1) / √2, of length √2 times the first map; its sum is 0.
     found = MORE_EXPLAINERS["EigenCAM"](model, layer, given)
     np.testing.assert_allclose(np.abs(found), 2**0.5 * given[0, :1], rtol=1e-5)
-    # Masks (0, 1/3, 2/3, 1) and (1, 2/3, 1/3, 0) leave logits 4 and 2.
+    # Masks (0, 1/3; 2/3, 1) and (1, 2/3; 1/3, 0) leave the logits 26 / 3 and 1 / 3
+    found = MORE_EXPLAINERS["ScoreCAM"](model, layer, given)
+    np.testing.assert_allclose(found, np.tanh(25 / 6) * given[0, :1], rtol=1e-5)
