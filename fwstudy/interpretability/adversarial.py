@@ -10,10 +10,8 @@ settings are those of the published experiment. Departures:
   saturate; the class *real* is all that is not *forged*;
 - noise differs between color channels, where the published code draws one value for all three;
 - the distortion is bounded in all, and pixels stay in range; the published code bounds each step alone;
-- settings are in units of pixels in [0, 1], where the published ones are in units of normalized ones;
-- segments that score alike are ranked at random;
-- the published correlation of maps before and after a small attack is left out: stability is measured
-  by `fwstudy.interpretability.sanity`.
+- settings are in units of pixels in [0, 1], not of normalized ones; ties are ranked at random;
+- stability is not measured here, but in `fwstudy.interpretability.sanity`.
 """
 
 from collections.abc import Sequence
@@ -28,18 +26,16 @@ from fwstudy.evaluation.metrics import Measure
 from fwstudy.interpretability.faithfulness import predict_logits
 from fwstudy.interpretability.more_explainers import segments
 
-SOURCE = "Tsigos et al. 2024"
-MEASURES: dict[str, Measure] = {
+MEASURES = {
     "accuracy_drop": Measure(
-        "share of forgeries whose verdict an attack on the best segments of the map turns; chance is "
-        "that of a random map",
-        SOURCE,
+        "share of forgeries whose verdict turns when the best segments are attacked; chance is that "
+        "of a random map",
+        "Tsigos et al. 2024",
         "higher",
     ),
     "sufficiency": Measure(
-        "fall of the probability of a forgery by an attack on the best segments of the map; chance "
-        "is that of a random map",
-        SOURCE,
+        "fall of the probability of a forgery when they are attacked; chance likewise",
+        "Tsigos et al. 2024",
         "higher",
     ),
 }

@@ -17,12 +17,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import (
+    Attribution,
     DeepLift,
     GradientShap,
     GuidedGradCam,
@@ -96,12 +97,11 @@ def segments(images: Tensor, count: int = NUM_SEGMENTS) -> np.ndarray:
     return np.stack(found)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Captum's warnings that it hooks a model and asks its input for gradients."""
+def quietly(method: Attribution, *inputs: Any, **options: Any) -> Any:
+    """What a method of Captum finds, without its warnings that it hooks models and marks inputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        yield
+        return method.attribute(*inputs, target=0, **options)
 
 
 def activation_functions(model: nn.Module) -> list[str]:
@@ -121,8 +121,7 @@ def input_x_gradient(model: nn.Module, layer: nn.Module, images: Tensor) -> np.n
 
     Shrikumar et al., arXiv 1605.01713; Captum.
     """
-    with quiet():
-        return pixel_map(InputXGradient(model).attribute(images, target=0))
+    return pixel_map(quietly(InputXGradient(model), images))
 
 
 @in_evaluation_mode
@@ -132,13 +131,11 @@ def deep_lift(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     Shrikumar, Greenside, Kundaje, ICML 2017; Captum, which has no rule for ReLU6, SiLU, GELU and
     others and then gives the gradient instead. The sum tells, and is checked.
 
-
     Raises:
         ValueError: the map misses its sum: the rules do not hold for this model.
     """
     gray = torch.zeros_like(images)
-    with quiet():
-        explained = DeepLift(model).attribute(images, gray, 0, return_convergence_delta=True)
+    explained = quietly(DeepLift(model), images, gray, return_convergence_delta=True)
     values, gap = (value.detach() for value in explained)
     fall, size = values.sum(dim=(1, 2, 3)) - gap, values.abs().sum(dim=(1, 2, 3))
     wrong = gap.abs() > 1e-2 * fall.abs() + 1e-4 * size
@@ -224,7 +221,6 @@ def guided_grad_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.nd
     Selvaraju et al., ICCV 2017; Captum, bilinear. Captum guides nothing but `nn.ReLU` and gives the
     plain gradient for all else, so another activation function is an error.
 
-
     Raises:
         ValueError: an activation function is not `nn.ReLU`, or none is a module.
     """
@@ -234,9 +230,7 @@ def guided_grad_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.nd
         raise ValueError(
             f"guided Grad-CAM is defined for ReLU; the activation functions are {found}"
         )
-    method = GuidedGradCam(model, layer)
-    with quiet():
-        return pixel_map(method.attribute(images, target=0, interpolate_mode="bilinear"))
+    return pixel_map(quietly(GuidedGradCam(model, layer), images, interpolate_mode="bilinear"))
 
 
 @image_by_image
@@ -271,8 +265,7 @@ def rise(
 def rise_masks(count: int, size: int, share: float, cells: int, seed: int) -> Tensor:
     """Random grids of open and closed cells, enlarged bilinearly and shifted by less than a cell.
 
-    Returns:
-        (count, size, size) float32 in [0, 1].
+    Returns: (count, size, size) float32 in [0, 1].
     """
     rng = np.random.default_rng(seed)
     side = -(-size // cells)
@@ -282,6 +275,11 @@ def rise_masks(count: int, size: int, share: float, cells: int, seed: int) -> Te
     return torch.stack(
         [mask[y : y + size, x : x + size] for mask, (y, x) in zip(large, shifts, strict=True)]
     )
+
+
+def layer_map(values: Tensor, images: Tensor) -> np.ndarray:
+    """Relevance of each channel (N, C, h, w), summed, at input resolution, cut at zero."""
+    return np.clip(resize(values.detach().sum(dim=1), images.shape[-1]), 0, None)
 
 
 class _GradCamPlusPlus(LayerGradientXActivation):
@@ -306,8 +304,7 @@ def grad_cam_plus_plus(model: nn.Module, layer: nn.Module, images: Tensor) -> np
     Chattopadhay et al., WACV 2018; as there, the logit stands in an exponential, whose derivatives
     are powers of its own.
     """
-    maps = _GradCamPlusPlus(model, layer).attribute(images, target=0).detach().sum(dim=1)
-    return np.clip(resize(maps, images.shape[-1]), 0, None)
+    return layer_map(_GradCamPlusPlus(model, layer).attribute(images, target=0), images)
 
 
 @in_evaluation_mode
@@ -316,8 +313,7 @@ def hires_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
 
     Draelos, Carin, arXiv 2011.08891; Captum.
     """
-    maps = LayerGradientXActivation(model, layer).attribute(images, target=0).detach().sum(dim=1)
-    return np.clip(resize(maps, images.shape[-1]), 0, None)
+    return layer_map(LayerGradientXActivation(model, layer).attribute(images, target=0), images)
 
 
 @in_evaluation_mode
@@ -353,7 +349,7 @@ def score_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
         scaled = torch.where(high > low, (masks - low) / (high - low), 0)
         logits.append(predict_logits(model, image * scaled))
     weights = torch.from_numpy(np.concatenate(logits)).softmax(0).to(maps)
-    return np.clip(resize(torch.tensordot(weights, maps, dims=1)[None], size)[0], 0, None)
+    return layer_map((weights[:, None, None] * maps)[None], image)[0]
 
 
 class Cost(NamedTuple):
