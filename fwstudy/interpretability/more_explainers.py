@@ -9,8 +9,9 @@ drawn anew for each image from a seed, so that a map repeats to the bit and depe
 of its batch; global generators stay as they were.
 
 Captum does the work where it has the method. Grad-CAM++, EigenCAM and ScoreCAM are one or two lines on
-what Captum captures: the package grad-cam scales each map by its own extrema, so that relevance
-masses cannot be compared, and leaves gradients on the weights.
+what Captum captures: the package grad-cam 1.5.7 scales each map by its own extrema, so that relevance
+masses cannot be compared, leaves gradients on the weights, and adds to the denominators of Grad-CAM++
+a constant that is larger than they are where gradients are small.
 """
 
 import warnings
@@ -265,13 +266,17 @@ def rise(
 def rise_masks(count: int, size: int, share: float, cells: int, seed: int) -> Tensor:
     """Random grids of open and closed cells, enlarged bilinearly and shifted by less than a cell.
 
-    Returns: (count, size, size) float32 in [0, 1].
+    Half a cell at the rim, where the enlarged grid repeats its last value, is never used, so that
+    all pixels have the same variance.
+
+    Returns:
+        (count, size, size) float32 in [0, 1].
     """
     rng = np.random.default_rng(seed)
     side = -(-size // cells)
-    grids = rng.random((count, 1, cells + 1, cells + 1)) < share
+    grids = rng.random((count, 1, cells + 2, cells + 2)) < share
     large = interpolate(torch.from_numpy(grids).float(), scale_factor=side, mode="bilinear")[:, 0]
-    shifts = rng.integers(side, size=(count, 2))
+    shifts = rng.integers(side, size=(count, 2)) + (side + 1) // 2
     return torch.stack(
         [mask[y : y + size, x : x + size] for mask, (y, x) in zip(large, shifts, strict=True)]
     )

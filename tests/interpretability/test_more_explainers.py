@@ -191,6 +191,14 @@ def test_rise_does_not_depend_on_the_share_of_open_cells():
     assert max(masses) - min(masses) < 0.15, masses
 
 
+def test_rise_masks_vary_alike_at_the_rim():
+    masks = more_explainers.rise_masks(3000, 30, share=0.3, cells=7, seed=0)
+    assert masks.shape == (3000, 30, 30) and masks.mean() == pytest.approx(0.3, abs=0.01)
+    variance = masks.var(dim=0)
+    assert variance.max() < 1.25 * variance.min()
+    assert variance[0].mean() == pytest.approx(variance.mean().item(), rel=0.05)
+
+
 def test_golden_maps_of_a_layer():
     """Activations (1, 2; 3, 4), and their negative; the gradients differ from place to place."""
     layer = nn.Conv2d(3, 2, kernel_size=1, bias=False)
@@ -207,6 +215,13 @@ def test_golden_maps_of_a_layer():
     found = MORE_EXPLAINERS["Grad-CAM++"](model, layer, given)
     weight = 1 / 12 + 2 / 22 + 2 / 8
     np.testing.assert_allclose(found, [[[weight, 2 * weight], [3 * weight, 4 * weight]]], rtol=1e-5)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e-4)  # small gradients: as above, with 1e-4 of each
+    found = MORE_EXPLAINERS["Grad-CAM++"](model, layer, given)
+    weight = 1e-4 * (1 / 2.001 + 2 / 2.002 - 2 / 1.999)
+    np.testing.assert_allclose(found[0], weight * given[0, 0], rtol=1e-4)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e4)
     # One singular vector, (1, -1) / √2, of length √2 times the first map; its sum is 0.
     found = MORE_EXPLAINERS["EigenCAM"](model, layer, given)
     np.testing.assert_allclose(np.abs(found), 2**0.5 * given[0, :1], rtol=1e-5)
