@@ -19,10 +19,10 @@ GROWTH = (1.0, 1.5)  # of the hull about its middle
 JITTER = 0.02  # standard deviation of the hull's corners
 DEFORMATION, WAVES = 0.02, 4  # of the mask: standard deviation of its shift, knots a side
 SOFTNESS = (0.006, 0.04)  # standard deviation of the blur of the mask
-OPACITY = (0.5, 1.0)
-SHIFT, SCALE, TURN = (0.006, 0.03), (0.96, 1.04), (-2.0, 2.0)  # of the inner copy; degrees
+OPACITY = (0.7, 1.0)  # lower shows a face twice
+SHIFT, SCALE, TURN = (0.006, 0.02), (0.97, 1.03), (-2.0, 2.0)  # of the inner copy; degrees
 GAIN, TINT, OFFSET = 0.08, 0.04, 8  # of the inner copy: contrast, of one channel; gray levels
-DETAIL = (-1.0, 1.0)  # unsharp masking of the inner copy, negative: softer
+DETAIL = (-0.8, 0.8)  # unsharp masking of the inner copy, negative: softer
 JPEG, JPEG_SHARE = (40, 90), 0.5  # quality of the inner copy, and how often
 FAINTEST = 1 / 16  # weight of the inner copy below which the original stays
 
