@@ -165,7 +165,7 @@ class Preprocess(Section):
 
 
 class Backbone(Section):
-    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: a safetensors file, or ``hub``.
+    """Any timm model; ``options`` go to ``timm.create_model``. ``weights``: file, ``hub`` or ``package``.
 
     ``options: null`` are none: DVC's ``-S`` cannot empty a mapping.
     """
@@ -199,6 +199,7 @@ class Train(Section):
     seeds: Seeds
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)]
     partial_forgery_ratio: Share
+    self_blended_ratio: Share
     launch: Launch
     backbone: Backbone
     baseline: Schedule

@@ -7,7 +7,7 @@ interrupted run resumes exactly.
 Forgeries are of the whole face or of some parts. The latter are put together on the fly: from frames
 with one part forged, where the data set has them, else as *transplants*, some parts of a frame taken
 from its forgery and the rest left as it was. Transplants need nothing but originals and their forgeries,
-so that every source has them.
+so that every source has them. *Self-blended* ones need the originals alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fwstudy.crops.composites import forged_parts, transplant
 from fwstudy.crops.cropset import CropSet, to_tensor
+from fwstudy.training.self_blended import self_blended
 
 MAX_SHIFT = 4  # pixels; random translation of a training crop
 MAX_GAIN = 0.1  # random change of contrast, of one channel against another a third of it
@@ -104,6 +105,8 @@ class PairedBatches:
         seed: of the order, the choice of forgeries and the augmentation.
         partial_forgery_ratio: share of the forgeries in which only some parts are forged, in [0, 1].
         random_labels: which of a pair is called forged is drawn by lot, where it is changed with it.
+        self_blended_ratio: share of the forgeries that are made of the original alone, in [0, 1]; the
+            ratio above is of the others.
 
     Raises:
         ValueError: no crop whose whole face was forged.
@@ -116,9 +119,11 @@ class PairedBatches:
         seed: int,
         partial_forgery_ratio: float,
         random_labels: bool = False,
+        self_blended_ratio: float = 0.0,
     ):
         self.crops, self.half, self.seed = crops, batch_size // 2, seed
         self.partial_forgery_ratio, self.random_labels = partial_forgery_ratio, random_labels
+        self.self_blended_ratio = self_blended_ratio
         forged = crops.manifest[crops.manifest["label"] == 1]
         self.paired, self.single = (
             forged[forged["kind"] == kind].groupby("original_row")["row"].agg(list).to_dict()
@@ -149,9 +154,15 @@ class PairedBatches:
 
     def forgery(self, row: int, rng: np.random.Generator) -> Pixels:
         """Draw one forgery of an original; its pixels are read when the result is called."""
+        if self.self_blended_ratio and rng.random() < self.self_blended_ratio:
+            return partial(self._self_blended, row, int(rng.integers(2**63)))
         if rng.random() < self.partial_forgery_ratio:
             return (self.composed if row in self.single else self.transplanted)(row, rng)
         return partial(self.stored, rng.choice(self.whole[row]))
+
+    def _self_blended(self, row: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return self_blended(self.crops.images[row], self.crops.parsing[row], rng)
 
     def stored(self, chosen: int) -> tuple[np.ndarray, np.ndarray]:
         """A forgery as it is."""

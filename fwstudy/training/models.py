@@ -9,11 +9,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from fwstudy.params import Train
+from fwstudy.params import Backbone, Train
 from fwstudy.runtime import default_device, project_root
+from fwstudy.training.packaged import package_weights
 from fwstudy.whitening.surgery import create_model, find_classifier
 
 HUB = "hub"  # of train.backbone.weights: timm's own, by network
+PACKAGE = "package"  # of train.backbone.weights: see `fwstudy.training.packaged`
 MESSAGE_LENGTH = 300  # of PyTorch's list of keys that do not fit, characters
 
 
@@ -41,7 +43,7 @@ def new_model(train: Train) -> nn.Module:
     else:
         model = empty_model(train)
         if backbone.weights:
-            load_backbone(model, project_root() / Path(backbone.weights).expanduser())
+            fill_body(model, *backbone_weights(backbone))
     nn.init.zeros_(find_classifier(model).weight)
     return model
 
@@ -119,21 +121,32 @@ def fill(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> nn.Mod
     return model
 
 
-def load_backbone(model: nn.Module, path: Path) -> None:
-    """Read all but the classifier of a model from a safetensors file of the same architecture.
+def backbone_weights(backbone: Backbone) -> tuple[dict[str, torch.Tensor], Path]:
+    """The tensors of ``backbone.weights`` by timm's names, and the file they come from.
+
+    Raises:
+        ValueError: no such file, not safetensors, truncated, or see `package_weights`; the message
+            names it.
+    """
+    if backbone.weights == PACKAGE:
+        return package_weights(backbone.name)
+    path = project_root() / Path(backbone.weights).expanduser()
+    if not path.is_file() or path.suffix != ".safetensors":
+        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
+    return read_weights(path)[0], path
+
+
+def fill_body(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Put all but the classifier's tensors into a model of the same architecture.
 
     Not by timm's ``pretrained_cfg_overlay``, which only logs the keys that a file lacks or has too
     many, and takes a missing body for a model that starts untrained.
 
     Raises:
-        ValueError: no such file, not safetensors, truncated, or of another architecture; the message
-            names it.
+        ValueError: see `fill`.
     """
-    if not path.is_file() or path.suffix != ".safetensors":
-        raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
     classifier = find_classifier(model)
     head = next(name for name, module in model.named_modules() if module is classifier) + "."
     own = {name: value for name, value in model.state_dict().items() if name.startswith(head)}
-    state, _ = read_weights(path)
     body = {name: value for name, value in state.items() if not name.startswith(head)}
     fill(model, body | own, path)

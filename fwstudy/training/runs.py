@@ -205,6 +205,7 @@ def _fit(
         run.seed + FINE_TUNE * tuned,
         chosen.partial_forgery_ratio,
         settings.random_labels and tuned,
+        chosen.self_blended_ratio,
     )
     with measured_cost() as cost:
         variant = (
@@ -246,7 +247,8 @@ def partial_of(run: Run, params: Params) -> Path:
     """Where a run keeps its unfinished work, by all that its weights depend on."""
     tuned = run.name != BASELINE
     schedule = ["fine_tune"] if tuned else []
-    keys = ["batch_size", "partial_forgery_ratio", "backbone", "baseline", *schedule]
+    ratios = ["partial_forgery_ratio", "self_blended_ratio"]
+    keys = ["batch_size", *ratios, "backbone", "baseline", *schedule]
     what = {"seed": run.seed, "arrays": array_stamps()} | params.train.model_dump(include=set(keys))
     inputs = [manifest_path()]
     if tuned:

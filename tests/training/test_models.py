@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def backbone(**values):
-    train = load_params(ROOT / "params.yaml").train
+    train = load_params(ROOT / "tests" / "params.yaml").train
     return train.model_copy(update={"backbone": train.backbone.model_copy(update=values)})
 
 
