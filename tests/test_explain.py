@@ -300,7 +300,7 @@ def test_what_cannot_be_explained_is_a_row_that_says_why(explained, detector, fo
     table, kept = explained
     assert len(kept) == 2 and len(table) == 4
     assert table.loc["wall.png", "problem"].startswith("no face found in the photograph")
-    assert "at least 20 px wide" in table.loc["wall.png", "problem"]
+    assert "at least 16 px wide" in table.loc["wall.png", "problem"]
     assert table.loc["broken.jpg", "problem"].startswith("cannot be read as a photograph or clip")
     assert table.loc[["wall.png", "broken.jpg"], "log_odds"].isna().all()
     with pytest.raises(ValueError, match=r"wall\.png: no face found"):

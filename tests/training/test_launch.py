@@ -112,7 +112,7 @@ def test_the_price_of_the_unnamed_is_that_of_the_whole_batch():
 
 def tiny_study(folder: Path, crops: CropSet):
     """Settings of a study of four steps, in a project folder that has its crops."""
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (folder / "params.yaml").write_text((ROOT / "tests" / "params.yaml").read_text())
     (folder / "dvc.yaml").touch()
     (folder / "data" / "crops").mkdir(parents=True)
     for name in ("images", "mask", "parsing"):
@@ -179,7 +179,7 @@ def test_what_the_machine_lacks_is_said(monkeypatch):
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
-    text = (ROOT / "params.yaml").read_text()
+    text = (ROOT / "tests" / "params.yaml").read_text()
     path = tmp_path / "params.yaml"
     path.write_text(text.replace("num_processes: 1", "num_processes: 3"))
     with pytest.raises(ValueError, match=r"train\.launch\.num_processes: 3 .* 16 .*batch_size"):

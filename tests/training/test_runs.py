@@ -10,11 +10,10 @@ import torch
 
 from fwstudy.evaluation.metrics import detection_table
 from fwstudy.evaluation.transfer import transfer_table
-from fwstudy.params import load_params
 from fwstudy.training import runs
 from fwstudy.training.runs import all_runs, control, find_run, load, score_held_out, train, without
 
-ROOT = Path(__file__).parents[2]
+from ..models import some_params
 
 
 def changed(section, **values):
@@ -30,7 +29,7 @@ def tiny(tmp_path_factory):
     (folder / "data" / "crops").mkdir(parents=True)
     for name in ("images.npy", "manifest.csv"):
         (folder / "data" / "crops" / name).touch()  # what unfinished work is known by
-    params = load_params(ROOT / "params.yaml")
+    params = some_params()
     schedule = changed(params.train.fine_tune, steps=2, evaluation_interval=1)
     short = {"batch_size": 4, "baseline": schedule, "fine_tune": schedule, "seeds": [0]}
     with pytest.MonkeyPatch.context() as patch:
