@@ -303,7 +303,8 @@ def report(table: pd.DataFrame, device: torch.device) -> str:
     blocks = [f"# Whitening on a GPU\n\n{card}. {describe_machine()} `make benchmark-gpu`"]
     for name, part in table.groupby("section", sort=False):
         shown = part.dropna(axis=1, how="all").drop(columns="section")
-        shown = shown.map(lambda x: f"{x:.3g}" if isinstance(x, float) else x).fillna("")
+        shown = shown.astype(object).where(shown.notna(), "")
+        shown = shown.map(lambda x: f"{x:.3g}" if isinstance(x, float) else x)
         blocks.append(f"## {name.capitalize()}\n\n{shown.to_markdown(index=False)}")
     models = table[table["section"] == "model"].set_index("method")["ratio"]
     for method, least in TARGETS.items():
