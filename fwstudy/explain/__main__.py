@@ -93,7 +93,7 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
         elif row.get("is_ood") is True:
             print(f"warning: {row['file']}: unlike the training data", file=sys.stderr)
     if not reports and len(paths) == 1:
-        raise ValueError(f"{path}: {table['problem'][0]}")
+        raise ValueError(f"{paths[0]}: {table['problem'][0]}")
     written = folder / "page.html"
     page.write(written, f"{path.resolve().name}, explained", trained, table, reports)
     table.to_csv(folder / "evidence.csv", index=False)
