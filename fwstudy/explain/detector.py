@@ -23,7 +23,12 @@ from torch.nn.functional import interpolate
 
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.whitening.layer import FeatureWhitening
-from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
+from fwstudy.whitening.surgery import (
+    absorb_activation,
+    create_model,
+    find_classifier,
+    replace_norm,
+)
 
 LEVEL = 0.99  # share of unseen faces of the study's own kind that count as like the training data
 REFERENCE_IMAGES = 1024  # training faces that make the reference
@@ -153,7 +158,7 @@ def build(architecture: dict) -> tuple[nn.Module, nn.Module]:
     """
     import fwstudy.training.backbone  # noqa: F401  timm then knows the study's own network
 
-    model = create_model(architecture["backbone"], **architecture["options"])
+    model = absorb_activation(create_model(architecture["backbone"], **architecture["options"]))
     factory = partial(FeatureWhitening.from_batch_norm, **architecture["whitening"])
     layer = replace_norm(model, architecture["layer"], factory)
     if architecture["activation"]:

@@ -21,7 +21,7 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.surgery import find_classifier
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of the sizes of the terms together: they may cancel
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Decomposition:
         bias: of the classifier.
         evidence: (N, C) float32, weight times pooled activation.
         activations: (N, C) float32, pooled.
-        logits: (N,) float32; ``bias + evidence.sum(axis=1)`` to 1e-4 relative to their size.
+        logits: (N,) float32; ``bias + evidence.sum(axis=1)`` to the rounding of its terms.
     """
 
     bias: float
@@ -71,7 +71,7 @@ def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decompositi
     """Decompose the verdict on every crop over the axes of a layer.
 
     Raises:
-        ValueError: the sum misses the logit by more than 1e-4: the layer is not the last one.
+        ValueError: the sum misses the logit by more than 1e-4 of its terms: the layer is not the last one.
     """
     model.eval()
     classifier = find_classifier(model)
@@ -85,7 +85,8 @@ def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decompositi
     if pooled.shape[1] == len(weight):
         evidence = pooled * weight
         gap = (bias + evidence.sum(dim=1) - logits).abs().max().item()
-    if pooled.shape[1] != len(weight) or gap > TOLERANCE * max(1, logits.abs().max().item()):
+        terms = max(1, evidence.abs().sum(dim=1).max().item())
+    if pooled.shape[1] != len(weight) or gap > TOLERANCE * terms:
         raise ValueError(
             "the verdict does not decompose over this layer: it is not before the pooling"
         )

@@ -12,7 +12,7 @@ from torch import nn
 from fwstudy.params import Backbone, Train
 from fwstudy.runtime import default_device, project_root
 from fwstudy.training.packaged import package_weights
-from fwstudy.whitening.surgery import create_model, find_classifier
+from fwstudy.whitening.surgery import absorb_activation, create_model, find_classifier
 
 HUB = "hub"  # of train.backbone.weights: timm's own, by network
 PACKAGE = "package"  # of train.backbone.weights: see `fwstudy.training.packaged`
@@ -26,7 +26,8 @@ def placed(model: nn.Module) -> nn.Module:
 
 def empty_model(train: Train) -> nn.Module:
     """The backbone of the study, into which weights are still to be read."""
-    return placed(create_model(train.backbone.name, num_classes=1, **train.backbone.options))
+    model = create_model(train.backbone.name, num_classes=1, **train.backbone.options)
+    return placed(absorb_activation(model))
 
 
 def new_model(train: Train) -> nn.Module:
@@ -39,7 +40,7 @@ def new_model(train: Train) -> nn.Module:
     """
     backbone = train.backbone
     if backbone.weights == HUB:
-        model = placed(from_hub(backbone.name, backbone.options))
+        model = placed(absorb_activation(from_hub(backbone.name, backbone.options)))
     else:
         model = empty_model(train)
         if backbone.weights:

@@ -41,7 +41,7 @@ def covariance(
     """
     rows = as_rows(features)
     check_groups(rows.shape[1], num_groups)
-    count = reduce(rows.new_tensor(float(len(rows))))
+    count = reduce(rows.new_full((), float(len(rows))))
     mean = reduce(rows.sum(0)) / count
     blocks = as_blocks(rows - mean, num_groups)
     return mean, reduce(_Scatter.apply(blocks)) / count

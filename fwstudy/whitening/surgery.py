@@ -115,29 +115,49 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
         >>> last_norm(create_model("mobilenetv2_035"))
         'bn2'
     """
+    found, _ = _last_norm_and_followers(model, images)
+    if found is None:
+        raise ValueError(
+            f"no norm layer of {type(model).__name__} is averaged into the classifier input; "
+            f"name one of {', '.join(list_norms(model)) or 'none (it has no BatchNorm2d)'}"
+        )
+    return found
+
+
+@torch.no_grad()
+def _last_norm_and_followers(
+    model: nn.Module, images: Tensor | None = None
+) -> tuple[str | None, list[str]]:
+    """See `last_norm`: names of the norm (None: there is none) and of the layers between it and the mean.
+
+    A layer that is called elsewhere as well is named as often as it is called.
+    """
     generator = torch.Generator().manual_seed(0)
     if images is None:
         channels = getattr(model, "pretrained_cfg", {}).get("input_size", (3,))[0]
         images = torch.rand(2, channels, 96, 96, generator=generator)
     model = copy.deepcopy(model)
-    norms = {
-        module: name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.BatchNorm2d, FeatureWhitening))
-    }
+    names = {module: name for name, module in model.named_modules()}
+    norms = {m for m in names if isinstance(m, (nn.BatchNorm2d, FeatureWhitening))}
     found = maps = pooled = None
     continues = False
+    called: list[nn.Module] = []
+    followers: list[nn.Module] = []
 
     def before(module, inputs):  # an activation in place would overwrite what it reads
         nonlocal continues
+        called.append(module)
         continues = module in norms or maps is not None and _same(inputs[0], maps)
 
     def after(module, _, output):
         nonlocal found, maps
         if module in norms:
             output = torch.randn(output.shape, generator=generator).to(output)
+            found = module
+            followers.clear()
         if module in norms or continues and output.shape == maps.shape:
-            found, maps = norms.get(module, found), output.clone()
+            maps = output.clone()
+            followers.append(module)
         return output
 
     def at_classifier(_, inputs):
@@ -153,11 +173,41 @@ def last_norm(model: nn.Module, images: Tensor | None = None) -> str:
         model(images.to(next(model.parameters())))
     means = pooled.new_empty(0) if maps is None else maps.mean((2, 3))
     if means.shape != pooled.shape or not (means - pooled).norm() < 1e-4 * pooled.norm():
-        raise ValueError(
-            f"no norm layer of {type(model).__name__} is averaged into the classifier input; "
-            f"name one of {', '.join(list_norms(model)) or 'none (it has no BatchNorm2d)'}"
-        )
-    return found
+        return None, []
+    return names[found], [names[module] for module in called if module in followers[1:]]
+
+
+def absorb_activation(model: nn.Module) -> nn.Module:
+    """Make the activation after the last norm part of it, as in timm's BatchNormAct2d; returns the model.
+
+    So that the output of the norm is what is averaged into the classifier input, and the verdict a sum
+    over its channels, also where the architecture keeps the two apart, as Xception does. Names of weights
+    stay. A model without such a norm, and an activation that is called elsewhere too, stay as they are.
+
+    Example:
+        >>> absorb_activation(create_model("legacy_xception")).bn4.act
+        ReLU()
+    """
+    from timm.layers import BatchNormAct2d
+
+    name, followers = _last_norm_and_followers(model)
+    moved = [n for n in followers if not isinstance(model.get_submodule(n), nn.Identity)]
+    once = len(set(moved)) == len(moved)
+    if name is None or not moved or not once or type(model.get_submodule(name)) != nn.BatchNorm2d:
+        return model
+    norm = model.get_submodule(name)
+    options = norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+    fused = BatchNormAct2d(norm.num_features, *options, apply_act=False)
+    fused.load_state_dict(norm.state_dict())
+    fused.act = (
+        nn.Sequential(*map(model.get_submodule, moved))
+        if moved[1:]
+        else model.get_submodule(*moved)
+    )
+    model.set_submodule(name, fused.to(norm.running_mean.device).train(norm.training))
+    for each in moved:
+        model.set_submodule(each, nn.Identity())
+    return model
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from fwstudy.crops.cropset import to_tensor
 from fwstudy.interpretability import decomposition
-from fwstudy.whitening.surgery import find_classifier
+from fwstudy.whitening.surgery import absorb_activation, create_model, find_classifier
 
 
 def test_decomposition_is_exact(aligned, crops):
@@ -16,6 +16,14 @@ def test_decomposition_is_exact(aligned, crops):
     assert parts.evidence.shape == (len(test), 256)
     share, rest = (decomposition.concept_share(parts, number) for number in (4, 256))
     assert rest == pytest.approx(1) and share < 1
+
+
+def test_a_norm_whose_activation_the_architecture_keeps_apart(crops):
+    """Xception's, which is the paper's: its ReLU stands behind the norm (timm 1.0.31)."""
+    model = absorb_activation(create_model("legacy_xception"))
+    parts = decomposition.decompose(model, model.bn4, crops.select(split="test").evenly(4))
+    np.testing.assert_allclose(parts.bias + parts.evidence.sum(axis=1), parts.logits, atol=1e-4)
+    assert parts.activations.min() >= 0
 
 
 def test_earlier_layer_does_not_decompose(aligned, crops):

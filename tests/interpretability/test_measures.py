@@ -91,6 +91,22 @@ def test_whiteness_interval_holds_the_whiteness(pair):
             assert found[key][0] == value and found[key][1] <= found[key][2]
 
 
+def test_whiteness_interval_is_that_of_a_bootstrap_that_computes_all_anew(monkeypatch):
+    monkeypatch.setattr(measures, "WHITENESS_REPEATS", 1000)
+    generator = torch.Generator().manual_seed(0)
+    mix, groups = torch.randn(8, 8, generator=generator), np.repeat(np.arange(24), 4)
+    own = mix + 0.3 * torch.randn(24, 8, 8, generator=generator).repeat_interleave(4, dim=0)
+    features = torch.einsum("ncd,ndhw->nchw", own, torch.randn(96, 8, 4, 4, generator=generator))
+    found = measures.whiteness_interval(features, groups)
+    rng, draws = np.random.default_rng(1), []
+    for _ in range(300):
+        places = np.concatenate([np.flatnonzero(groups == g) for g in rng.integers(0, 24, 24)])
+        draws.append(whiteness(features[places]))
+    for name, (_, low, high) in found.items():
+        expected = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
+        assert high - low == pytest.approx(np.ptp(expected), rel=0.2)
+
+
 def test_whiteness_of_groups_that_are_alike_has_a_narrow_interval():
     """The same features in every group: no draw of groups differs from the whole."""
     features = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(0))

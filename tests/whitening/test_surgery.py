@@ -12,10 +12,12 @@ from torch import nn
 import fwstudy.whitening.surgery
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.surgery import (
+    absorb_activation,
     create_model,
     find_classifier,
     last_norm,
     list_norms,
+    pooled_and_logits,
     replace_norm,
 )
 
@@ -36,6 +38,24 @@ FAMILIES = {  # name -> options, and the norm that is averaged into the classifi
 
 def test_docstring_examples():
     assert doctest.testmod(fwstudy.whitening.surgery).failed == 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_activation_after_the_last_norm_becomes_part_of_it(name):
+    """timm 1.0.31: of these, legacy_xception, resnetv2, densenet and xception41 keep it in various places."""
+    options, expected = FAMILIES[name]
+    model = create_model(name, **options).eval()
+    images = torch.rand(2, 3, SIZE, SIZE)
+    before, keys = model(images).detach(), list(model.state_dict())
+    assert absorb_activation(model) is model
+    assert torch.equal(model(images), before) and list(model.state_dict()) == keys
+    if expected is None:
+        return
+    assert last_norm(model) == expected
+    found = []
+    model.get_submodule(expected).register_forward_hook(lambda _, inputs, out: found.append(out))
+    pooled = pooled_and_logits(model, images)[0]
+    torch.testing.assert_close(found[0].mean((2, 3)), pooled)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
