@@ -18,6 +18,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from fwstudy.evaluation.wins import weighted_auc, won_pairs
+
 REPEATS = 400
 CONFIDENCE = 0.95
 
@@ -160,6 +162,25 @@ def score_auc(table: Mapping) -> float:
     return float(rank_auc(np.asarray(table["label"]) == 1, np.asarray(table["score"])))
 
 
+def auc_interval(table: pd.DataFrame, seed: int = 0, repeats: int = REPEATS) -> dict[str, float]:
+    """`score_auc` of a table and its `group_interval`, as auc, auc_low, auc_high: a hundred times faster.
+
+    Args:
+        table: columns group, label, score.
+    """
+    groups = pd.factorize(table["group"], sort=True)[0]
+    won, pairs = won_pairs(table["label"].to_numpy() == 1, table["score"].to_numpy(), groups)
+    count = len(won)
+    value = float(weighted_auc(won, pairs, np.ones(count)))
+    if count < 2 or not np.isfinite(value):
+        return {"auc": value, "auc_low": np.nan, "auc_high": np.nan}
+    drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
+    weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.nanquantile(weighted_auc(won, pairs, weights), tails)
+    return {"auc": value, "auc_low": float(low), "auc_high": float(high)}
+
+
 def measured(
     table: pd.DataFrame, statistic: Statistic, seed: int = 0, repeats: int = REPEATS
 ) -> tuple[float, float, float]:
@@ -205,7 +226,7 @@ def detection_table(predictions: pd.DataFrame, threshold: float | None = None) -
                 wanted = table["variant"].isin(["original", family]) | (family == "all")
                 part = table[wanted]
                 row = {"level": level, "quality": quality, "family": family}
-                row |= with_interval("auc", part, score_auc)
+                row |= auc_interval(part)
                 row |= detection_metrics(part["label"], part["score"], threshold)
                 row |= {"num_images": len(part), "num_identities": part["identity"].nunique()}
                 rows.append(row | {"threshold": threshold})

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from fwstudy.evaluation.metrics import CONFIDENCE, rank_auc
+from fwstudy.evaluation.wins import weighted_auc, won_pairs
 
 KEYS = ["group", "identity", "clip", "frame", "variant", "quality", "label"]
 REPEATS = 1000
@@ -78,19 +79,21 @@ def hierarchical_bootstrap(chosen: Pair, seed: int = 0, repeats: int = REPEATS) 
     Returns:
         (repeats, 2): model and reference, mean over the drawn seeds.
     """
-    rng = np.random.default_rng(seed)
-    rows = [np.flatnonzero(chosen.clips == clip) for clip in range(chosen.clips.max() + 1)]
+    rng, num_clips = np.random.default_rng(seed), chosen.clips.max() + 1
     clips = [np.unique(chosen.clips[chosen.groups == g]) for g in range(chosen.groups.max() + 1)]
     both = np.concatenate([chosen.scores, chosen.reference], axis=1)
     num_seeds = chosen.scores.shape[1]
-    draws = np.empty((repeats, 2))
+    weights, seeds = np.empty((repeats, num_clips)), np.empty((repeats, num_seeds), int)
     for number in range(repeats):
         groups = rng.integers(len(clips), size=len(clips))
-        drawn = [rows[clip] for g in groups for clip in rng.choice(clips[g], len(clips[g]))]
-        taken = np.concatenate(drawn)
-        found = rank_auc(chosen.labels[taken], both[taken]).reshape(2, num_seeds)
-        draws[number] = found[:, rng.integers(num_seeds, size=num_seeds)].mean(axis=1)
-    return draws
+        drawn = [rng.choice(clips[g], len(clips[g])) for g in groups]
+        weights[number] = np.bincount(np.concatenate(drawn), minlength=num_clips)
+        seeds[number] = rng.integers(num_seeds, size=num_seeds)
+    found = [
+        weighted_auc(*won_pairs(chosen.labels, scores, chosen.clips), weights) for scores in both.T
+    ]
+    by_seed = np.stack(found, axis=1).reshape(repeats, 2, num_seeds)
+    return np.take_along_axis(by_seed, seeds[:, None], axis=2).mean(axis=2)
 
 
 def percentiles(draws: np.ndarray) -> tuple[float, float]:
@@ -115,23 +118,24 @@ def exchange_p_value(chosen: Pair, seed: int = 0, repeats: int = 4096) -> float:
     every AUC as it is and gives the two models one scale. All exchanges are made where there are no
     more than ``repeats`` (12 groups: 4096), else as many at random.
     """
+    num_groups = chosen.groups.max() + 1
     model, reference = (
         stats.rankdata(scores, axis=0) for scores in (chosen.scores, chosen.reference)
     )
-    num_groups = chosen.groups.max() + 1
+    labels, units = np.tile(chosen.labels, 2), np.r_[chosen.groups, chosen.groups + num_groups]
+    counts = [won_pairs(labels, ranks, units) for ranks in np.concatenate([model, reference]).T]
 
-    def difference(first: np.ndarray, second: np.ndarray) -> float:
-        own = (first < num_groups)[chosen.groups][:, None]  # else: the models are exchanged there
-        scores = [np.where(own, model, reference), np.where(own, reference, model)]
-        return float(
-            np.mean(rank_auc(chosen.labels, scores[0]) - rank_auc(chosen.labels, scores[1]))
-        )
+    def difference(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+        own = np.moveaxis(first, axis, -1) < num_groups  # else: the models are exchanged there
+        one, other = (np.concatenate(pair, axis=-1) for pair in ((own, ~own), (~own, own)))
+        gaps = [weighted_auc(*each, one) - weighted_auc(*each, other) for each in counts]
+        return np.mean(gaps, axis=0)
 
     result = stats.permutation_test(
         (np.arange(num_groups), np.arange(num_groups) + num_groups),
         difference,
         permutation_type="samples",
-        vectorized=False,
+        vectorized=True,
         n_resamples=repeats,
         rng=np.random.default_rng(seed),
     )

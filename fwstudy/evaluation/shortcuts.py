@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.metrics import score_auc, with_interval
+from fwstudy.evaluation.metrics import auc_interval
 from fwstudy.labels import PARTS
 
 BORDER = 4  # pixels
@@ -64,7 +64,7 @@ def probe_auc(features: np.ndarray, table: pd.DataFrame) -> dict:
     )
     scored = table[["group", "label"]].assign(score=scores)
     counts = {"num_images": len(table), "num_identities": table["identity"].nunique()}
-    return with_interval("auc", scored, score_auc) | counts
+    return auc_interval(scored) | counts
 
 
 def shortcut_table(crops: CropSet) -> pd.DataFrame:

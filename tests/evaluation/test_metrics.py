@@ -66,6 +66,24 @@ def test_interval_of_one_identity_is_unknown():
     assert np.isnan(metrics.group_interval(data, metrics.score_auc)).all()
 
 
+def test_auc_interval_is_that_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), rng.integers(2, 9, 12))
+    labels = rng.random(len(groups)) < 0.6
+    data = table(rng.normal(labels + groups / 6).round(1), labels.astype(int), groups)
+    found = metrics.auc_interval(data)
+    assert found["auc"] == pytest.approx(metrics.score_auc(data), abs=1e-12)
+    slow = metrics.group_interval(data, metrics.score_auc)
+    np.testing.assert_allclose([found["auc_low"], found["auc_high"]], slow, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [1, 1]])
+def test_auc_interval_of_one_group_or_class_is_unknown(labels):
+    found = metrics.auc_interval(table([0.0, 1], labels, ["a", "a"]))
+    assert np.isnan([found["auc_low"], found["auc_high"]]).all()
+    assert found["auc"] == 1 if labels == [0, 1] else np.isnan(found["auc"])
+
+
 def test_interval_covers():
     """Of 40 samples of 30 people the 95 % interval of the mean holds the truth nearly always."""
     rng, hits = np.random.default_rng(1), 0

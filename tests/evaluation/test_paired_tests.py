@@ -59,6 +59,19 @@ def test_bootstrap_of_a_model_with_itself_differs_nowhere():
     assert np.ptp(draws[:, 0]) > 0
 
 
+def test_bootstrap_draw_is_the_auc_of_the_drawn_clips():
+    """One draw, by hand: its clips laid below each other, each as often as it was drawn."""
+    table = scored(1, 0, num_groups=4)
+    both = paired_tests.pair(table, table)
+    draw = paired_tests.hierarchical_bootstrap(both, seed=5, repeats=1)[0, 0]
+    rng = np.random.default_rng(5)
+    clips = [np.unique(both.clips[both.groups == g]) for g in range(4)]
+    drawn = [c for g in rng.integers(4, size=4) for c in rng.choice(clips[g], len(clips[g]))]
+    rows = np.concatenate([np.flatnonzero(both.clips == c) for c in drawn])
+    expected = roc_auc_score(both.labels[rows], both.scores[rows, 0])
+    assert draw == pytest.approx(expected, abs=1e-12)
+
+
 def test_bootstrap_spread_grows_where_people_differ():
     """Scores that depend on the person alone: images are many, people few."""
     table = scored(1, 0, num_groups=6)
