@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from fwstudy.evaluation.metrics import detection_table, mean_interval
+from fwstudy.evaluation.metrics import detection_table, mean_interval, percentiles
 from fwstudy.evaluation.models import MAIN, short
 from fwstudy.evaluation.paired_tests import (
     auc_by_seed,
@@ -16,7 +16,6 @@ from fwstudy.evaluation.paired_tests import (
     holm,
     minimum_detectable,
     pair,
-    percentiles,
 )
 from fwstudy.labels import ORIGINAL
 from fwstudy.params import Whitening

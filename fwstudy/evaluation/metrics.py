@@ -70,6 +70,12 @@ def detection_metrics(labels: np.ndarray, scores: np.ndarray, threshold: float) 
     }
 
 
+def percentiles(draws: np.ndarray) -> tuple[float, float]:
+    """Low and high end of the 95 % interval of bootstrap draws: (repeats,)."""
+    low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
 def group_interval(
     table: pd.DataFrame,
     statistic: Callable[[pd.DataFrame], float],
@@ -104,9 +110,7 @@ def group_interval(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(result.bootstrap_distribution, [tail * 100, (1 - tail) * 100])
-    return float(low), float(high)
+    return percentiles(result.bootstrap_distribution)
 
 
 def mean_interval(
@@ -128,8 +132,7 @@ def mean_interval(
     sums, counts = np.bincount(index, values[defined]), np.bincount(index)
     drawn = np.random.default_rng(seed).integers(len(counts), size=(repeats, len(counts)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return percentiles(means)
 
 
 def rank_auc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -176,9 +179,8 @@ def auc_interval(table: pd.DataFrame, seed: int = 0, repeats: int = REPEATS) -> 
         return {"auc": value, "auc_low": np.nan, "auc_high": np.nan}
     drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
     weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.nanquantile(weighted_auc(won, pairs, weights), tails)
-    return {"auc": value, "auc_low": float(low), "auc_high": float(high)}
+    low, high = percentiles(weighted_auc(won, pairs, weights))
+    return {"auc": value, "auc_low": low, "auc_high": high}
 
 
 def measured(

@@ -96,12 +96,6 @@ def hierarchical_bootstrap(chosen: Pair, seed: int = 0, repeats: int = REPEATS) 
     return np.take_along_axis(by_seed, seeds[:, None], axis=2).mean(axis=2)
 
 
-def percentiles(draws: np.ndarray) -> tuple[float, float]:
-    """Low and high end of the 95 % interval of bootstrap draws: (repeats,)."""
-    low, high = np.nanquantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
 def minimum_detectable(draws: np.ndarray) -> float:
     """The difference that this study would find in four of five repetitions (two-sided, 5 %).
 

@@ -5,6 +5,7 @@ Axis j stands for concept j. Does it respond to that concept (purity, rank) and 
 (permutation importance)?
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 from scipy import stats
 from sklearn.preprocessing import StandardScaler, normalize
 
-from fwstudy.evaluation.metrics import REPEATS, Measure, measured, rank_auc
+from fwstudy.evaluation.metrics import REPEATS, Measure, mean_interval, percentiles, rank_auc
+from fwstudy.evaluation.wins import weighted_auc, won_pairs
 from fwstudy.interpretability.localization import MARGIN, part_regions, relevance_mass
 from fwstudy.labels import FORGED_PARTS
 
@@ -269,9 +271,31 @@ def measured_rows(
     seed: int = 0,
     repeats: int = REPEATS,
 ) -> tuple[float, float, float]:
-    """`measured` of a statistic of row numbers, whose groups of people are (N,)."""
-    table = pd.DataFrame({"group": np.asarray(groups), "row": np.arange(len(groups))})
-    return measured(table, lambda part: statistic(part["row"].to_numpy()), seed, repeats)
+    """A statistic of row numbers, and its `group_interval`, where groups of people are (N,)."""
+    index = pd.factorize(np.asarray(groups), sort=True)[0]
+    rows = [np.flatnonzero(index == number) for number in range(index.max() + 1)]
+    value = statistic(np.arange(len(index)))
+    if len(rows) < 2 or not np.isfinite(value):
+        return value, np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(len(rows), size=(repeats, len(rows)))
+    draws = [statistic(np.concatenate([rows[number] for number in each])) for each in drawn]
+    return value, *percentiles(np.array(draws))
+
+
+def purity_interval(
+    own: np.ndarray, concepts: np.ndarray, groups: np.ndarray, seed: int, repeats: int
+) -> tuple[float, float, float]:
+    """Mean of `concept_purity` over concepts with its `group_interval`, from the pairs won."""
+    index = pd.factorize(np.asarray(groups), sort=True)[0]
+    counts = [won_pairs(concepts == k, own[:, k], index) for k in range(own.shape[1])]
+    count = index.max() + 1
+    drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
+    weights = np.stack([np.ones(count), *(np.bincount(d, minlength=count) for d in drawn)])
+    with warnings.catch_warnings():  # a draw may hold no image of any concept
+        warnings.simplefilter("ignore", RuntimeWarning)
+        draws = np.nanmean([weighted_auc(*each, weights) for each in counts], axis=0)
+    known = count > 1 and np.isfinite(draws[0])
+    return float(draws[0]), *(percentiles(draws[1:]) if known else (np.nan, np.nan))
 
 
 def importance_table(
@@ -325,17 +349,20 @@ def concept_summary(
     values = table.drop(columns=["concept", "group"]).to_numpy(np.float64)
     concepts, own = table["concept"].to_numpy(), values[:, list(axes)]
     ranks = channel_ranks(values, concepts, axes)
-    statistics: dict[str, Callable[[np.ndarray], float]] = {
-        "purity": lambda rows: float(np.nanmean(concept_purity(own[rows], concepts[rows]))),
-        "hit_at_1": lambda rows: float(np.mean(ranks[rows] <= 1)),
-        "hit_at_5": lambda rows: float(np.mean(ranks[rows] <= 5)),
-        "mean_rank": lambda rows: float(np.mean(ranks[rows])),
-        "similarity_ratio": lambda rows: similarity_ratio(
-            values, concepts, np.bincount(rows, minlength=len(values))
-        ),
-    }
     groups = table["group"].to_numpy()
+    means = {"hit_at_1": ranks <= 1, "hit_at_5": ranks <= 5, "mean_rank": ranks}
     return {
-        name: measured_rows(statistic, groups, seed, repeats)
-        for name, statistic in statistics.items()
+        "purity": purity_interval(own, concepts, groups, seed, repeats),
+        **{
+            name: (float(found.mean()), *mean_interval(1.0 * found, groups, seed, repeats))
+            for name, found in means.items()
+        },
+        "similarity_ratio": measured_rows(
+            lambda rows: similarity_ratio(
+                values, concepts, np.bincount(rows, minlength=len(values))
+            ),
+            groups,
+            seed,
+            repeats,
+        ),
     }

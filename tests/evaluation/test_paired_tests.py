@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fwstudy.evaluation import paired_tests
+from fwstudy.evaluation import metrics, paired_tests
 
 
 def people(num_groups=8, clips=2, frames=4):
@@ -94,7 +94,7 @@ def test_bootstrap_covers_the_truth():
         draws = paired_tests.hierarchical_bootstrap(
             paired_tests.pair(table, table), seed, repeats=200
         )
-        low, high = paired_tests.percentiles(draws[:, 0])
+        low, high = metrics.percentiles(draws[:, 0])
         hits.append(low <= truth <= high)
     assert 0.8 <= np.mean(hits) <= 1
 
