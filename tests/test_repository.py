@@ -10,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 
-from fwstudy.reporting.headline import BLOCK, headline_table
+from fwstudy.reporting.headline import readme_blocks, written
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -185,6 +185,7 @@ def test_no_addresses_of_machines_in_executed_notebooks():
         assert str(ROOT) not in text and str(Path.home()) + "/" not in text, path.name
 
 
-def test_headline_of_the_readme_is_that_of_the_results():
-    block = BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert block[0].split("-->\n", 1)[1] == headline_table(ROOT / "data" / "results") + block[2]
+def test_numbers_of_the_readme_are_those_of_the_results():
+    readme, blocks = (ROOT / "README.md").read_text(encoding="utf-8"), readme_blocks(ROOT)
+    assert all(f"<!-- {name} -->" in readme for name in blocks)
+    assert written(readme, blocks) == readme

@@ -1,4 +1,4 @@
-"""The README's headline table, made from the results: ``python -m fwstudy.reporting.headline``."""
+"""The README's numbers, made from the results: ``python -m fwstudy.reporting.headline``."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,11 @@ from fwstudy.labels import FORGED_PARTS
 from fwstudy.reporting.tables import markdown
 from fwstudy.runtime import project_root
 
-BLOCK = re.compile(r"(<!-- headline -->\n).*?(<!-- /headline -->)", re.DOTALL)
+LAYERS = {
+    "amortized": "amortized, cholesky",
+    "exact": "exact, cholesky",
+    "as published": "iternorm",
+}
 MODELS = {
     "baseline": "BatchNorm (baseline)",
     "batch_norm": "BatchNorm, fine-tuned as long",
@@ -53,11 +57,49 @@ def headline_table(results: Path) -> str:
     return "\n".join([markdown(rows), note, ""])
 
 
+def layer_speed(benchmarks: Path) -> str:
+    """What a whitening layer costs in training a whole model on a GPU, in one sentence.
+
+    Args:
+        benchmarks: folder with gpu.csv. Of its sizes of batch, the worst of each layer is told.
+    """
+    table = pd.read_csv(benchmarks / "gpu.csv")
+    models = table[(table["section"] == "model") & (table["mode"] == "TF32")]
+    slowest = models.groupby("method")["ratio"].max()
+    told = ", ".join(f"{1 / slowest[method]:.2f} {name}" for name, method in LAYERS.items())
+    return f"With it Xception trains at {told} of BatchNorm's images a second (GPU, 299 px)"
+
+
+def block_of(name: str) -> re.Pattern:
+    """What finds the block of that name, its marks included."""
+    return re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+
+
+def written(text: str, blocks: dict[str, str]) -> str:
+    """A text with what stands between ``<!-- name -->`` and ``<!-- /name -->`` replaced.
+
+    Args:
+        blocks: name to its new content.
+    """
+    for name, content in blocks.items():
+        block = f"<!-- {name} -->{content}<!-- /{name} -->"
+        text = block_of(name).sub(lambda _, block=block: block, text)
+    return text
+
+
+def readme_blocks(root: Path) -> dict[str, str]:
+    """All that the README takes from results, by the name of its place there."""
+    return {
+        "headline": "\n" + headline_table(root / "data" / "results"),
+        "layer": layer_speed(root / "benchmarks"),
+    }
+
+
 def main() -> None:
-    """Write the table between the README's markers."""
-    readme = project_root() / "README.md"
-    table = headline_table(project_root() / "data" / "results")
-    text = BLOCK.sub(lambda match: match[1] + table + match[2], readme.read_text(encoding="utf-8"))
+    """Write the numbers between the README's markers."""
+    root = project_root()
+    readme = root / "README.md"
+    text = written(readme.read_text(encoding="utf-8"), readme_blocks(root))
     readme.write_text(text, encoding="utf-8")
 
 

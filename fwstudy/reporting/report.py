@@ -9,7 +9,7 @@ import nbformat
 from nbconvert.filters import markdown2html
 from tqdm import tqdm
 
-from fwstudy.reporting.headline import BLOCK
+from fwstudy.reporting.headline import block_of
 from fwstudy.reporting.pages import notebook_body, write_page
 from fwstudy.runtime import project_root
 
@@ -67,7 +67,7 @@ def overview(
         readme: text of README.md.
         figures: file names out of `FIGURES`.
     """
-    found = BLOCK.search(readme)
+    found = block_of("headline").search(readme)
     parts = ["<h1>fwstudy</h1>", markdown2html(found[0]) if found else ""]
     parts += [
         f'<figure><img src="figures/{name}" alt="{FIGURES[name]}"><figcaption>{FIGURES[name]}'
