@@ -4,7 +4,6 @@ Frames of one person are not independent, nor are two people who lend each other
 interval resamples whole groups of such people.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -76,17 +75,20 @@ def percentiles(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+Statistic = Callable[[Mapping], float]
+"""Of columns by name: a table, or arrays, which a bootstrap draws from ten times faster."""
+
+
 def group_interval(
-    table: pd.DataFrame,
-    statistic: Callable[[pd.DataFrame], float],
-    seed: int = 0,
-    repeats: int = REPEATS,
+    table: pd.DataFrame, statistic: Statistic, seed: int = 0, repeats: int = REPEATS
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic over groups of people.
 
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
     Args:
         table: rows with a column ``group``; all rows of a drawn group come along.
-        statistic: of a table of the same columns.
+        statistic: of the table's columns of numbers and truth values, as arrays.
 
     Returns:
         low and high end of the 95 % interval, over the draws of which the statistic is not NaN; NaN
@@ -95,22 +97,12 @@ def group_interval(
     groups = list(table.groupby("group", sort=True).indices.values())
     if len(groups) < 2:
         return float("nan"), float("nan")
-
-    def resampled(chosen: np.ndarray) -> float:
-        return statistic(table.iloc[np.concatenate([groups[index] for index in chosen])])
-
-    with warnings.catch_warnings():  # SciPy's own interval is NaN if the statistic of one draw is
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap(
-            (np.arange(len(groups)),),
-            resampled,
-            vectorized=False,
-            n_resamples=repeats,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    return percentiles(result.bootstrap_distribution)
+    columns = dict(table.select_dtypes(["number", "bool"]).items())
+    columns = {name: column.to_numpy() for name, column in columns.items()}
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(repeats, len(groups)))
+    chosen = (np.concatenate([groups[number] for number in each]) for each in drawn)
+    draws = [statistic({name: values[rows] for name, values in columns.items()}) for rows in chosen]
+    return percentiles(np.array(draws))
 
 
 def mean_interval(
@@ -154,10 +146,6 @@ def rank_auc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     total = np.einsum("n...,n...->...", positive, stats.rankdata(scores, axis=0))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(pairs > 0, (total - count * (count + 1) / 2) / pairs, np.nan)
-
-
-Statistic = Callable[[Mapping], float]
-"""Of a table, or of a dict of its columns: arrays, which are ten times faster in permutations."""
 
 
 def score_auc(table: Mapping) -> float:

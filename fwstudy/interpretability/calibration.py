@@ -1,6 +1,6 @@
 """Is the probability right? Calibration of the logit and its measures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss
 from sklearn.preprocessing import StandardScaler
 
 from fwstudy.evaluation.metrics import Measure, with_interval
@@ -132,7 +131,7 @@ def reliability_curve(
     table = pd.DataFrame({"label": labels, "probability": probability, "group": groups})
     table["weight"] = balanced_weights(labels)
 
-    def mean(part: pd.DataFrame, column: str = "label") -> float:
+    def mean(part: Mapping, column: str = "label") -> float:
         return float(np.average(part[column], weights=part["weight"]))
 
     return pd.DataFrame(
@@ -160,12 +159,11 @@ def calibration_table(
     """
 
     def brier(labels: np.ndarray, probability: np.ndarray) -> float:
-        weights = balanced_weights(labels)
-        return float(brier_score_loss(labels, probability, sample_weight=weights))
+        return float(np.average((probability - labels) ** 2, weights=balanced_weights(labels)))
 
-    def of(measure: Callable, part: pd.DataFrame) -> float:
+    def of(measure: Callable, part: Mapping) -> float:
         """Undefined for a draw of people that holds one class alone."""
-        labels, probability = part["label"].to_numpy(), part["probability"].to_numpy()
+        labels, probability = (np.asarray(part[name]) for name in ("label", "probability"))
         return measure(labels, probability) if np.ptp(labels) or part is table else float("nan")
 
     rows = []

@@ -8,7 +8,7 @@ Koh et al., "Concept Bottleneck Models", ICML 2020, section 5: a person corrects
 and the verdict should improve.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import comb
 
@@ -116,9 +116,9 @@ def correction_curve(
     return pd.DataFrame(rows)
 
 
-def balanced(table: pd.DataFrame) -> float:
+def balanced(table: Mapping) -> float:
     """Mean over both classes of the mean of ``right``; NaN where a class is missing."""
-    right, label = table["right"].to_numpy(), table["label"].to_numpy()
+    right, label = np.asarray(table["right"]), np.asarray(table["label"])
     if label.all() or not label.any():
         return float("nan")
     return float((right[label].mean() + right[~label].mean()) / 2)

@@ -208,7 +208,9 @@ def gap_table(
                     "gap",
                     part,
                     lambda drawn, columns=columns, statistic=statistic: largest_gap(
-                        drawn[columns], drawn["kind"].to_numpy(), statistic
+                        {name: drawn[name] for name in columns},
+                        np.asarray(drawn["kind"]),
+                        statistic,
                     ),
                 )
                 row["p_value"] = permutation_p_value(part, statistic, seed, repeats)

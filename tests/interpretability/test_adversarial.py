@@ -88,8 +88,8 @@ def measured(order: list[int], spread: float = 0.1) -> pd.DataFrame:
 
 
 def test_rank_agreement_of_measures_that_agree_and_that_do_not():
-    assert rank_agreement(measured([0, 1, 2, 3]), "mass", "drop") == (1, 1, 1)
-    assert rank_agreement(measured([3, 2, 1, 0]), "mass", "drop") == (-1, -1, -1)
+    assert rank_agreement(measured([0, 1, 2, 3]), "mass", "drop") == pytest.approx((1, 1, 1))
+    assert rank_agreement(measured([3, 2, 1, 0]), "mass", "drop") == pytest.approx((-1, -1, -1))
     value, low, high = rank_agreement(measured([1, 0, 3, 2], spread=1.5), "mass", "drop")
     assert low <= value <= high and low < high
     assert rank_agreement(measured([1, 0, 3, 2]), "mass", "drop")[0] == pytest.approx(0.6)
