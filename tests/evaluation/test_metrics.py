@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -75,6 +76,20 @@ def test_auc_interval_is_that_of_the_bootstrap():
     assert found["auc"] == pytest.approx(metrics.score_auc(data), abs=1e-12)
     slow = metrics.group_interval(data, metrics.score_auc)
     np.testing.assert_allclose([found["auc_low"], found["auc_high"]], slow, atol=1e-12)
+
+
+def test_auc_interval_of_independent_images_is_delongs():
+    """DeLong, DeLong and Clarke-Pearson 1988: the variance of the AUC from each image's placement."""
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(1, 1, 150), rng.normal(0, 1, 120)
+    won = (positive[:, None] > negative).astype(float)
+    variance = won.mean(axis=1).var(ddof=1) / 150 + won.mean(axis=0).var(ddof=1) / 120
+    labels = np.repeat([1, 0], [150, 120])
+    data = table(np.r_[positive, negative], labels, np.arange(270))
+    found = metrics.auc_interval(data, repeats=4000)
+    width = 2 * stats.norm.ppf(0.975) * np.sqrt(variance)
+    assert found["auc"] == pytest.approx(won.mean())
+    assert found["auc_high"] - found["auc_low"] == pytest.approx(width, rel=0.06)
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [1, 1]])

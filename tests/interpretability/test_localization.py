@@ -225,3 +225,32 @@ def test_bad_parts_are_named(part_map):
         localization.part_top1(np.zeros((2, 3)), np.zeros(3, int))
     with pytest.raises(ValueError, match="part_evidence must be finite"):
         localization.part_top1(np.array([[0, np.nan]]), np.array([0]))
+
+
+QUANTUS = {  # Quantus 0.6.0, abs=True and abs=False, normalise=False, on the maps of the test below
+    "relevance_mass": ([0.150821, 0.157053, 0.130817, 0.218671], None),
+    "relevance_rank": ([0.25, 0.2, 0.1, 0.35], [0.25, 0.3, 0.25, 0.4]),
+    "pointing_game": ([0, 1, 0, 0], [1, 1, 0, 1]),
+    "pixel_auc": (
+        [0.499597, 0.516935, 0.502016, 0.754032],
+        [0.634677, 0.681855, 0.689516, 0.841129],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUANTUS)
+def test_measures_are_those_of_quantus(name):
+    """RelevanceMassAccuracy, RelevanceRankAccuracy (and TopKIntersection with k the size of the mask),
+    PointingGame, AUC. The mass of a signed map is another there: -3.0 to 1.04 on these, as positive and
+    negative relevance cancel; ours takes the positive part."""
+    rng = np.random.default_rng(0)
+    maps, masks = rng.normal(size=(4, 12, 12)), np.zeros((4, 12, 12), bool)
+    for number, (y, x) in enumerate([(1, 2), (4, 4), (0, 6), (6, 0)]):
+        masks[number, y : y + 4, x : x + 5] = True
+        maps[number][masks[number]] += 0.8
+    for given, expected in zip((np.abs(maps), maps), QUANTUS[name], strict=True):
+        found = getattr(localization, name)(given, masks)
+        if expected is not None:
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        else:
+            assert ((found >= 0) & (found <= 1)).all()
