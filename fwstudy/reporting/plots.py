@@ -72,6 +72,9 @@ def intervals(
         table: columns ``group``, ``hue``, ``value``, ``<value>_low``, ``<value>_high``.
         reference: where to draw a dashed line, e.g. chance.
         label: of the horizontal axis.
+
+    Returns:
+        the figure, which says so where the table is empty.
     """
     groups, hues = list(dict.fromkeys(table[group])), list(dict.fromkeys(table[hue]))
     figure, axes = new_figure(7, 0.8 + 0.22 * len(groups) * (1 + len(hues)))
@@ -90,6 +93,8 @@ def intervals(
             capsize=3,
         )
     axis.axvline(reference, color="gray", linestyle="--", linewidth=1)
+    if not groups:
+        axis.set_title("nothing to show: no row was measured", fontsize="medium")
     axis.set_yticks(range(len(groups)), groups)
     axis.invert_yaxis()
     axis.set_xlabel(label)
