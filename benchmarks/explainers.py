@@ -1,0 +1,159 @@
+"""Explainers in batches beside the same library called image by image: ``python -m benchmarks.explainers``.
+
+The detector in the box explains its own kind of crops, drawn anew here. Captum with the parameters of the
+study, one image a call, gives the values to compare with; Captum with its defaults gives a second time,
+where the defaults differ. Both take turns within a round. Writes explainers.md to read and explainers.csv.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import (
+    InputXGradient,
+    IntegratedGradients,
+    LayerGradCam,
+    LayerGradientXActivation,
+    Occlusion,
+)
+from torch import Tensor, nn
+
+from benchmarks.whitening import describe_machine
+from fwstudy.explain.bundle import SHIPPED, read
+from fwstudy.interpretability.decomposition import resize
+from fwstudy.interpretability.explainers import EXPLAINERS
+from fwstudy.interpretability.more_explainers import MORE_EXPLAINERS
+from fwstudy.whitening.statistics import evaluation_mode
+
+TARGET = 4.0  # times as fast as the library image by image with its defaults
+OURS = {name: (EXPLAINERS | MORE_EXPLAINERS)[name] for name in (
+    "Grad-CAM", "LayerCAM", "HiResCAM", "integrated gradients", "occlusion", "input x gradient",
+)}  # fmt: skip
+
+
+def summed(values: Tensor) -> np.ndarray:
+    """Relevance of colors as that of pixels: (N, S, S)."""
+    return values.detach().sum(1).numpy(force=True)
+
+
+def cut(maps: Tensor, size: int) -> np.ndarray:
+    """A layer's maps (N, h, w) as ours are: resized, without their negative part."""
+    return np.clip(resize(maps.detach(), size), 0, None)
+
+
+def layer_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
+    """LayerCAM, for which Captum has no class, from what it captures."""
+    kept = []
+    handle = layer.register_forward_hook(lambda _, inputs, output: kept.append(output))
+    try:
+        logit = model(image)[:, 0].sum()
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0])
+    return cut((gradient.clamp(min=0) * kept[0]).sum(1), image.shape[-1])
+
+
+def occluded(model: nn.Module, image: Tensor, side: int, step: int) -> np.ndarray:
+    """Captum's occlusion with a square of that side, moved by so many pixels."""
+    shape, strides = (image.shape[1], side, side), (image.shape[1], step, step)
+    values = Occlusion(model).attribute(
+        image, target=0, sliding_window_shapes=shape, strides=strides
+    )
+    return values[:, 0].numpy(force=True)
+
+
+def libraries(model: nn.Module, layer: nn.Module, size: int) -> dict[str, Callable]:
+    """The same methods with the study's parameters, for one image."""
+    return {
+        "Grad-CAM": lambda x: cut(LayerGradCam(model, layer).attribute(x, target=0)[:, 0], size),
+        "LayerCAM": partial(layer_cam, model, layer),
+        "HiResCAM": lambda x: cut(
+            LayerGradientXActivation(model, layer).attribute(x, target=0).sum(1), size
+        ),
+        "integrated gradients": lambda x: summed(
+            IntegratedGradients(model).attribute(x, target=0, n_steps=16)
+        ),
+        "occlusion": lambda x: occluded(model, x, round(size / 8), round(size / 16)),
+        "input x gradient": lambda x: summed(
+            InputXGradient(model).attribute(x.clone().requires_grad_(), target=0)
+        ),
+    }
+
+
+def with_defaults(model: nn.Module) -> dict[str, Callable]:
+    """Those whose defaults cost something else."""
+    method = IntegratedGradients(model)
+    return {"integrated gradients": lambda x: summed(method.attribute(x, target=0))}
+
+
+def seconds(call: Callable) -> tuple[float, np.ndarray]:
+    """Time of a call, and what it gives."""
+    start = time.perf_counter()
+    found = call()
+    return time.perf_counter() - start, found
+
+
+def compare(num_images: int, rounds: int) -> pd.DataFrame:
+    """A row an explainer: seconds an image in batches and image by image, ratios, largest difference."""
+    detector = read(Path(__file__).parents[1] / SHIPPED)
+    model, layer = detector.model, detector.layer
+    size = detector.crop_size
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(num_images, 3, 16, 16, generator=generator) * 2 - 1
+    images = nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(-1, 1)
+    same, other = libraries(model, layer, size), with_defaults(model)
+    rows = []
+    with evaluation_mode(model):
+        for name, explain in OURS.items():
+            times = []
+            for _ in range(rounds):
+                ours, maps = seconds(partial(explain, model, layer, images))
+                alone, single = seconds(lambda n=name: [same[n](image[None]) for image in images])
+                default = alone
+                if name in other:
+                    default, _ = seconds(lambda n=name: [other[n](x[None]) for x in images])
+                times.append([ours, alone, default])
+            gap = np.abs(np.concatenate(single) - maps).max() / np.abs(maps).max()
+            ours, alone, default = np.median(times, axis=0)
+            rows.append(
+                {
+                    "explainer": name,
+                    "ms an image, in batches": 1e3 * ours / num_images,
+                    "times as fast, same parameters": np.median([b / a for a, b, _ in times]),
+                    "times as fast, library's defaults": np.median([c / a for a, _, c in times]),
+                    "largest difference": float(gap),
+                    "images": num_images,
+                    "rounds": rounds,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
+    options = parser.parse_args(arguments)
+    machine = describe_machine()
+    table = compare(options.images, options.rounds)
+    table.to_csv(options.output / "explainers.csv", index=False)
+    met = (table["times as fast, library's defaults"] >= TARGET).sum()
+    text = (
+        f"# Explainers in batches and image by image\n\n{machine} `python -m benchmarks.explainers`\n\n"
+        f"{table.to_markdown(index=False, floatfmt='.3g')}\n\n"
+        f"Differences are shares of the largest relevance. Of {len(table)} explainers {met} are at least "
+        f"{TARGET:g} times as fast as the library image by image with its defaults.\n"
+    )
+    (options.output / "explainers.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
