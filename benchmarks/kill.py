@@ -54,19 +54,23 @@ def alive(project: Path) -> list[str]:
     return found
 
 
-def disturb(project: Path, seconds: float, end: Callable[[int], None]) -> tuple[str, float]:
+def disturb(project: Path, seconds: float, end: Callable[[int], None]) -> tuple[str, str]:
     """Begin a run and end it; the stage it was in, and the seconds until its last process was gone."""
     process = start(project)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         end(process.pid)
+    else:
+        return "none: it had ended", "0"
     process.wait()
     begun = time.monotonic()
     while alive(project) and time.monotonic() - begun < PATIENCE:
         time.sleep(0.5)
     stages = re.findall(r"Running stage '(.+)'", project.with_suffix(".log").read_text())
-    return stages[-1] if stages else "before the first", time.monotonic() - begun
+    left = len(alive(project))
+    gone = f"{left} alive" if left else f"{time.monotonic() - begun:.0f}"
+    return stages[-1] if stages else "before the first", gone
 
 
 def tables(project: Path) -> dict[str, bytes]:
@@ -100,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stage, gone = disturb(project, moment, WAYS[way])
         failed = start(project).wait()
         differing = sum(tables(project).get(name) != content for name, content in expected.items())
-        rows.append([way, f"{moment:.0f}", stage, f"{gone:.0f}", "failed" if failed else differing])
+        rows.append([way, f"{moment:.0f}", stage, gone, "failed" if failed else differing])
         print(*rows[-1], sep="\t", flush=True)
     heads = ["signal", "after, s", "in stage", "all gone, s later", "tables that differ"]
     text = (

@@ -38,6 +38,7 @@ from fwstudy.whitening import (
     create_model,
     fold,
     last_norm,
+    list_norms,
     random_rotation,
     replace_norm,
     update_statistics,
@@ -58,6 +59,10 @@ LAYERS = {  # from a BatchNorm2d
 }
 CALLS = {"amortized": INTERVAL}  # timed together, so that one of them computes the matrix
 OURS = ("exact", "amortized")
+MODELS = {  # what stands in how many places of a model, counted from the last norm
+    **{norm: (norm, 1) for norm in ("BatchNorm2d", "iternorm", *OURS)},
+    **{f"exact, {count} layers": ("exact", count) for count in (2, 3)},
+}
 FIRST = ["section", "model", "channels", "shape", "method", "phase", "rounds"]  # columns
 HIDDEN = ["section", "locations", "seconds", "ratio_low", "ratio_high"]  # in the CSV only
 
@@ -222,17 +227,18 @@ def measure_drift(scale: Scale) -> pd.DataFrame:
 
 
 def measure_models(scale: Scale) -> pd.DataFrame:
-    """Whole models with another last norm: a step of SGD, and evaluation before and after folding."""
+    """Whole models with other last norms: a step of SGD, and evaluation before and after folding."""
     tables = []
     for name, options, size, batch in tqdm(scale.backbones, "models"):
         torch.manual_seed(0)
         images = torch.rand(INTERVAL, batch, 3, size, size)
         batches = [one.contiguous(memory_format=torch.channels_last) for one in images]
         original = create_model(name, **options).to(memory_format=torch.channels_last)
-        place = last_norm(original)
-        models = {norm: copy.deepcopy(original) for norm in ("BatchNorm2d", "iternorm", *OURS)}
-        for norm, model in models.items():
-            replace_norm(model, place, LAYERS[norm])
+        place, norms = last_norm(original), list_norms(original)
+        models = {method: copy.deepcopy(original) for method in MODELS}
+        for method, (norm, count) in MODELS.items():
+            for name_of_norm in norms[: norms.index(place) + 1][-count:]:
+                replace_norm(models[method], name_of_norm, LAYERS[norm])
         steps = {
             norm: partial(_model_step, m, torch.optim.SGD(m.parameters(), 1e-3), cycle(batches))
             for norm, m in models.items()
@@ -318,8 +324,8 @@ half of the steps. Batches are new, so correlations by chance are included where
     "model": (
         measure_models,
         "Whole models",
-        """The last BatchNorm2d is replaced. A train step is forward, backward and a step of SGD, from random
-weights.""",
+        """The last BatchNorm2d is replaced; of several layers, those that are defined before it as well. A train
+step is forward, backward and a step of SGD, from random weights.""",
     ),
     "alignment": (
         measure_alignment,

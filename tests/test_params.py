@@ -30,6 +30,9 @@ TEXT = PARAMS.read_text()
 CONTENT = yaml.safe_load(TEXT)
 
 
+VIDEOS = {"faces.source": "ffiw", "preprocess.further_test_qualities": []}
+
+
 @pytest.fixture
 def content():
     return copy.deepcopy(CONTENT)
@@ -261,6 +264,8 @@ def test_what_is_impossible_names_its_key(content, key, value, message):
         ({f"{NEW}.num_groups": 5}, rf"{NEW}: num_groups must divide"),
         ({"generalization.families": ["Faceswap"]}, r"families: rendered has no .*FaceSwap"),
         ({"generalization.other_crops": "nowhere"}, r"other_crops: nowhere: no such folder"),
+        ({"faces.source": "photos", "faces.photos.root": "no"}, r"photos\.root: no: no such folder"),
+        ({**VIDEOS, "faces.videos.root": "~/no"}, r"faces\.videos\.root: ~/no: no such folder"),
     ],
 )  # fmt: skip
 def test_what_the_backbone_cannot_do_names_its_key(content, monkeypatch, changes, message):

@@ -6,6 +6,7 @@ building the model tells whether they mean something.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import timm
 from torch import nn
@@ -78,7 +79,10 @@ def check_layer(model: nn.Module, settings: Whitening, key: str) -> None:
 
 
 def check_data(params: Params) -> None:
-    """Families and folders that the last stages would look for in vain.
+    """Families and folders that stages would look for in vain.
+
+    DVC takes away a stage's outputs before it runs it, those that git keeps as well: a folder that is
+    not there should be told before.
 
     Raises:
         ValueError: a family that the source does not have, or a folder that is not there.
@@ -93,3 +97,8 @@ def check_data(params: Params) -> None:
     with blamed_on("generalization.other_crops"):
         if chosen.other_crops and not (project_root() / chosen.other_crops).is_dir():
             raise ValueError(f"{chosen.other_crops}: no such folder")
+    section = "photos" if faces.source == "photos" else "videos"
+    root = getattr(faces, section).root
+    with blamed_on(f"faces.{section}.root"):
+        if faces.source != "rendered" and not (project_root() / Path(root).expanduser()).is_dir():
+            raise ValueError(f"{root}: no such folder")

@@ -44,7 +44,7 @@ class FeatureWhitening(nn.Module):
     compiled graph, where `refresh` must be called. An average of different rotations is no rotation:
     call ``ema_layer.set_rotation(layer.rotation)`` after `align`. `torch.optim.swa_utils.update_bn`
     passes over this layer: call `update_statistics`. timm's `freeze_batch_norm_2d` does too: call
-    ``layer.eval()``. With activation checkpointing a recomputed batch is not counted again; in
+    ``layer.eval()`` after each ``model.train()``. With activation checkpointing a recomputed batch is not counted again; in
     amortized training there must be a backward pass between two forward passes. Features that are
     not finite give NaN and leave the running statistics as they are.
 

@@ -5,11 +5,17 @@ import copy
 import pytest
 import torch
 from timm.utils import ModelEmaV3
+from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
 
-from fwstudy.whitening import FeatureWhitening, IterNormWhitening, random_rotation
+from fwstudy.whitening import (
+    FeatureWhitening,
+    IterNormWhitening,
+    random_rotation,
+    update_statistics,
+)
 from tests.whitening.matrices import correlated
 
 LAYERS = {
@@ -66,6 +72,36 @@ def test_axes_set_in_place_are_followed_in_both_modes():
     features = correlated(4, 8, 3, 3)
     assert torch.equal(layer(features), other(features))
     assert torch.equal(layer.eval()(features), other.eval()(features))
+
+
+def test_statistics_of_averaged_weights_are_taken_by_update_statistics():
+    """As `update_bn` does for BatchNorm2d; it passes over this layer."""
+    layer = FeatureWhitening(8)
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), layer)
+    batches = [correlated(16, 8, 3, 3) for _ in range(3)]
+    train(model)
+    average = AveragedModel(model, use_buffers=True)
+    layer, before = average.module[1], average.module[1].running_covariance.clone()
+    update_bn(batches, average)
+    assert torch.equal(layer.running_covariance, before)
+    update_statistics(average, layer, batches)
+    rows = average.module[0](torch.cat(batches)).detach().movedim(1, 0).flatten(1)
+    torch.testing.assert_close(layer.running_covariance[0], torch.cov(rows), rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_layer_is_one_in_evaluation():
+    """timm's function takes each BatchNorm2d for a frozen one; for this layer `eval` does, in each epoch."""
+    layer = FeatureWhitening(8)
+    model = freeze_batch_norm_2d(nn.Sequential(nn.BatchNorm2d(8), layer))
+    for _ in range(2):
+        model.train()
+        layer.eval()
+        before = copy.deepcopy(layer.state_dict())
+        model(correlated(4, 8, 3, 3))
+        for name, value in layer.state_dict().items():
+            assert torch.equal(value, before[name])
+    train(model, 1)
+    assert not torch.equal(layer.running_mean, before["running_mean"])
 
 
 def test_built_on_meta_and_loaded_by_assignment():

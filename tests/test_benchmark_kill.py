@@ -1,0 +1,54 @@
+"""How a run is ended, and what is compared afterwards; without any run of the study."""
+
+import subprocess
+
+import pytest
+
+from benchmarks import kill
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with what a run would print, in which a command stands for `dvc repro`."""
+    folder = tmp_path / "project"
+    (folder / "data" / "results").mkdir(parents=True)
+    folder.with_suffix(".log").write_text("Running stage 'faces':\nRunning stage 'train@0':\n")
+    options = {"cwd": folder, "start_new_session": True}
+    monkeypatch.setattr(kill, "start", lambda project: subprocess.Popen(COMMAND, **options))
+    return folder
+
+
+COMMAND = ["sleep", "60"]
+
+
+@pytest.mark.parametrize("way", kill.WAYS)
+def test_a_run_is_ended_and_its_last_stage_told(project, way):
+    stage, gone = kill.disturb(project, 0.2, kill.WAYS[way])
+    assert stage == "train@0" and int(gone) < 10
+    assert not kill.alive(project)
+
+
+def test_a_run_that_ended_before_the_signal_is_told(project, monkeypatch):
+    monkeypatch.setattr("tests.test_benchmark_kill.COMMAND", ["true"])
+    assert kill.disturb(project, 60, kill.WAYS["SIGTERM to DVC"])[0] == "none: it had ended"
+
+
+def test_a_process_that_outlives_the_run_is_counted(project, monkeypatch):
+    monkeypatch.setattr(kill, "PATIENCE", 0.5)
+    with subprocess.Popen(COMMAND, cwd=project) as left:
+        found = kill.disturb(project, 0.2, kill.WAYS["SIGKILL to the group"])
+        left.kill()
+    assert found == ("train@0", "1 alive")
+
+
+def test_what_a_model_cost_is_not_compared(project):
+    results = project / "data" / "results"
+    (results / "cost.csv").write_text("model,minutes\na,1.5\n")
+    (results / "auc.csv").write_text("model,auc\na,0.50\n")
+    first = kill.tables(project)
+    (results / "cost.csv").write_text("model,minutes\na,2.5\n")
+    assert kill.tables(project) == first
+    (results / "auc.csv").write_text("model,auc\na,0.51\n")
+    assert [name for name, content in kill.tables(project).items() if content != first[name]] == [
+        "auc.csv"
+    ]
