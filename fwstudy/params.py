@@ -82,6 +82,7 @@ VIDEO_SOURCES = Literal[
     "folder",
 ]
 """The readers of `fwstudy.faces.videos`, by name."""
+SOURCES = Literal["rendered", "photos", VIDEO_SOURCES]
 
 
 class Section(BaseModel):
@@ -119,7 +120,7 @@ class Videos(Section):
 class Faces(Section):
     """Stage ``faces``: where faces come from and how they are forged."""
 
-    source: Literal["rendered", "photos", VIDEO_SOURCES]
+    source: SOURCES
     seed: Seed
     size: Annotated[int, Field(ge=64)]
     num_workers: Workers
@@ -289,6 +290,14 @@ class Generalization(Section):
     other_crops: str | None
 
 
+class CrossDataset(Section):
+    """Stages ``other_crops@source``, ``cross_train@…`` and ``cross_dataset``: a second data set."""
+
+    sources: Annotated[list[SOURCES], Distinct]
+    trainings: Annotated[list[Literal["other", "both", "self_blended"]], Distinct]
+    seed: Seed
+
+
 class Interpretability(Section):
     """Stage ``interpretability``: how much is shown."""
 
@@ -373,6 +382,7 @@ class Params(Section):
     whitening: Whitening
     ablations: Ablations
     generalization: Generalization
+    cross_dataset: CrossDataset
     interpretability: Interpretability
     detectors: list[OutsideDetector]
     profiles: dict[str, dict[str, Any]]
@@ -386,6 +396,11 @@ class Params(Section):
     def crop_scale(self) -> float:
         """Side of a face crop ÷ longer side of the box around its landmarks."""
         return self.faces.videos.crop_scale if self.of_videos else self.preprocess.crop_scale
+
+    def other_faces(self, source: str) -> Faces:
+        """The settings of a second data set: another source, or rendered people where it is the study's."""
+        other = "rendered" if source == self.faces.source else source
+        return self.faces.model_copy(update={"source": other})
 
     def variant(self, name: str) -> Whitening:
         """The whitening settings of one ablation variant: its own, its bases', the section's.
@@ -449,6 +464,10 @@ class Params(Section):
             missing = sorted(set(getattr(self, name).seeds) - set(self.train.seeds))
             if missing:
                 raise ValueError(f"{name}.seeds: {missing} are not among train.seeds")
+        if self.cross_dataset.seed not in self.train.seeds:
+            raise ValueError(
+                f"cross_dataset.seed: {self.cross_dataset.seed} is not among train.seeds"
+            )
         names = [detector.name for detector in self.detectors]
         twice = sorted({name for name in names if names.count(name) > 1} | {*names} & {*variants})
         if twice:

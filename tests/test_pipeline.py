@@ -30,6 +30,7 @@ COPIED = [
     ".dvcignore",
     "data/assets",
     "data/detectors",
+    "data/photos",
 ]
 FEW = {
     "train.seeds": [0],
@@ -60,7 +61,11 @@ SMOKE = FEW | {
     "interpretability.num_images": 8,
 }
 MODELS = {"train@0", "variant@bottleneck_full-0", "variant@whitening_only-0"}
-EXPENSIVE = MODELS | {"faces", "preprocess", "leave_one_out@FaceSwap-0"}
+FURTHER_MODELS = {
+    "leave_one_out@FaceSwap-0",
+    *(f"cross_train@photos-{training}" for training in ("other", "both", "self_blended")),
+}
+EXPENSIVE = MODELS | FURTHER_MODELS | {"faces", "preprocess", "other_crops@photos"}
 ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -174,11 +179,11 @@ class TestGraph:
 
     def test_the_layer_makes_models_anew_but_no_data(self):
         with edited("whitening/*.py"):
-            assert EXPENSIVE & changed() == MODELS | {"leave_one_out@FaceSwap-0"}
+            assert EXPENSIVE & changed() == MODELS | FURTHER_MODELS
 
     def test_faces_rerun_and_stop_there_if_the_clips_are_the_same(self):
         with edited("faces/photos.py", "faces/rendering/*.py"):
-            assert reproduce(pretend) == {"faces"}
+            assert reproduce(pretend) == {"faces", "other_crops@photos"}
         assert not reproduce(pretend)  # as it was: taken from the cache
 
     def test_one_ablation_value_reruns_its_variant_and_going_back_runs_nothing(self):
@@ -186,6 +191,12 @@ class TestGraph:
         with settings({"ablations.variants.bottleneck_full.bottleneck": 0.75}):
             assert EXPENSIVE & reproduce(pretend) == {stage}
         assert not EXPENSIVE & reproduce(pretend)
+
+    def test_there_need_be_no_second_data_set(self):
+        with settings({"cross_dataset.sources": []}), Repo() as repo:
+            names = {stage.addressing for stage in repo.index.stages}
+        assert "cross_dataset" in names
+        assert not any(name.startswith(("other_crops", "cross_train")) for name in names)
 
     def test_a_new_variant_or_seed_reruns_nothing_done(self):
         variants = [*FEW["ablations.run"], "bottleneck_none"]
@@ -210,6 +221,8 @@ def results(tmp_path_factory):
     """The results of the pipeline, run once; its project is the working folder."""
     here = Path.cwd()
     copy_of_the_project(tmp_path_factory.mktemp("project"), SMOKE)
+    for photograph in sorted(Path("data/photos").glob("*.jpg"))[24:]:  # twelve people are enough
+        photograph.unlink()
     reproduce(smoke)
     torch.use_deterministic_algorithms(False)
     yield Path("data/results").absolute()
@@ -252,7 +265,16 @@ def test_every_table_is_there(results):
     assert set(read(results, "generalization")) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
     executed = {path.name for path in Path("notebooks/executed").glob("*.ipynb")}
     assert executed == {path.name for path in Path("data/executed").glob("*.ipynb")}
-    assert len(executed) == 13
+    assert len(executed) == 18
+    across = pd.read_csv(results / "cross_dataset.csv")
+    assert set(across["tested_on"]) == {"rendered", "photos"}
+    overall = across[across["family"] == "all"]
+    assert overall["auc"].between(0, 1).all() and len(overall) == 2 * (3 * 3 + 1)
+    assert len(read(results, "cross_dataset")) == len(overall)
+    assert set(pd.read_csv(results / "cross_dataset_concepts.csv")["measure"]) == {
+        "purity",
+        "part_top1",
+    }
     assert list(pd.read_csv(results / "detectors.csv")) == OUTSIDE_COLUMNS
 
 
@@ -274,6 +296,14 @@ def test_a_face_can_be_explained(results):
     assert done.returncode == 0, done.stderr[-3000:]
     page = Path(done.stdout.strip().removeprefix("page: ")).read_text(encoding="utf-8")
     assert "probability of a forgery" in page and "https://" not in page
+
+
+def test_without_a_second_data_set_its_tables_are_empty(results):
+    source, output = Path("notebooks/12_cross_dataset.ipynb"), Path("alone.ipynb")
+    with settings({"cross_dataset.sources": []}):
+        run_here(source, output, {})
+    assert pd.read_csv(results / "cross_dataset.csv").empty
+    assert read(results, "cross_dataset") == {}
 
 
 def test_unknown_key_is_found_before_anything_runs(results):

@@ -155,18 +155,22 @@ class CropSet:
 
     def __reduce__(self):
         """To another process goes where the arrays lie, not what is in them."""
-        arrays = [getattr(self, name) for name in ARRAYS]
-        places = [Path(a.filename) if _is_whole_file(a) else a for a in arrays]
-        return _reopened, (self.manifest, *places)
+        return _reopened, (self.manifest, *(place_of(getattr(self, name)) for name in ARRAYS))
 
 
-def _is_whole_file(array) -> bool:
-    return isinstance(array, np.memmap) and isinstance(array.base, mmap)
+def place_of(array):
+    """What stands for an array on its way to another process: its file, if it is the whole of one."""
+    is_whole_file = isinstance(array, np.memmap) and isinstance(array.base, mmap)
+    return Path(array.filename) if is_whole_file else array
+
+
+def array_at(place):
+    """The array that `place_of` stands for."""
+    return np.load(place, mmap_mode="r") if isinstance(place, Path) else place
 
 
 def _reopened(manifest: pd.DataFrame, *places) -> CropSet:
-    arrays = [np.load(a, mmap_mode="r") if isinstance(a, Path) else a for a in places]
-    return CropSet(manifest, *arrays)
+    return CropSet(manifest, *map(array_at, places))
 
 
 def to_tensor(images: np.ndarray, device: torch.device | None = None) -> torch.Tensor:

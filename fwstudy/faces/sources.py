@@ -92,25 +92,29 @@ clips remembers its own, so that one more video does not undo the others."""
 ROOMS = ("clips.py", "crops/boxes.py", "faces", "labels.py", "runtime.py")  # as in dvc.yaml
 
 
-def build_faces(settings: Faces) -> tuple[list[Path], Report]:
-    """Write the clips of the chosen source to ``data/faces``.
+def build_faces(settings: Faces, place: str = "faces") -> tuple[list[Path], Report]:
+    """Write the clips of the chosen source to a folder in ``data``.
 
-    Work in progress lies elsewhere, so that an interrupted run resumes and ``data/faces`` never holds clips
+    Work in progress lies elsewhere, so that an interrupted run resumes and the folder never holds clips
     of two settings. It stays there (as links, which need no space) until the settings change: when videos
     are added or replaced, a forced run cuts those alone.
+
+    Args:
+        settings: of the source.
+        place: the folder, e.g. ``cross_dataset/photos/faces``.
 
     Returns:
         the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
     """
     inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
     what = settings.model_dump(exclude={"num_workers", "scheduler"})
-    work = partial_folder("faces", what, inputs, rooms=ROOMS)
+    work = partial_folder(place, what, inputs, rooms=ROOMS)
     paths, report = SOURCES[settings.source](settings, work)
-    folder = project_root() / "data" / "faces"
+    folder = project_root() / "data" / place
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.npz"):
         stale.unlink()
-    for other in set(work.parent.glob("faces-*")) - {work}:
+    for other in set(work.parent.glob(f"{folder.name}-*")) - {work}:
         shutil.rmtree(other)
     for path in paths:
         try:

@@ -70,12 +70,14 @@ class Run:
         settings: of the norm layer; those of `control` for the baseline.
         folder: in ``data``, for models of their own, e.g. ``leave_one_out/FaceSwap``; None: ``models``
             for weights and ``predictions`` for predictions.
+        crops: folders in ``data`` with the crops it is trained on.
     """
 
     name: str
     seed: int
     settings: Whitening
     folder: str | None = None
+    crops: tuple[str, ...] = ("crops",)
 
     @property
     def weights(self) -> Path:
@@ -231,15 +233,10 @@ def _fit(
     return variant.model, history, together
 
 
-def manifest_path() -> Path:
-    """Where the table of the crop set lies."""
-    return project_root() / "data" / "crops" / "manifest.csv"
-
-
-def array_stamps() -> list:
-    """Name, size and time of change of the crop set's arrays, which are too large to hash."""
-    folder = manifest_path().parent
-    files = [path for name in ARRAYS for path in sorted(folder.glob(f"{name}.*"))]
+def array_stamps(folders: list[Path]) -> list:
+    """Name, size and time of change of the crop sets' arrays, which are too large to hash."""
+    names = [(folder, name) for folder in folders for name in ARRAYS]
+    files = [path for folder, name in names for path in sorted(folder.glob(f"{name}.*"))]
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
@@ -249,8 +246,10 @@ def partial_of(run: Run, params: Params) -> Path:
     schedule = ["fine_tune"] if tuned else []
     ratios = ["partial_forgery_ratio", "self_blended_ratio"]
     keys = ["batch_size", *ratios, "backbone", "baseline", *schedule]
-    what = {"seed": run.seed, "arrays": array_stamps()} | params.train.model_dump(include=set(keys))
-    inputs = [manifest_path()]
+    folders = [project_root() / "data" / name for name in run.crops]
+    what = {"seed": run.seed, "arrays": array_stamps(folders)}
+    what |= params.train.model_dump(include=set(keys))
+    inputs = [folder / "manifest.csv" for folder in folders]
     if tuned:
         what |= {"settings": run.settings.model_dump()}
         inputs.append(run.baseline.weights)
