@@ -78,7 +78,7 @@ def code_of(notebook: Path) -> list[str]:
 
 
 def test_there_are_notebooks():
-    numbers = [f"{number:02d}" for number in (0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10)]
+    numbers = [f"{number:02d}" for number in (0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11)]
     assert [path.name[:2] for path in NOTEBOOKS] == numbers
 
 
