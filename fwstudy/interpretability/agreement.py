@@ -55,7 +55,7 @@ def mean_ranks(table: pd.DataFrame, better: Mapping[str, str], seed: int = 0) ->
         means = (sums.to_numpy() @ weights) / (counts.to_numpy() @ weights)
     means = means.reshape(*map(len, names.values()), -1)
     sign = np.array([{"higher": -1, "lower": 1}[better[name]] for name in names["measure"]])
-    means = means * sign[:, None, None, None]
+    means = np.round(means * sign[:, None, None, None], 9)  # equals up to rounding are equals
     with warnings.catch_warnings():  # what is NaN for all is NaN in the mean
         warnings.simplefilter("ignore", RuntimeWarning)
         ranks = np.nanmean(rankdata(means, axis=2, nan_policy="omit"), axis=1)

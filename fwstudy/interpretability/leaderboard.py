@@ -145,6 +145,8 @@ def randomized_similarity(subject: Subject, key: Method) -> np.ndarray:
 def image_scores(subject: Subject, key: Method, num_attacked: int) -> pd.DataFrame:
     """The measures of `MEASURED`, image by image: columns row, group, measure, value.
 
+    Without faces of which one part is forged there is no `part_top1`.
+
     Args:
         num_attacked: at most so many images are attacked.
     """
@@ -156,9 +158,10 @@ def image_scores(subject: Subject, key: Method, num_attacked: int) -> pd.DataFra
     attacked = attack_table(
         subject.model, few.tensor(device), maps[places], seed=subject.seed, **ATTACK
     )
+    parts = [part_hits(subject, key)] if len(subject.explained("part")) else []
     tables = [
         map_scores(subject, key, "whole"),
-        part_hits(subject, key),
+        *parts,
         about(crops, curves, randomized_absolute_rank=randomized_similarity(subject, key)),
         about(few, attacked[["sufficiency", "accuracy_drop"]]),
     ]
@@ -237,7 +240,7 @@ def agreement_rows(scores: pd.DataFrame) -> Iterator[dict]:
     index = ["model", "method", "row", "group"]
     wide = chosen.assign(value=values).pivot(index=index, columns="measure", values="value")
     wide, count = wide.reset_index(), chosen["row"].nunique()
-    for one, other in combinations(MEASURED, 2):
+    for one, other in combinations([name for name in MEASURED if name in wide], 2):
         numbers = rank_agreement(wide, one, other)
         yield row("agreement", (ALL, one), other, "rank_agreement", *numbers, count)
 

@@ -158,3 +158,24 @@ def test_networks_that_cannot_be_made_are_named(tmp_path, monkeypatch, crops):
         networks.train_network(params, "test_efficientnet", 0, crops)
     with pytest.raises(KeyError, match="no network explanations.networks.other"):
         networks.train_network(params, "other", 0, crops)
+
+
+def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, monkeypatch):
+    calls = []
+    tables = (
+        pd.DataFrame({"row": [3], "group": ["007"], "measure": ["deletion"], "value": [0.1]}),
+        pd.DataFrame({"model": ["whitened"], "forward_passes": [1.0]}),
+    )
+    monkeypatch.setattr(leaderboard, "partial_folder", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(leaderboard, "array_stamps", list)
+    monkeypatch.setattr(leaderboard, "score_subject", lambda *given: calls.append(given) or tables)
+    for _ in range(2):
+        found = leaderboard.kept_scores(pair[WHITENED], 2)
+        for one, other in zip(found, tables, strict=True):
+            pd.testing.assert_frame_equal(one, other)
+    assert len(calls) == 1
+
+
+def test_other_weights_have_another_fingerprint(pair):
+    one, other = (leaderboard.fingerprint(subject.model) for subject in pair.values())
+    assert one != other and one == leaderboard.fingerprint(next(iter(pair.values())).model)
