@@ -89,12 +89,12 @@ def leaderboard_figure(table: pd.DataFrame) -> Figure:
 
 
 def with_interval(table: pd.DataFrame) -> pd.Series:
-    """Value and interval of each row as text; the value alone where there is no interval."""
+    """Value and interval of each row as text; the value alone where there is no interval, or nothing."""
     texts = [
         f"{value:.3g}" if np.isnan(low) else f"{value:.2f} ({low:.2f} to {high:.2f})"
         for value, low, high in table[["value", "low", "high"]].to_numpy(float)
     ]
-    return pd.Series(texts, table.index)
+    return pd.Series(texts, table.index).where(table["value"].notna(), "")
 
 
 def html_table(table: pd.DataFrame) -> str:
