@@ -100,4 +100,4 @@ lock: | $(UV)
 		--group test pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf data/faces data/crops data/models data/predictions data/settings data/leave_one_out/* data/cross_dataset/* data/measures data/outside data/explained data/executed data/partial
+	rm -rf data/faces data/crops data/models data/networks data/predictions data/settings data/leave_one_out/* data/cross_dataset/* data/measures data/outside data/explained data/executed data/partial

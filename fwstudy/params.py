@@ -305,6 +305,22 @@ class Interpretability(Section):
     num_images: Count
 
 
+class Network(Section):
+    """An architecture of timm, with the dotted name of the layer before its pooling."""
+
+    layer: str
+    options: Annotated[dict[str, Any], BeforeValidator(lambda given: given or {})]
+
+
+class Explanations(Section):
+    """Stage ``explanations``: what explainers are ranked on. ``networks``: by name; trained from scratch."""
+
+    num_images: Count
+    num_attacked: Count
+    networks: dict[str, Network]
+    schedule: Schedule
+
+
 def file_of(*suffixes: str) -> Any:
     """The name of a file that ends in one of these, or None."""
     message = f"a file that ends in {' or '.join(suffixes)}; nothing else is read, no pickle either"
@@ -384,6 +400,7 @@ class Params(Section):
     generalization: Generalization
     cross_dataset: CrossDataset
     interpretability: Interpretability
+    explanations: Explanations
     detectors: list[OutsideDetector]
     profiles: dict[str, dict[str, Any]]
 

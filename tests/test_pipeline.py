@@ -18,6 +18,7 @@ from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
 from fwstudy.clips import load_clip
+from fwstudy.interpretability.measures import COLUMNS
 from fwstudy.outside.rows import OUTSIDE_COLUMNS
 from tests.notebooks import run_here
 
@@ -59,6 +60,11 @@ SMOKE = FEW | {
     "whitening.rotate_every": 2,
     "whitening.whiten_every": 2,
     "interpretability.num_images": 8,
+    "explanations.num_images": 2,
+    "explanations.num_attacked": 1,
+    "explanations.networks": {"test_convnext": {"layer": "stages", "options": None}},
+    "explanations.schedule.steps": 2,
+    "explanations.schedule.evaluation_interval": 2,
 }
 MODELS = {"train@0", "variant@bottleneck_full-0", "variant@whitening_only-0"}
 FURTHER_MODELS = {
@@ -265,7 +271,7 @@ def test_every_table_is_there(results):
     assert set(read(results, "generalization")) == {"FaceSwap.batch_norm", "FaceSwap.whitened"}
     executed = {path.name for path in Path("notebooks/executed").glob("*.ipynb")}
     assert executed == {path.name for path in Path("data/executed").glob("*.ipynb")}
-    assert len(executed) == 18
+    assert len(executed) == 19
     across = pd.read_csv(results / "cross_dataset.csv")
     assert set(across["tested_on"]) == {"rendered", "photos"}
     overall = across[across["family"] == "all"]
@@ -276,6 +282,9 @@ def test_every_table_is_there(results):
         "part_top1",
     }
     assert list(pd.read_csv(results / "detectors.csv")) == OUTSIDE_COLUMNS
+    ranked = pd.read_csv(results / "explanations.csv")
+    assert list(ranked) == COLUMNS and "test_convnext" in set(ranked["model"])
+    assert "Leaderboard" in (results / "leaderboard.html").read_text()
 
 
 def test_nothing_is_left_to_do_and_metrics_can_be_shown(results):

@@ -39,6 +39,7 @@ def root(tmp_path):
     (tmp_path / "data" / "results" / "figures").mkdir(parents=True)
     sheet = plots.contact_sheet([[np.eye(4)]], ["a"])
     sheet.savefig(tmp_path / "data" / "results" / "figures" / "curve.png")
+    pages.write_page(tmp_path / "data" / "results" / "leaderboard.html", "Ranks", "<p>1.5</p>")
     return tmp_path
 
 
@@ -71,7 +72,7 @@ def test_every_link_of_the_site_leads_somewhere(root):
     files = {path.relative_to(root / "site").as_posix() for path in first.parent.rglob("*.*")}
     assert files == {
         "index.html", "00_faces.html", "02_train_seed0.html", "02_train_seed1.html",
-        "04_ablations.html", "figures/curve.png",
+        "04_ablations.html", "figures/curve.png", "leaderboard.html",
     }  # fmt: skip
     for path in first.parent.glob("*.html"):
         page = path.read_text(encoding="utf-8")

@@ -26,6 +26,8 @@ from fwstudy.evaluation.metrics import (
 )
 from fwstudy.evaluation.models import BASELINE, short, trained_models
 from fwstudy.interpretability import (
+    adversarial,
+    agreement,
     calibration,
     concept_metrics,
     faithfulness,
@@ -101,6 +103,16 @@ GLOSSARY: dict[str, Measure] = {
     **calibration.MEASURES,
     **slices.MEASURES,
     **leakage.MEASURES,
+    **adversarial.MEASURES,
+    **agreement.MEASURES,
+    "forward_passes": Measure(
+        "images that the model sees to explain one, measured", "ours", "lower"
+    ),
+    "core_seconds": Measure(
+        "processor time of the explanation of one image, on the machine of the run",
+        "ours",
+        "lower",
+    ),
 }
 Rows = Iterator[dict]
 

@@ -17,6 +17,7 @@ FIGURES = {
     "curve.png": "What a bottleneck of the verdict to the concept axes costs and buys.",
     "plane.png": "Accuracy against interpretability: every variant with its intervals.",
 }  # of data/results/figures, shown on the first page
+PAGES = {"leaderboard.html": "Leaderboard of explainers"}  # of data/results, linked from it
 
 
 def heading(notebook: Path) -> str:
@@ -58,14 +59,19 @@ def navigation(groups: dict[str, list[Path]], current: str) -> str:
 
 
 def overview(
-    groups: dict[str, list[Path]], titles: dict[Path, str], readme: str, figures: list[str]
+    groups: dict[str, list[Path]],
+    titles: dict[Path, str],
+    readme: str,
+    figures: list[str],
+    further: list[str],
 ) -> str:
-    """The first page: the headline table, the main figures, and a list of all notebooks.
+    """The first page: the headline table, the main figures, and a list of all pages and notebooks.
 
     Args:
         titles: of the notebooks.
         readme: text of README.md.
         figures: file names out of `FIGURES`.
+        further: file names out of `PAGES`.
     """
     found = block_of("headline").search(readme)
     parts = ["<h1>fwstudy</h1>", markdown2html(found[0]) if found else ""]
@@ -74,6 +80,7 @@ def overview(
         "</figcaption></figure>"
         for name in figures
     ]
+    parts += [f'<p><a href="{name}">{PAGES[name]}</a></p>' for name in further]
     for number, notebooks in groups.items():
         parts.append(f'<h2 id="{number}">{escape(titles[notebooks[0]])}</h2><ul>')
         parts += [
@@ -104,16 +111,20 @@ def write_report(root: Path, output: Path) -> Path:
     groups = {number: list(found) for number, found in groupby(executed, lambda p: p.name[:2])}
     shutil.rmtree(output, ignore_errors=True)
     (output / "figures").mkdir(parents=True)
-    figures = [name for name in FIGURES if (root / "data/results/figures" / name).exists()]
+    results = root / "data" / "results"
+    figures = [name for name in FIGURES if (results / "figures" / name).exists()]
     for name in figures:
-        shutil.copy(root / "data" / "results" / "figures" / name, output / "figures")
+        shutil.copy(results / "figures" / name, output / "figures")
+    further = [name for name in PAGES if (results / name).exists()]
+    for name in further:
+        shutil.copy(results / name, output)
     for number, notebooks in tqdm(groups.items(), "report"):
         for path in notebooks:
             body = notebook_body(path, code=True)
             page = output / f"{path.stem}.html"
             write_page(page, titles[path], body, navigation(groups, number))
     readme = (root / "README.md").read_text(encoding="utf-8")
-    body = overview(groups, titles, readme, figures)
+    body = overview(groups, titles, readme, figures, further)
     write_page(output / "index.html", "fwstudy", body, navigation(groups, ""))
     return output / "index.html"
 

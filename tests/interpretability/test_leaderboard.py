@@ -1,0 +1,181 @@
+"""Explainers ranked over detectors, on the tiny data and on tables whose ranks are known."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fwstudy.interpretability import leaderboard, networks
+from fwstudy.interpretability.agreement import mean_ranks
+from fwstudy.interpretability.explainers import EXPLAINERS, occlusion
+from fwstudy.interpretability.measures import COLUMNS, GLOSSARY
+from fwstudy.interpretability.model import CONCEPT_AXES, WHITENED
+from fwstudy.reporting import leaderboard as text
+
+from ..models import some_params
+
+QUICK = {
+    "Grad-CAM": EXPLAINERS["Grad-CAM"],
+    "occlusion": partial(occlusion, window=0.5, stride=0.5),
+}
+
+
+def known_table(groups=4):
+    """Method a is better than b in the first detector, as good in the second; by a measure of each kind."""
+    values = {
+        ("one", "a", "mass"): 0.9, ("one", "b", "mass"): 0.1,
+        ("two", "a", "mass"): 0.5, ("two", "b", "mass"): 0.5,
+        ("one", "a", "fall"): 0.1, ("one", "b", "fall"): 0.9,
+        ("two", "a", "fall"): 0.2, ("two", "b", "fall"): 0.1,
+    }  # fmt: skip
+    rows = [(*key, str(group), value) for key, value in values.items() for group in range(groups)]
+    return pd.DataFrame(rows, columns=["model", "method", "measure", "group", "value"])
+
+
+BETTER = {"mass": "higher", "fall": "lower"}
+
+
+def test_ranks_are_means_over_detectors_and_measures():
+    found = mean_ranks(known_table(), BETTER).set_index(["measure", "method"])
+    assert found.loc[("mass", "a"), "value"] == pytest.approx((1 + 1.5) / 2)
+    assert found.loc[("fall", "a"), "value"] == pytest.approx((1 + 2) / 2)
+    assert found.loc[("all", "a"), "value"] == pytest.approx((1.25 + 1.5) / 2)
+    np.testing.assert_allclose(found["value"].unstack().sum(axis=1), 3)
+    np.testing.assert_allclose(found["low"], found["high"])  # all groups are alike
+    assert mean_ranks(known_table(1), BETTER)["low"].isna().all()
+
+
+def test_undefined_values_take_no_part_in_ranks():
+    table = known_table()
+    table.loc[(table["group"] == "0") & (table["method"] == "a"), "value"] = np.nan
+    found, whole = (mean_ranks(one, BETTER)["value"] for one in (table, known_table()))
+    np.testing.assert_allclose(found, whole)
+    with pytest.raises(KeyError, match="fall"):
+        mean_ranks(table, {"mass": "higher"})
+
+
+def fresh_folder(factory, stage, *_, **__):
+    return factory.mktemp(stage.replace("/", "-"))
+
+
+@pytest.fixture(scope="module")
+def board(pair, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaderboard, "RANKED", QUICK)
+        patch.setattr(leaderboard, "ATTACK", {"counts": (1,), "steps": 1, "pairs": 2})
+        patch.setattr(text, "RANKED", QUICK)
+        patch.setattr(leaderboard, "array_stamps", list)
+        patch.setattr(leaderboard, "partial_folder", partial(fresh_folder, tmp_path_factory))
+        subjects = {name: leaderboard.with_explainers(one) for name, one in pair.items()}
+        found = leaderboard.score_explainers(subjects, num_attacked=2)
+        yield subjects, *found, leaderboard.leaderboard(*found)
+
+
+def test_every_method_of_every_detector_has_every_measure(board):
+    _, scores, costs, table = board
+    methods = {*QUICK, *leaderboard.CONTROLS}
+    assert set(scores["measure"]) == set(leaderboard.MEASURED) <= set(GLOSSARY)
+    assert set(scores["method"]) == methods | {CONCEPT_AXES} == set(costs["method"])
+    assert list(table) == COLUMNS and set(table["measure"]) <= set(GLOSSARY)
+    assert not table.duplicated(COLUMNS[:5]).any()
+    assert set(table.loc[table["topic"] == "ranks", "method"]) == methods
+    assert (table["topic"] == "agreement").sum() == 21
+    same = scores.groupby(["measure", "model", "method"])["row"].agg(tuple)
+    assert same["relevance_mass"].nunique() == 1  # the same images for all
+
+
+def test_passes_are_counted(board):
+    cost = board[2].set_index(["model", "method"])["forward_passes"]
+    assert cost[WHITENED, "occlusion"] == 1 + 4  # the image, and 2 x 2 squares
+    assert cost[WHITENED, "random map"] == 0 and cost[WHITENED, "Grad-CAM"] == 1
+    assert (board[2]["core_seconds"] > 0).all()
+
+
+def test_controls_do_not_depend_on_the_model(board):
+    scores = board[1].set_index(["measure", "method"])["value"]
+    likeness = scores["randomized_absolute_rank"]
+    assert likeness[list(leaderboard.CONTROLS)].min() == pytest.approx(1)
+    assert likeness["Grad-CAM"].abs().max() < 1
+
+
+def test_the_answer_has_numbers_of_the_table(board):
+    table = board[3]
+    told = text.answer(table)
+    best = text.overall_ranks(table).loc[list(QUICK)].sort_values("value").iloc[0]
+    assert told.startswith(f"- {best.name} ranks best: its mean rank is {best['value']:.1f} ")
+    assert len(told.splitlines()) == 3 and "nan" not in told.split("\n")[0]
+    beside = text.beside_concept_axes(table)
+    assert set(beside.columns) == {CONCEPT_AXES, best.name} and len(beside) == 7
+    accuracy = leaderboard.detector_accuracy(board[0])
+    assert accuracy["auc"].between(0, 1).all() and len(accuracy) == 2
+
+
+def test_detectors_are_named_ones_first():
+    params = some_params()
+    chosen = ["whitening_only", "random_labels", "bottleneck_full", "concept_loss_only"]
+    ablations = params.ablations.model_copy(update={"run": chosen})
+    found = leaderboard.compared_models(params.model_copy(update={"ablations": ablations}))
+    variants = ["variants/random_labels", "variants/concept_loss_only"]
+    assert found == ["batch_norm", "whitened", *variants]
+
+
+def small_networks(tmp_path, monkeypatch, **changes):
+    """Settings with one tiny network, in a project of its own."""
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    (tmp_path / "data" / "crops").mkdir(parents=True)
+    (tmp_path / "data" / "crops" / "manifest.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    params = some_params()
+    network = next(iter(params.explanations.networks.values()))
+    schedule = params.explanations.schedule.model_copy(
+        update={"steps": 2, "evaluation_interval": 1}
+    )
+    network = network.model_copy(update={"layer": "blocks", **changes})
+    explanations = params.explanations.model_copy(
+        update={"networks": {"test_efficientnet": network}, "schedule": schedule}
+    )
+    return params.model_copy(update={"explanations": explanations})
+
+
+def test_a_network_is_trained_once(tmp_path, monkeypatch, crops):
+    params = small_networks(tmp_path, monkeypatch)
+    first = networks.train_network(params, "test_efficientnet", 0, crops)
+    assert len(first.history) == 2 and first.layer_name == "blocks"
+    again = networks.train_network(params, "test_efficientnet", 0, crops)
+    pd.testing.assert_frame_equal(first.history, again.history)
+    for one, other in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (tmp_path / "data/networks/test_efficientnet/seed0/baseline.safetensors").exists()
+    torch.use_deterministic_algorithms(False)
+
+
+def test_networks_that_cannot_be_made_are_named(tmp_path, monkeypatch, crops):
+    params = small_networks(tmp_path, monkeypatch, layer="layer9")
+    with pytest.raises(ValueError, match=r"explanations\.networks\.test_efficientnet.*layer9"):
+        networks.train_network(params, "test_efficientnet", 0, crops)
+    with pytest.raises(KeyError, match="no network explanations.networks.other"):
+        networks.train_network(params, "other", 0, crops)
+
+
+def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, monkeypatch):
+    calls = []
+    tables = (
+        pd.DataFrame({"row": [3], "group": ["007"], "measure": ["deletion"], "value": [0.1]}),
+        pd.DataFrame({"model": ["whitened"], "forward_passes": [1.0]}),
+    )
+    monkeypatch.setattr(leaderboard, "partial_folder", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(leaderboard, "array_stamps", list)
+    monkeypatch.setattr(leaderboard, "score_subject", lambda *given: calls.append(given) or tables)
+    for _ in range(2):
+        found = leaderboard.kept_scores(pair[WHITENED], 2)
+        for one, other in zip(found, tables, strict=True):
+            pd.testing.assert_frame_equal(one, other)
+    assert len(calls) == 1
+
+
+def test_other_weights_have_another_fingerprint(pair):
+    one, other = (leaderboard.fingerprint(subject.model) for subject in pair.values())
+    assert one != other and one == leaderboard.fingerprint(next(iter(pair.values())).model)
