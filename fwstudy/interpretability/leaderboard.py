@@ -49,7 +49,7 @@ from fwstudy.interpretability.more_explainers import MORE_EXPLAINERS, lime
 from fwstudy.interpretability.networks import train_network
 from fwstudy.interpretability.sanity import randomize_cascading, rank_similarity
 from fwstudy.params import Params
-from fwstudy.runtime import partial_folder
+from fwstudy.runtime import partial_folder, project_root
 from fwstudy.training.runs import array_stamps
 from fwstudy.training.trainer import predict
 from fwstudy.whitening.concepts import BATCH_SIZE
@@ -201,7 +201,7 @@ def kept_scores(subject: Subject, num_attacked: int) -> list[pd.DataFrame]:
         "num_images": subject.num_images,
         "num_attacked": num_attacked,
         "rows": subject.crops.manifest["row"].tolist(),
-        "arrays": array_stamps(),
+        "arrays": array_stamps([project_root() / "data" / "crops"]),
     }
     folder = partial_folder(f"explained/{subject.name}", what, rooms=ROOMS)
     paths = [folder / "scores.csv", folder / "costs.csv"]

@@ -66,7 +66,7 @@ def board(pair, tmp_path_factory):
         patch.setattr(leaderboard, "RANKED", QUICK)
         patch.setattr(leaderboard, "ATTACK", {"counts": (1,), "steps": 1, "pairs": 2})
         patch.setattr(text, "RANKED", QUICK)
-        patch.setattr(leaderboard, "array_stamps", list)
+        patch.setattr(leaderboard, "array_stamps", lambda folders: [])
         patch.setattr(leaderboard, "partial_folder", partial(fresh_folder, tmp_path_factory))
         subjects = {name: leaderboard.with_explainers(one) for name, one in pair.items()}
         found = leaderboard.score_explainers(subjects, num_attacked=2)
@@ -167,7 +167,7 @@ def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, mo
         pd.DataFrame({"model": ["whitened"], "forward_passes": [1.0]}),
     )
     monkeypatch.setattr(leaderboard, "partial_folder", lambda *_, **__: tmp_path)
-    monkeypatch.setattr(leaderboard, "array_stamps", list)
+    monkeypatch.setattr(leaderboard, "array_stamps", lambda folders: [])
     monkeypatch.setattr(leaderboard, "score_subject", lambda *given: calls.append(given) or tables)
     for _ in range(2):
         found = leaderboard.kept_scores(pair[WHITENED], 2)
