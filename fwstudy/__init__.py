@@ -5,7 +5,7 @@ top, but for the check that `python -m fwstudy.params` makes):
 
     labels.py  params.py  runtime.py     words, settings and their ranges, seeds and folders
     clips.py                             FORMAT 1, a clip: frames, forgeries, masks, landmarks (.npz)
-    whitening/                           the layer as a library; needs torch and timm only
+    whitening/                           the layer as a library; torch, NumPy and timm
     crops/                               FORMAT 2, a crop set: manifest.csv and its arrays
     faces/                               makes or reads clips           assets, photos, videos -> data/faces
     preprocess/                          codec, face crops, splits      data/faces -> data/crops
@@ -21,8 +21,10 @@ top, but for the check that `python -m fwstudy.params` makes):
 faces, preprocess and training do not know each other: clips and crop sets are all that passes between
 them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So an edit of
 
-    faces/                               reruns faces; what follows only if a byte of the clips changes
-    clips.py                             reruns faces and preprocess; training if the crops change
+    faces/                               reruns faces and other_crops; what follows only if a byte changes
+    clips.py                             the same, and preprocess; training if the crops change
+    preprocess/                          reruns preprocess and other_crops; training if the crops change,
+                                         a column of manifest.csv included
     crops/                               reruns preprocess and trains every model (boxes.py: faces too)
     whitening/, training/                trains every model, on the crops that are there
     outside/                             measures detectors of others anew
@@ -30,7 +32,8 @@ them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So
     reporting/                           draws the tables and figures anew; trains nothing
     params.yaml                          reruns the stages that read the value
     params.py                            reruns settings, in seconds; a variant if what it means changes
-    explain/, profiles.py, export.py, score.py    reruns nothing
+    notebooks/                           reruns the stages of that notebook
+    explain/, profiles.py, export.py, score.py, execute.py    reruns nothing
     labels.py, runtime.py                reruns everything but settings
 """
 

@@ -1,7 +1,8 @@
 """Detection and interpretability metrics, with intervals that respect who is in the picture.
 
 Frames of one person are not independent, nor are two people who lend each other their faces, so every
-interval resamples whole groups of such people.
+interval resamples whole groups of such people. Other draws of them: `paired_tests`, and in
+`fwstudy.interpretability` the modules `concept_metrics`, `agreement`, `slices` and `measures`.
 """
 
 from collections.abc import Callable, Mapping

@@ -34,7 +34,8 @@ MEASURES = {
         "higher",
     ),
     "sufficiency": Measure(
-        "fall of the probability of a forgery when they are attacked; chance likewise",
+        "fall of the probability of a forgery when the best segments are attacked; chance is that "
+        "of a random map",
         "Tsigos et al. 2024",
         "higher",
     ),

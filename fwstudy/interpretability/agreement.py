@@ -11,7 +11,7 @@ from fwstudy.evaluation.metrics import CONFIDENCE, REPEATS, Measure
 from fwstudy.interpretability.faithfulness import rank_correlation
 
 MEASURES = {
-    "mean_rank": Measure(
+    "explainer_rank": Measure(
         "rank of an explainer among all, 1 the best, mean over detectors and measures; chance is the "
         "middle rank",
         "ours",

@@ -269,7 +269,9 @@ def leaderboard(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     counts["all"] = chosen["row"].nunique()
     for found in mean_ranks(chosen, better).to_dict("records"):
         numbers = (found["value"], found["low"], found["high"], counts[found["measure"]])
-        rows.append(row("ranks", (ALL, found["method"]), found["measure"], "mean_rank", *numbers))
+        rows.append(
+            row("ranks", (ALL, found["method"]), found["measure"], "explainer_rank", *numbers)
+        )
     return pd.DataFrame([*rows, *agreement_rows(scores)], columns=COLUMNS)
 
 

@@ -3,8 +3,8 @@
     relevance = MORE_EXPLAINERS[name](model, layer, images)
 
 Images are (N, 3, S, S) float32 in [-1, 1], maps (N, S, S) float32; those of layers but EigenCAM are cut
-at zero after the interpolation, as in `grad_cam`, all others signed. "Nothing seen" is mid-gray. No
-stage runs these by itself: some cost hundreds of passes an image, told in `COSTS`. What is random is
+at zero after the interpolation, as in `grad_cam`, all others signed. "Nothing seen" is mid-gray. The
+stage `explanations` runs those in `leaderboard.RANKED`, no stage the others: some cost hundreds of passes an image, told in `COSTS`. What is random is
 drawn anew for each image from a seed, so that a map repeats to the bit and depends on no other image
 of its batch; global generators stay as they were.
 

@@ -8,6 +8,7 @@ import seaborn as sns
 
 from fwstudy.evaluation.metrics import Measure
 from fwstudy.interpretability.leaderboard import CONTROLS, MEASURED, RANKED
+from fwstudy.interpretability.measures import GLOSSARY
 from fwstudy.interpretability.model import CONCEPT_AXES
 from fwstudy.reporting.plots import COLORS, DIVERGING, SEQUENTIAL, Figure, new_figure
 
@@ -151,20 +152,25 @@ def overall_ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_concept_axes(table: pd.DataFrame) -> pd.DataFrame:
-    """Concept axes beside the explainer of the best mean rank, in each detector that has such axes.
+    """Concept axes beside the explainer that ranks best there, in each detector that has such axes.
 
     Args:
         table: from `fwstudy.interpretability.leaderboard.leaderboard`.
 
     Returns:
-        rows model and measure; a column for each of the two.
+        rows model and measure; the values of the axes and of the explainer, and which one it is.
     """
-    ranks = overall_ranks(table)
-    best = next(name for name in ranks.index if name in RANKED)
-    values = table[table["topic"].isin(list(MEASURED.values()))]
-    wide = values.pivot(index=["model", "measure"], columns="method", values="value")
-    both = wide.reindex(columns=[CONCEPT_AXES, best]).dropna()
-    return both.loc[both.index.sortlevel("model", sort_remaining=False)[0]]
+    values = table[table["measure"].isin(list(MEASURED))]
+    values = values.pivot(index=["model", "measure"], columns="method", values="value")
+    explainers = values[values.columns.intersection(list(RANKED))]
+    lower = [GLOSSARY[name].better == "lower" for name in values.index.get_level_values("measure")]
+    ranks = explainers.mul(np.where(lower, 1, -1), axis=0).rank(axis=1)
+    best = ranks.groupby("model").mean().idxmin(axis=1)
+    which = best[values.index.get_level_values("model")].to_numpy()
+    found = [row[name] for name, (_, row) in zip(which, explainers.iterrows(), strict=True)]
+    axes = values.get(CONCEPT_AXES, pd.Series(np.nan, values.index))
+    both = {CONCEPT_AXES: axes, "best explainer": found, "which": which}
+    return pd.DataFrame(both, values.index).dropna()
 
 
 def answer(table: pd.DataFrame) -> str:

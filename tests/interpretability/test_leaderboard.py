@@ -107,7 +107,11 @@ def test_the_answer_has_numbers_of_the_table(board):
     assert told.startswith(f"- {best.name} ranks best: its mean rank is {best['value']:.1f} ")
     assert len(told.splitlines()) == 3 and "nan" not in told.split("\n")[0]
     beside = text.beside_concept_axes(table)
-    assert set(beside.columns) == {CONCEPT_AXES, best.name} and len(beside) == 7
+    assert len(beside) == 7 and beside["which"].nunique() == 1
+    values = table.set_index(["model", "method", "measure"])["value"]
+    for (model, measure), row in beside.iterrows():
+        expected = [values[model, name, measure] for name in (CONCEPT_AXES, row["which"])]
+        assert [row[CONCEPT_AXES], row["best explainer"]] == expected
     accuracy = leaderboard.detector_accuracy(board[0])
     assert accuracy["auc"].between(0, 1).all() and len(accuracy) == 2
 

@@ -1,1 +1,4 @@
-"""Readers of data sets of videos; a new one is a function in a module here and a name in `faces.sources`."""
+"""Readers of data sets of videos.
+
+A new one is a `Reader` (see `layouts`) named in
+`fwstudy.params.VIDEO_SOURCES`; outside `layouts`, also in `faces.sources._READERS`."""
