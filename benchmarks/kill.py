@@ -1,8 +1,9 @@
 """Kill the pipeline at random moments, finish it, and compare all tables with those of a run left alone.
 
-No test: each try takes as long as a run. The project is copied, with the smallest settings of the tests.
-By turns SIGKILL goes to DVC's whole process group and SIGTERM to DVC alone. Tables are compared byte for
-byte, but for what time and memory a model took.
+No test: it takes as long as three runs and more. The project is copied, with the smallest settings of the
+tests and few photographs. A run is killed again and again, so that it goes on from what it had. By turns SIGKILL goes
+to DVC's whole process group and SIGTERM to DVC alone. Tables are compared byte for byte, but for what time and memory
+a model took.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from tests.test_pipeline import ENVIRONMENT, SMOKE, copy_of_the_project
 
 COST = ["minutes", "core_seconds", "peak_memory_gb"]
 PATIENCE = 120  # s
+START = 5  # s, before which DVC has not begun
+PHOTOGRAPHS = 24
 WAYS: dict[str, Callable[[int], None]] = {
     "SIGKILL to the group": lambda number: os.killpg(number, signal.SIGKILL),
     "SIGTERM to DVC": lambda number: os.kill(number, signal.SIGTERM),
@@ -34,6 +37,8 @@ WAYS: dict[str, Callable[[int], None]] = {
 def copied(project: Path) -> Path:
     """The project, copied; the working folder is above it, so that `alive` does not see this process."""
     copy_of_the_project(project, SMOKE)
+    for photograph in sorted((project / "data" / "photos").glob("*.jpg"))[PHOTOGRAPHS:]:
+        photograph.unlink()
     os.chdir(project.parent)
     return project
 
@@ -85,37 +90,48 @@ def tables(project: Path) -> dict[str, bytes]:
     return found
 
 
+def report(options: argparse.Namespace, length: float, kills: list, ends: list) -> str:
+    """What was seen so far."""
+    heads = ["run", "signal", "after, s", "in stage", "all gone, s later"]
+    return (
+        f"# Runs killed {options.kills} times each, and finished\n\nLeft alone, the pipeline takes "
+        f"{length:.0f} s. Each run is begun, killed and begun again, the last time to its end. What is "
+        f"compared is said in `kill.py`; seed {options.seed}.\n\n"
+        f"{pd.DataFrame(ends, columns=['run', 'tables', 'that differ']).to_markdown(index=False)}\n\n"
+        f"{pd.DataFrame(kills, columns=heads).to_markdown(index=False)}\n"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run once undisturbed and several times disturbed; write kill.md."""
+    """Run once undisturbed and several times disturbed; write kill.md after each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tries", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=10, help="of each run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
-    output, rng, rows = Path(__file__).resolve().parent, random.Random(options.seed), []
+    output, rng = Path(__file__).resolve().parent / "kill.md", random.Random(options.seed)
+    kills, ends = [], []
     folder = Path(tempfile.mkdtemp()).resolve()
     os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     project, begun = copied(folder / "alone"), time.monotonic()
     if start(project).wait():
         sys.exit(f"the run that was left alone failed: {folder / 'alone.log'}")
     length, expected = time.monotonic() - begun, tables(project)
-    for number in range(options.tries):
-        way, moment = list(WAYS)[number % len(WAYS)], rng.uniform(0, length)
-        project = copied(folder / f"try{number}")
-        stage, gone = disturb(project, moment, WAYS[way])
+    for run in range(options.runs):
+        project = copied(folder / f"run{run}")
+        for number in range(options.kills):
+            way = list(WAYS)[number % len(WAYS)]
+            moment = START + rng.uniform(0, 2 * length / options.kills)
+            kills.append([run, way, f"{moment:.0f}", *disturb(project, moment, WAYS[way])])
+            print(*kills[-1], sep="\t", flush=True)
         failed = start(project).wait()
-        differing = sum(tables(project).get(name) != content for name, content in expected.items())
-        rows.append([way, f"{moment:.0f}", stage, gone, "failed" if failed else differing])
-        print(*rows[-1], sep="\t", flush=True)
-    heads = ["signal", "after, s", "in stage", "all gone, s later", "tables that differ"]
-    text = (
-        f"# {options.tries} runs killed and finished\n\nLeft alone, the pipeline takes {length:.0f} s and "
-        f"writes {len(expected)} tables. What is compared is said in `kill.py`; seed {options.seed}.\n\n"
-    )
-    text += pd.DataFrame(rows, columns=heads).to_markdown(index=False) + "\n"
-    (output / "kill.md").write_text(text, encoding="utf-8")
-    os.chdir(output)
+        found = tables(project)
+        differing = [name for name, content in expected.items() if found.get(name) != content]
+        ends.append([run, len(expected), "failed" if failed else ", ".join(differing) or "none"])
+        output.write_text(report(options, length, kills, ends), encoding="utf-8")
+    os.chdir(output.parent)
     shutil.rmtree(folder)
-    print(text)
+    print(output.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
