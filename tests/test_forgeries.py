@@ -113,14 +113,14 @@ def test_neural_textures_changes_the_mouth_only():
 
 
 @pytest.mark.parametrize(("competence", "lowest"), [((1, 1), 0.6), ((0, 0), 0.2)])
-def test_forged_skin_keeps_the_cameras_noise(competence, lowest, monkeypatch):
+def test_forged_skin_keeps_the_cameras_noise(competence, lowest):
     """A competent forger restores the noise; a careless one leaves less of it, the trace."""
-    monkeypatch.setattr(families, "COMPETENCE", competence)
+    skill = families.Skill(competence)
     target, other, smiling = portrait(1), portrait(2), portrait(1, smile=1)
     donors = dict(zip(FAMILIES, (other, smiling, other, smiling), strict=True))
     skin = target.parsing == PARTS.index("skin")
     for family, donor in donors.items():
-        image, region = families.forge(family, target, donor, np.random.default_rng(2))
+        image, region = families.forge(family, target, donor, np.random.default_rng(2), skill)
         where = skin & (region == 1)
         levels = [
             blending._robust_std((i - blending._blur(i, 1.0))[where]) for i in (target.image, image)

@@ -108,7 +108,11 @@ def choose_donors(
         theirs = photos[partner]
         donor = theirs.get(key) or theirs[min(theirs)]
         moved = warp.warp_portrait(
-            donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE
+            donor,
+            target.landmarks[warp.STABLE],
+            target.parsing.shape,
+            warp.STABLE,
+            families.PHOTOGRAPHS.interpolation,
         )
         donors |= {"FaceSwap": (donor, partner), "Deepfakes": (moved, partner)}
         donors |= {f"part:{part}": (moved, partner) for part in FORGED_PARTS}
@@ -117,7 +121,8 @@ def choose_donors(
         other = photos[identity][own[(own.index(key) + 1) % len(own)]]
         rigid = slice(27, 48)  # nose and eyes
         still = warp.similarity(other.landmarks[rigid], target.landmarks[rigid])
-        moved = warp.align_portrait(other, still, target.parsing.shape)
+        how = families.PHOTOGRAPHS.interpolation
+        moved = warp.align_portrait(other, still, target.parsing.shape, how)
         donors |= {"Face2Face": (moved, identity), "NeuralTextures": (moved, identity)}
     return donors
 
@@ -142,7 +147,7 @@ def make_clip(
         donor, source = donors[variant]
         rng = np.random.default_rng([seed, *f"{name}/{variant}".encode()])
         if variant in FAMILIES:
-            image, region = families.forge(variant, target, donor, rng)
+            image, region = families.forge(variant, target, donor, rng, families.PHOTOGRAPHS)
         else:
             part = variant.removeprefix("part:")
             image, region = families.forge_part(target, donor, part, rng)

@@ -14,6 +14,7 @@ is said in each function.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -23,16 +24,13 @@ from fwstudy.faces.forging import blending, warp
 from fwstudy.labels import FAMILIES
 
 # Difficulty. Lengths are shares of the interocular distance; ranges are drawn from uniformly.
-COMPETENCE = (0.0, 0.4)  # share of missing noise and sharpness that the forger restores
 POISSON_SHARE = 0.5  # FaceSwap: how often the seam is solved by Poisson instead of feathering
 FACE_INSET = 0.04  # how far a swapped face stays inside the outline
 SWAP_FEATHER = (0.02, 0.10)
 REENACT_FEATHER = (0.08, 0.16)
 REENACT_GAIN = 0.02  # Face2Face: standard deviation of the error of the three color gains
 REENACT_SHIFT = 0.3  # Face2Face: px, tracking error that makes the forger resample the face
-REENACT_BLUR = 0.7  # Face2Face: px, what the two resamplings of texture and rendering cost
-DEEPFAKE_RESOLUTION = (0.4, 0.6)  # size of the generated face, share of its size in the frame
-PART_RESOLUTION = (0.2, 0.3)  # the same for a single forged part
+PART_RESOLUTION = (0.2, 0.3)  # size of the generated face of a single forged part, see `Skill`
 DEEPFAKE_COVER = 0.68  # share of the square crop that the inner face spans
 DEEPFAKE_FEATHER = (0.10, 0.22)
 TEXTURE_STRIDE = 2  # NeuralTextures: the generator's last up-sampling
@@ -42,11 +40,36 @@ TEXTURE_MARGIN = 0.35
 TEXTURE_FEATHER = 0.25
 
 Forged = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How well a forger keeps the fine detail of a picture; as it is, for rendered faces.
+
+    Args:
+        competence: range of the share of missing noise and sharpness that is restored.
+        resolution: range of the size of the face that Deepfakes generate, share of its size in the frame.
+        blur: px; what the two resamplings of texture and rendering cost in Face2Face.
+        interpolation: of all warps, a flag of OpenCV.
+    """
+
+    competence: tuple[float, float] = (0.0, 0.4)
+    resolution: tuple[float, float] = (0.4, 0.6)
+    blur: float = 0.7
+    interpolation: int = cv2.INTER_LINEAR
+
+
+RENDERED = Skill()
+PARTS_FORGER = Skill(resolution=PART_RESOLUTION)
+PHOTOGRAPHS = Skill((0.4, 0.8), (0.5, 0.8), 0.5, cv2.INTER_LANCZOS4)
+
 FACE = ("skin", "nose", "mouth")  # where color statistics are taken
 JAW = range(4, 13)
 
 
-def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+def face_swap(
+    target: Portrait, donor: Portrait, rng: np.random.Generator, skill: Skill = RENDERED
+) -> Forged:
     """FaceSwap: another person's face, bent to the target's landmarks.
 
     Landmark warp, color transfer, then Poisson or feathered blending. The original warps by a
@@ -56,15 +79,16 @@ def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
         target: the face to be replaced.
         donor: any picture of another person; the closer the pose, the better.
         rng: decides on blending, its width and the forger's competence.
+        skill: the forger's.
 
     Returns:
         image and region, see the module.
     """
     warped = warp.warp_portrait(
-        donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE
+        donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE, skill.interpolation
     )
     support = _face_support(target, warped)
-    forged = _settle(warped, target, support, rng)
+    forged = _settle(warped, target, support, rng, skill)
     if rng.random() < POISSON_SHARE:
         forged = blending.poisson_blend(forged, target.image, support)
         width = SWAP_FEATHER[0] / 2
@@ -73,7 +97,9 @@ def face_swap(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
     return _blend(forged, target, support, width)
 
 
-def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+def face2face(
+    target: Portrait, donor: Portrait, rng: np.random.Generator, skill: Skill = RENDERED
+) -> Forged:
     """Face2Face: the same person, re-enacted with another expression.
 
     The face without hair comes from the donor, with a slight error of color and of tracking. The
@@ -83,25 +109,23 @@ def face2face(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Fo
         target: the face to be re-enacted.
         donor: the same person in the same pose, with another expression.
         rng: decides on errors, blending width and the forger's competence.
+        skill: the forger's.
 
     Returns:
         image and region, see the module.
     """
     shift = np.float64([[1, 0, 0], [0, 1, 0]])
     shift[:, 2] = rng.uniform(-REENACT_SHIFT, REENACT_SHIFT, 2)
-    moved = warp.align_portrait(donor, shift, target.parsing.shape)
+    moved = warp.align_portrait(donor, shift, target.parsing.shape, skill.interpolation)
     outline = np.concatenate([warp.face_outline(p.landmarks) for p in (target, moved)])
     support = _shared_support(target, moved, outline)
-    soft = cv2.GaussianBlur(moved.image, (0, 0), REENACT_BLUR)
-    forged = _restore(soft, target, support, rng) * (1 + rng.normal(0, REENACT_GAIN, 3))
+    soft = cv2.GaussianBlur(moved.image, (0, 0), skill.blur)
+    forged = _restore(soft, target, support, rng, skill) * (1 + rng.normal(0, REENACT_GAIN, 3))
     return _blend(forged, target, support, rng.uniform(*REENACT_FEATHER))
 
 
 def deepfakes(
-    target: Portrait,
-    donor: Portrait,
-    rng: np.random.Generator,
-    resolution: tuple[float, float] = DEEPFAKE_RESOLUTION,
+    target: Portrait, donor: Portrait, rng: np.random.Generator, skill: Skill = RENDERED
 ) -> Forged:
     """Deepfakes: another person's face with the target's pose and expression, from a small net.
 
@@ -113,20 +137,20 @@ def deepfakes(
         target: the face to be replaced.
         donor: another person in the target's pose and with the target's expression.
         rng: decides on resolution, blending width and the forger's competence.
-        resolution: range of the generated face's size, share of its size in the frame.
+        skill: the forger's.
 
     Returns:
         image and region, see the module.
     """
     shape = target.parsing.shape
     side = np.ptp(target.landmarks[17:], axis=0).max() / DEEPFAKE_COVER
-    small = max(8, round(side * rng.uniform(*resolution)))
+    small = max(8, round(side * rng.uniform(*skill.resolution)))
     square = np.array([[0, 0], [small, 0], [small, small], [0, small]], np.float64)
     center = target.landmarks[17:].mean(0)
     to_crop = warp.similarity(center + side * (square / small - 0.5), square)
     to_target = warp.similarity(donor.landmarks[17:], target.landmarks[17:])
 
-    aligned = warp.align_portrait(donor, to_target, shape)
+    aligned = warp.align_portrait(donor, to_target, shape, skill.interpolation)
     smooth = cv2.GaussianBlur(aligned.image, (0, 0), max(0.3, 0.4 * side / small))
     crop = cv2.warpAffine(smooth, to_crop, (small, small), borderMode=cv2.BORDER_REFLECT_101)
     generated = cv2.warpAffine(
@@ -145,12 +169,13 @@ def deepfakes(
     face = Portrait(generated, aligned.landmarks, aligned.parsing)
     support = _face_support(target, face) & (inside > 0)
     support &= warp.hull_mask(warp.face_outline(face.landmarks), shape) > 0.5
-    return _blend(
-        _settle(face, target, support, rng), target, support, rng.uniform(*DEEPFAKE_FEATHER)
-    )
+    forged = _settle(face, target, support, rng, skill)
+    return _blend(forged, target, support, rng.uniform(*DEEPFAKE_FEATHER))
 
 
-def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+def neural_textures(
+    target: Portrait, donor: Portrait, rng: np.random.Generator, skill: Skill = RENDERED
+) -> Forged:
     """NeuralTextures: the mouth alone, re-synthesised with another expression.
 
     The mouth region passes a strided layer and its up-sampling, whose phases have slightly
@@ -161,6 +186,7 @@ def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator)
         target: the face to be re-enacted.
         donor: the same person in the same pose, with another expression of the mouth.
         rng: decides on the grid's gains and on the forger's competence.
+        skill: the forger's.
 
     Returns:
         image and region, see the module.
@@ -172,7 +198,7 @@ def neural_textures(target: Portrait, donor: Portrait, rng: np.random.Generator)
     reach = np.linalg.norm(mouths - center, axis=1, keepdims=True)
     wide = center + (mouths - center) * (1 + TEXTURE_MARGIN * unit / np.maximum(reach, 1))
     support = _shared_support(target, donor, np.concatenate([wide, jaws]))
-    forged = _restore(_resynthesise(donor.image, rng), target, support, rng)
+    forged = _restore(_resynthesise(donor.image, rng), target, support, rng, skill)
     return _blend(forged, target, support, TEXTURE_FEATHER)
 
 
@@ -196,18 +222,24 @@ def forge_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Gene
         ValueError: unknown part; the message names the known ones.
     """
     region = warp.part_mask(target, part)
-    forged, _ = deepfakes(target, donor, rng, PART_RESOLUTION)
+    forged, _ = deepfakes(target, donor, rng, PARTS_FORGER)
     gains = rng.normal(0, 1, (PART_STRIDE, PART_STRIDE))
     forged = _checkered(forged, PART_GRID * (gains - gains.mean()) / gains.std())
     return blending.composite(forged, target.image, region)
 
 
-FORGERIES: dict[str, Callable[[Portrait, Portrait, np.random.Generator], Forged]] = dict(
+FORGERIES: dict[str, Callable[[Portrait, Portrait, np.random.Generator, Skill], Forged]] = dict(
     zip(FAMILIES, (face_swap, face2face, deepfakes, neural_textures), strict=True)
 )
 
 
-def forge(family: str, target: Portrait, donor: Portrait, rng: np.random.Generator) -> Forged:
+def forge(
+    family: str,
+    target: Portrait,
+    donor: Portrait,
+    rng: np.random.Generator,
+    skill: Skill = RENDERED,
+) -> Forged:
     """Apply one of `FORGERIES` by name.
 
     Raises:
@@ -215,7 +247,7 @@ def forge(family: str, target: Portrait, donor: Portrait, rng: np.random.Generat
     """
     if family not in FORGERIES:
         raise ValueError(f"unknown family {family!r}; known: {', '.join(FORGERIES)}")
-    return FORGERIES[family](target, donor, rng)
+    return FORGERIES[family](target, donor, rng, skill)
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
@@ -250,21 +282,29 @@ def _calm(target: Portrait, support: np.ndarray) -> np.ndarray:
 
 
 def _restore(
-    forged: np.ndarray, target: Portrait, support: np.ndarray, rng: np.random.Generator
+    forged: np.ndarray,
+    target: Portrait,
+    support: np.ndarray,
+    rng: np.random.Generator,
+    skill: Skill,
 ) -> np.ndarray:
     """Sharpness and noise of the target's camera, as far as the forger is competent."""
-    calm, competence = _calm(target, support), rng.uniform(*COMPETENCE)
+    calm, competence = _calm(target, support), rng.uniform(*skill.competence)
     sharp = blending.match_sharpness(forged, target.image, calm, competence)
     return blending.match_noise(sharp, target.image, calm, competence, rng)
 
 
 def _settle(
-    warped: Portrait, target: Portrait, support: np.ndarray, rng: np.random.Generator
+    warped: Portrait,
+    target: Portrait,
+    support: np.ndarray,
+    rng: np.random.Generator,
+    skill: Skill,
 ) -> np.ndarray:
     """Colors of the target, then the sharpness and noise of its camera."""
     here, there = (support & warp.is_part(portrait.parsing, *FACE) for portrait in (target, warped))
     colored = blending.transfer_color(warped.image, target.image, there, here)
-    return _restore(colored, target, support, rng)
+    return _restore(colored, target, support, rng, skill)
 
 
 def _blend(forged: np.ndarray, target: Portrait, support: np.ndarray, feather: float) -> Forged:

@@ -159,6 +159,7 @@ def warp_portrait(
     target: np.ndarray,
     shape: tuple[int, int],
     points: Sequence[int] = range(68),
+    interpolation: int = cv2.INTER_LINEAR,
 ) -> Portrait:
     """The portrait bent so that its landmarks `points` come to lie on `target`.
 
@@ -167,6 +168,7 @@ def warp_portrait(
         target: (N, 2) destinations of ``portrait.landmarks[points]``.
         shape: height and width of the result.
         points: which landmarks take part.
+        interpolation: of the image, a flag of OpenCV.
 
     Returns:
         A portrait of that shape; its landmarks are moved where they took part, the others follow
@@ -179,19 +181,24 @@ def warp_portrait(
     landmarks[points] = target
     return Portrait(
         image=cv2.remap(
-            portrait.image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            portrait.image, columns, rows, interpolation, borderMode=cv2.BORDER_REFLECT_101
         ),
         landmarks=landmarks.astype(np.float32),
         parsing=cv2.remap(portrait.parsing, columns, rows, cv2.INTER_NEAREST),
     )
 
 
-def align_portrait(portrait: Portrait, matrix: np.ndarray, shape: tuple[int, int]) -> Portrait:
+def align_portrait(
+    portrait: Portrait,
+    matrix: np.ndarray,
+    shape: tuple[int, int],
+    interpolation: int = cv2.INTER_LINEAR,
+) -> Portrait:
     """The portrait under a (2, 3) affine matrix, in a frame of height and width `shape`."""
     size = shape[::-1]
     return Portrait(
         image=cv2.warpAffine(
-            portrait.image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            portrait.image, matrix, size, flags=interpolation, borderMode=cv2.BORDER_REFLECT_101
         ),
         landmarks=transform(portrait.landmarks, matrix).astype(np.float32),
         parsing=cv2.warpAffine(portrait.parsing, matrix, size, flags=cv2.INTER_NEAREST),
