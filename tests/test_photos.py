@@ -234,10 +234,7 @@ def fine_detail(image: np.ndarray, where: np.ndarray) -> float:
 
 @pytest.mark.parametrize("family", ["Face2Face", "Deepfakes"])
 def test_forgers_of_photographs_leave_fine_detail(family):
-    """A forger as careless as that of rendered faces blurs: a probe of fine detail alone then told
-
-    Face2Face and Deepfakes from originals with an AUC of 0.96 and 0.99, and detectors without error.
-    """
+    """By fine detail alone the forger of rendered faces was told from a camera (AUC 0.96 and 0.99)."""
     people = {
         name: {key: photos.load_face(LONDON / f"{name}_{key}.jpg", 192)[0] for key in ("03", "08")}
         for name in ("001", "002", "003", "004")
@@ -253,4 +250,4 @@ def test_forgers_of_photographs_leave_fine_detail(family):
             where = (region > 0.5) & warp.is_part(target.parsing, "skin", "nose", "mouth")
             shares.append(fine_detail(image, where) / fine_detail(target.image, where))
     careless, careful = map(np.mean, kept.values())
-    assert careless < 0.6 and careful > careless + 0.1
+    assert careless < 0.6 and careful > careless + 0.05
