@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+START_TIMEOUT = 600  # s, for a kernel to answer; papermill's 60 are too few on a busy machine
 SPINS = {"GOMP_SPINCOUNT": "10000"}
 """What PyTorch's OpenMP threads spin at a barrier before they sleep. The default is for ever: beside one
 other busy process a step of training then takes 3 to 15 times as long; with this, 1.3 times."""
