@@ -123,7 +123,7 @@ def assert_nobody_is_in_two_splits(manifest: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("source", TREES)
-def test_from_films_to_what_the_axes_mean(trees, people, project, source):
+def test_from_videos_to_crops(trees, people, project, source):
     change(settings(source, trees[source]) | {"ablations.run": []})
     params = load_params()
     crops, report = crops_of(params, project)
@@ -147,6 +147,15 @@ def test_from_films_to_what_the_axes_mean(trees, people, project, source):
         found = whole.groupby("identity")["split"].first().to_dict()
         assert found == {person: names[split] for person, split in official.items()}
         assert set(whole.loc[whole["quality"] == "c40", "split"]) == {"test"}
+
+
+@pytest.mark.parametrize("source", ["faceforensics", "folder"])
+def test_from_crops_to_what_the_axes_mean(trees, project, source):
+    """The other sources differ in their readers alone; `test_the_whole_pipeline` runs them all."""
+    change(settings(source, trees[source]) | {"ablations.run": []})
+    params = load_params()
+    crops, _ = crops_of(params, project)
+    whole = crops.manifest[crops.manifest["kind"] == "whole"]
     for detector in train_all(params, crops).values():
         predictions = score_held_out(detector, params, crops)
         rows = detection_table(predictions).set_index(["quality", "family", "level"])
