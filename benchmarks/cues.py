@@ -1,4 +1,4 @@
-"""What gives a forgery away? Linear probes on simple cues: ``python -m benchmarks.cues data/crops ...``
+"""What gives a forgery away? Linear probes on simple cues: ``python -m benchmarks.cues rendered=data/crops``
 
 Each forged face stands beside its original, and the cues of both are taken where the forgery changed
 skin, nose or mouth, or around its border. A detector needs no more than a cue whose AUC is near 1, so a
@@ -16,6 +16,7 @@ import pandas as pd
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.shortcuts import probe_auc
 from fwstudy.labels import FAMILIES, PARTS
+from fwstudy.reporting.tables import markdown_of
 
 SIGMAS = (0.6, 1.2, 2.4, 4.8, 9.6)  # px; octaves from fine to coarse, the first two are fine detail
 FACE = [PARTS.index(part) for part in ("skin", "nose", "mouth")]
@@ -90,22 +91,21 @@ def cue_table(crops: CropSet, name: str) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cues", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="crop sets, such as data/crops")
+    parser.add_argument("crops", nargs="+", metavar="NAME=FOLDER", help="a crop set")
     parser.add_argument("--quality", default="c23")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".csv"))
     options = parser.parse_args()
     tables = []
-    for folder in options.folders:
-        crops = CropSet.open(folder).select(kind="whole", quality=options.quality)
-        tables.append(cue_table(crops, folder.as_posix()))
+    for named in options.crops:
+        name, _, folder = named.partition("=")
+        crops = CropSet.open(Path(folder)).select(kind="whole", quality=options.quality)
+        tables.append(cue_table(crops, name))
         print(tables[-1].to_string(index=False))
     table = pd.concat(tables)
     table.to_csv(options.output, index=False, float_format="%.4f")
     wide = table.pivot_table("auc", ["crops", "cue"], "family", sort=False)
-    text = (
-        f"# Cues by which forgeries are told apart, AUC of a linear probe ({options.quality})\n\n"
-    )
-    text += f"{wide.reset_index().to_markdown(index=False, floatfmt='.2f')}\n"
+    head = f"# Cues by which forgeries are told apart, AUC of a linear probe ({options.quality})"
+    text = f"{head}\n\n{markdown_of(wide.reset_index(), digits=2)}"
     options.output.with_suffix(".md").write_text(text)
 
 
