@@ -4,9 +4,9 @@
 
 Images are (N, 3, S, S) float32 in [-1, 1], maps (N, S, S) float32; those of layers but EigenCAM are cut
 at zero after the interpolation, as in `grad_cam`, all others signed. "Nothing seen" is mid-gray. The
-stage `explanations` runs those in `leaderboard.RANKED`, no stage the others: some cost hundreds of passes an image, told in `COSTS`. What is random is
-drawn anew for each image from a seed, so that a map repeats to the bit and depends on no other image
-of its batch; global generators stay as they were.
+stage `explanations` runs those in `leaderboard.RANKED`, no stage the others: some cost hundreds of passes
+an image, told in `COSTS`. What is random is drawn anew for each image from a seed, so that a map repeats
+to the bit and depends on no other image of its batch; global generators stay as they were.
 
 Captum does the work where it has the method. Grad-CAM++, EigenCAM and ScoreCAM are one or two lines on
 what Captum captures: the package grad-cam 1.5.7 scales each map by its own extrema, so that relevance
