@@ -1,9 +1,10 @@
-"""A tiny model with random weights, and the whitened variant of it that the blobs give."""
+"""Tiny models: of random weights, the whitened variant of it that the blobs give, and of known weights."""
 
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from fwstudy.crops.cropset import CropSet, to_tensor
 from fwstudy.params import Params, Whitening, load_params
@@ -34,3 +35,21 @@ def tiny_baseline(crops: CropSet) -> torch.nn.Module:
 def aligned_detector(baseline: torch.nn.Module, training: CropSet) -> Detector:
     variant = variants.make_variant(baseline, quick_settings(), training, seed=0)
     return Detector(variant.model.eval(), variant.layer_name, pd.DataFrame())
+
+
+def two_channels() -> tuple[nn.Sequential, torch.Tensor]:
+    """A layer of red and its negative, whose gradients differ from place to place, and an image of red."""
+    layer = nn.Conv2d(3, 2, kernel_size=1, bias=False)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 1, bias=False))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [-1, 0, 0]])[..., None, None])
+        model[-1].weight.copy_(torch.tensor([[1.0, -1, 2, 0, 1, 1, -1, -1]]))
+    images = torch.zeros(1, 3, 2, 2)
+    images[0, 0] = torch.tensor([[1.0, 2], [3, 4]])
+    return model, images
+
+
+def hooks(model: nn.Module) -> int:
+    """How many hooks there are in a model."""
+    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)

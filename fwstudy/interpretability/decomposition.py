@@ -102,6 +102,11 @@ def resize(maps: torch.Tensor, size: int) -> np.ndarray:
     )
 
 
+def layer_map(values: torch.Tensor, images: torch.Tensor) -> np.ndarray:
+    """Relevance of each channel (N, C, h, w), summed, at input resolution, cut at zero."""
+    return np.clip(resize(values.detach().sum(dim=1), images.shape[-1]), 0, None)
+
+
 @torch.inference_mode()
 def evidence_maps(
     model: nn.Module, layer: nn.Module, images: torch.Tensor, axes: list[int] | slice = slice(None)
@@ -134,8 +139,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.nda
         (N, S, S) float32, non-negative.
     """
     model.eval()
-    maps = LayerGradCam(model, layer).attribute(images, target=0)
-    return np.clip(resize(maps.detach()[:, 0], images.shape[-1]), 0, None)
+    return layer_map(LayerGradCam(model, layer).attribute(images, target=0), images)
 
 
 def center_prior(size: int) -> np.ndarray:

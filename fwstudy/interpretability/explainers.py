@@ -24,7 +24,7 @@ import numpy as np
 from captum.attr import IntegratedGradients, LayerGradientXActivation, Occlusion
 from torch import Tensor, nn
 
-from fwstudy.interpretability.decomposition import grad_cam, resize
+from fwstudy.interpretability.decomposition import grad_cam, layer_map
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.statistics import evaluation_mode
 
@@ -51,6 +51,11 @@ def in_batches(
         return np.concatenate([explain(model, layer, batch.to(device)) for batch in batches])
 
 
+def pixel_map(values: Tensor) -> np.ndarray:
+    """Relevance of each color channel (N, 3, S, S), summed: (N, S, S) float32."""
+    return values.detach().sum(dim=1).float().numpy(force=True)
+
+
 class _LayerCam(LayerGradientXActivation):
     """Activations times the positive part of their own gradients; Captum has no class for it."""
 
@@ -75,8 +80,7 @@ def layer_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     Returns:
         (N, S, S) float32, non-negative.
     """
-    maps = _LayerCam(model, layer).attribute(images, target=0).detach().sum(dim=1)
-    return np.clip(resize(maps, images.shape[-1]), 0, None)
+    return layer_map(_LayerCam(model, layer).attribute(images, target=0), images)
 
 
 @in_evaluation_mode
@@ -102,7 +106,7 @@ def integrated_gradients(
         n_steps=num_steps,
         internal_batch_size=max(BATCH_SIZE, len(images)),  # else all steps at once in memory
     )
-    return values.detach().sum(dim=1).float().numpy(force=True)
+    return pixel_map(values)
 
 
 @in_evaluation_mode

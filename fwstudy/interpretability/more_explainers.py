@@ -5,8 +5,9 @@
 Images are (N, 3, S, S) float32 in [-1, 1], maps (N, S, S) float32; those of layers but EigenCAM are cut
 at zero after the interpolation, as in `grad_cam`, all others signed. "Nothing seen" is mid-gray. The
 stage `explanations` runs those in `leaderboard.RANKED`, no stage the others: some cost hundreds of passes
-an image, told in `COSTS`. What is random is drawn anew for each image from a seed, so that a map repeats
-to the bit and depends on no other image of its batch; global generators stay as they were.
+an image, counted in `benchmarks/explainers.md`. What is random is drawn anew for each image from a seed,
+so that a map repeats to the bit and depends on no other image of its batch; global generators stay as
+they were.
 
 Captum does the work where it has the method. Grad-CAM++, EigenCAM and ScoreCAM are one or two lines on
 what Captum captures: the package grad-cam 1.5.7 scales each map by its own extrema, so that relevance
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,8 @@ from skimage.segmentation import slic
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from fwstudy.interpretability.decomposition import resize
-from fwstudy.interpretability.explainers import Explainer, in_evaluation_mode
+from fwstudy.interpretability.decomposition import layer_map, resize
+from fwstudy.interpretability.explainers import Explainer, in_evaluation_mode, pixel_map
 from fwstudy.interpretability.faithfulness import predict_logits
 from fwstudy.whitening.concepts import BATCH_SIZE
 from fwstudy.whitening.statistics import evaluation_mode
@@ -109,11 +110,6 @@ def activation_functions(model: nn.Module) -> list[str]:
     """Kinds of the activation functions that are modules of a model; functional ones are not seen."""
     kinds = {type(module) for module in model.modules()}
     return sorted(k.__name__ for k in kinds if k.__module__ == "torch.nn.modules.activation")
-
-
-def pixel_map(values: Tensor) -> np.ndarray:
-    """Relevance of each color channel (N, 3, S, S), summed: (N, S, S) float32."""
-    return values.detach().sum(dim=1).float().numpy(force=True)
 
 
 @in_evaluation_mode
@@ -282,11 +278,6 @@ def rise_masks(count: int, size: int, share: float, cells: int, seed: int) -> Te
     )
 
 
-def layer_map(values: Tensor, images: Tensor) -> np.ndarray:
-    """Relevance of each channel (N, C, h, w), summed, at input resolution, cut at zero."""
-    return np.clip(resize(values.detach().sum(dim=1), images.shape[-1]), 0, None)
-
-
 class _GradCamPlusPlus(LayerGradientXActivation):
     """Activations times the channel weights of Grad-CAM++, which Captum has no class for."""
 
@@ -357,28 +348,16 @@ def score_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
     return layer_map((weights[:, None, None] * maps)[None], image)[0]
 
 
-class Cost(NamedTuple):
-    """Passes of the model an image, with the defaults; ``by_channel``: more for each of the layer."""
-
-    forward: int
-    backward: int = 0
-    by_channel: int = 0
-
-
-_METHODS: dict[str, tuple[Explainer, set[str], Cost]] = {
-    "input x gradient": (input_x_gradient, {"gradients"}, Cost(1, 1)),
-    "DeepLift": (deep_lift, {"gradients"}, Cost(4, 2)),  # the baseline, and the check
-    "gradient SHAP": (gradient_shap, {"gradients"}, Cost(NUM_STEPS, NUM_STEPS)),
-    "LIME": (lime, set(), Cost(NUM_SAMPLES)),
-    "KernelSHAP": (kernel_shap, set(), Cost(NUM_SAMPLES)),
-    "guided Grad-CAM": (guided_grad_cam, {"gradients", "layer"}, Cost(2, 2)),
-    "RISE": (rise, set(), Cost(NUM_MASKS)),
-    "Grad-CAM++": (grad_cam_plus_plus, {"gradients", "layer"}, Cost(1, 1)),
-    "HiResCAM": (hires_cam, {"gradients", "layer"}, Cost(1, 1)),
-    "EigenCAM": (eigen_cam, {"layer"}, Cost(1)),
-    "ScoreCAM": (score_cam, {"layer"}, Cost(1, by_channel=1)),
+MORE_EXPLAINERS: dict[str, Explainer] = {
+    "input x gradient": input_x_gradient,
+    "DeepLift": deep_lift,
+    "gradient SHAP": gradient_shap,
+    "LIME": lime,
+    "KernelSHAP": kernel_shap,
+    "guided Grad-CAM": guided_grad_cam,
+    "RISE": rise,
+    "Grad-CAM++": grad_cam_plus_plus,
+    "HiResCAM": hires_cam,
+    "EigenCAM": eigen_cam,
+    "ScoreCAM": score_cam,
 }
-MORE_EXPLAINERS = {name: explain for name, (explain, _, _) in _METHODS.items()}
-NEEDS = {name: frozenset(needs) for name, (_, needs, _) in _METHODS.items()}
-"""As `fwstudy.interpretability.explainers.NEEDS`."""
-COSTS = {name: cost for name, (_, _, cost) in _METHODS.items()}

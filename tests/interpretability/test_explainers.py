@@ -17,6 +17,8 @@ from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import create_model, replace_norm
 
+from ..models import hooks, two_channels
+
 SIZE = 32
 METHODS = pytest.mark.parametrize("name", EXPLAINERS)
 NORMS = pytest.mark.parametrize("norm", ["batch", "whitening"])
@@ -61,11 +63,6 @@ def linear_model(size: int) -> nn.Sequential:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return model
-
-
-def hooks(model: nn.Module) -> int:
-    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 @METHODS
@@ -169,14 +166,8 @@ def test_equal_models_have_equal_maps_in_any_memory_format(name):
 
 
 def test_layer_cam_golden():
-    """Two channels, red and its negative; the gradient differs from place to place."""
-    layer = nn.Conv2d(3, 2, kernel_size=1, bias=False)
-    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 1, bias=False))
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [-1, 0, 0]])[..., None, None])
-        model[-1].weight.copy_(torch.tensor([[1.0, -1, 2, 0, 1, 1, -1, -1]]))
-    images = torch.zeros(1, 3, 2, 2)
-    images[0, 0] = torch.tensor([[1.0, 2], [3, 4]])
+    model, images = two_channels()
+    layer = model[0]
     # red: (1, 0, 2, 0) * (1, 2, 3, 4); its negative: (1, 1, 0, 0) * (-1, -2, -3, -4)
     found = explainers.layer_cam(model, layer, images)
     np.testing.assert_allclose(found, [[[0, 0], [6, 0]]], atol=1e-6)

@@ -10,7 +10,9 @@ from torch import nn
 from fwstudy.interpretability import more_explainers
 from fwstudy.interpretability.faithfulness import predict_logits
 from fwstudy.interpretability.localization import localization_scores
-from fwstudy.interpretability.more_explainers import COSTS, MORE_EXPLAINERS, NEEDS, segments
+from fwstudy.interpretability.more_explainers import MORE_EXPLAINERS, segments
+
+from ..models import hooks, two_channels
 
 SIZE, BLOCK = 32, slice(8, 16)
 FEW = {
@@ -64,15 +66,6 @@ def mask(count: int = 3) -> np.ndarray:
     return found
 
 
-def hooks(model: nn.Module) -> int:
-    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-
-
-def test_tables_name_the_same_methods():
-    assert set(MORE_EXPLAINERS) == set(NEEDS) == set(COSTS)
-
-
 @METHODS
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_the_block_that_is_read_is_found(name):
@@ -109,34 +102,6 @@ def test_everything_is_left_as_it_was(name):
     assert torch.equal(given, before) and not given.requires_grad and given.grad is None
     assert all(value.requires_grad and value.grad is None for value in model.parameters())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-
-
-class Counted(nn.Module):
-    """A model that counts the images that pass through it, forward and backward."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.forwards, self.backwards = model, 0, 0
-
-    def count_backward(self, gradient):
-        self.backwards += len(gradient)
-
-    def forward(self, given):
-        self.forwards += len(given)
-        logits = self.model(given)
-        if logits.requires_grad:
-            logits.register_hook(self.count_backward)
-        return logits
-
-
-@METHODS
-def test_cost_is_what_the_table_says(name):
-    counted = Counted(block_model())
-    MORE_EXPLAINERS[name](counted, counted.model[2], images(1))
-    cost = COSTS[name]
-    assert counted.forwards == cost.forward + cost.by_channel * 2, name  # of two channels
-    assert counted.backwards == cost.backward
-    assert bool(cost.backward) == ("gradients" in NEEDS[name])
 
 
 @pytest.mark.parametrize("name", ["DeepLift", "KernelSHAP"])
@@ -200,14 +165,9 @@ def test_rise_masks_vary_alike_at_the_rim():
 
 
 def test_golden_maps_of_a_layer():
-    """Activations (1, 2; 3, 4), and their negative; the gradients differ from place to place."""
-    layer = nn.Conv2d(3, 2, kernel_size=1, bias=False)
-    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(8, 1, bias=False))
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [-1, 0, 0]])[..., None, None])
-        model[-1].weight.copy_(torch.tensor([[1.0, -1, 2, 0, 1, 1, -1, -1]]))
-    given = torch.zeros(1, 3, 2, 2)
-    given[0, 0] = torch.tensor([[1.0, 2], [3, 4]])
+    """Activations (1, 2; 3, 4), and their negative."""
+    model, given = two_channels()
+    layer = model[0]
     # (1, -1, 2, 0) * (1, 2, 3, 4) + (1, 1, -1, -1) * (-1, -2, -3, -4), cut at zero
     found = MORE_EXPLAINERS["HiResCAM"](model, layer, given)
     np.testing.assert_allclose(found, [[[0, 0], [9, 4]]], atol=1e-6)
