@@ -338,9 +338,18 @@ def empty(
         yield row(topic, (name, method), "all", measure, *numbers) | {"remark": remark}
 
 
+def refused_rows(known: Known) -> Iterator[dict]:
+    """Of each explainer that the detector lacks something for: no value, and why."""
+    for method, needs in NEEDS.items():
+        why = [known.lacks[need] for need in sorted(needs & known.lacks.keys())]
+        if why:
+            yield from empty(known.subject.name, "localization", localization.SCORES, why[0], method)
+
+
 def rows_of(known: Known) -> Iterator[dict]:
     """All rows of a detector, those without a value included."""
     yield from known.covered
+    yield from refused_rows(known)
     for topic in tqdm(TOPICS, known.subject.name, leave=False):
         named = known.subject.name, topic.name, topic.measures
         why = [known.lacks[need] for need in topic.needs if need in known.lacks]

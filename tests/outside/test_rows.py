@@ -69,8 +69,10 @@ def test_a_planted_cue_is_detected_and_found(measured):
 
 def test_without_gradients_there_is_occlusion(measured):
     found = of(measured, "detached")
-    assert set(found.loc["localization", "method"]) == {"occlusion"}
-    assert found.loc["localization", "value"].notna().all()
+    refused = found.loc["localization"].query("value.isna()")
+    assert set(refused["method"]) == {"Grad-CAM", "LayerCAM", "integrated gradients"}
+    assert refused["remark"].eq("its logit has no gradients").all()
+    assert set(found.loc["localization"].query("value.notna()")["method"]) == {"occlusion"}
     assert found.loc["randomization", "value"].notna().any()
 
 
@@ -133,6 +135,8 @@ def test_an_onnx_file_gives_what_the_module_gives(crops, params, folder, measure
     np.testing.assert_allclose(predictions["m_onnx"]["score"], expected, atol=1e-3)
     table = table.set_index("topic")
     assert set(table.loc["parts", "method"]) == {"occlusion"}
+    told = table.loc[["localization"]].groupby("method")["remark"].first()
+    assert told["Grad-CAM"] == "its logit has no gradients" and told["occlusion"] == ""
     assert table.loc["faithfulness", "value"].notna().any()
     assert table.loc[["randomization"], "value"].isna().all()
     assert "weights" in table.loc[["randomization"], "remark"].iloc[0]
