@@ -30,7 +30,9 @@ COPIED = [
     "notebooks",
     ".dvcignore",
     "data/assets",
+    "data/cross_dataset/.gitkeep",  # stages depend on these folders, which a setting may leave empty
     "data/detectors",
+    "data/leave_one_out/.gitkeep",
     "data/photos",
 ]
 FEW = {

@@ -64,6 +64,7 @@ def settings(source: str, root) -> dict:
         "faces.num_workers": 1,
         "preprocess.further_test_qualities": [],
         "generalization.families": [],
+        "cross_dataset.sources": [],
     }
     return SMOKE | videos | SETTINGS.get(source, {})
 
@@ -249,7 +250,7 @@ def test_the_pipeline_on_pictures_without_originals(people, tmp_path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("source", TREES)
 def test_the_whole_pipeline(trees, tmp_path, monkeypatch, source):
-    """Every notebook, by `dvc repro`."""
+    """Every notebook but those of a second data set, by `dvc repro`."""
     monkeypatch.chdir(tmp_path)
     copy_of_the_project(tmp_path, settings(source, trees[source]))
     done = dvc_repro()
