@@ -85,6 +85,7 @@ def tables(project: Path) -> dict[str, bytes]:
         content = path.read_bytes()
         if path.suffix == ".csv" and any(word.encode() in content for word in COST):
             kept = pd.read_csv(path, dtype=str).drop(columns=COST, errors="ignore")
+            kept = kept[~kept["measure"].isin(COST)] if "measure" in kept else kept
             content = kept.to_csv(index=False).encode()
         found[path.relative_to(results).as_posix()] = content
     return found
@@ -130,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ends.append([run, len(expected), "failed" if failed else ", ".join(differing) or "none"])
         output.write_text(report(options, length, kills, ends), encoding="utf-8")
     os.chdir(output.parent)
-    shutil.rmtree(folder)
+    if all(found == "none" for *_, found in ends):
+        shutil.rmtree(folder)  # else kept, to look into
     print(output.read_text(encoding="utf-8"))
 
 

@@ -45,8 +45,10 @@ def test_what_a_model_cost_is_not_compared(project):
     results = project / "data" / "results"
     (results / "cost.csv").write_text("model,minutes\na,1.5\n")
     (results / "auc.csv").write_text("model,auc\na,0.50\n")
+    (results / "rows.csv").write_text("measure,value\ncore_seconds,3\nmass,0.5\n")
     first = kill.tables(project)
     (results / "cost.csv").write_text("model,minutes\na,2.5\n")
+    (results / "rows.csv").write_text("measure,value\ncore_seconds,4\nmass,0.5\n")
     assert kill.tables(project) == first
     (results / "auc.csv").write_text("model,auc\na,0.51\n")
     assert [name for name, content in kill.tables(project).items() if content != first[name]] == [
