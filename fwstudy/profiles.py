@@ -9,12 +9,12 @@ import io
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from fwstudy.params import applied, load_params, read
+from fwstudy.params import VIDEO_SOURCES, applied, load_params, read
 from fwstudy.runtime import project_root
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     for key, value in values.items():
         print(f"{key}: {value}")
-    if "faces.source" in values:
+    if values.get("faces.source") in get_args(VIDEO_SOURCES):
         print(
             "Set faces.videos.root to the data set's folder, then `make repro` (with HF_HUB_OFFLINE=0 "
             "where train.backbone.weights is hub)."
