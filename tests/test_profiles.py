@@ -135,7 +135,7 @@ def test_the_command_says_what_it_set_and_what_is_left_to_do(path):
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=True)
     assert "train.backbone.name: legacy_xception" in done.stdout
     assert "faces.videos.root" in done.stdout
-    command[-1] = "xception"  # of rendered people
+    command[-1] = "photos_pretrained"  # no videos
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=True)
     assert "faces.videos.root" not in done.stdout
     command[-1] = "nonsense"
