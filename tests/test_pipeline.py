@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import pytest
+import ruamel.yaml
 import torch
 import yaml
 from dvc.repo import Repo
@@ -164,6 +165,11 @@ def settings(changes: dict):
     change(changes)
     yield
     Path("params.yaml").write_text(before)
+
+
+def test_dvc_reads_its_files_by_the_parser_in_c():
+    """ruamel.yaml 0.19 no longer requires it, nor does DVC 3.67; without it a stage starts seconds later."""
+    assert ruamel.yaml.__with_libyaml__
 
 
 class TestGraph:
