@@ -28,6 +28,7 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	$(VENV)/bin/python -c "import ipykernel.kernelapp, papermill, dvc.cli, fwstudy.explain.bundle, torch._dynamo"
+	$(VENV)/bin/python -m fwstudy.faces.rendering
 	touch $@
 
 .uv/bin/uv:

@@ -86,4 +86,4 @@ def people(tmp_path_factory):
     from fwstudy.faces.rendering.dataset import render_dataset  # numba, which few tests need
 
     folder = tmp_path_factory.mktemp("people")
-    return [load_clip(path) for path in render_dataset(folder, 12, 1, 2, 112, 7, 1)]
+    return [load_clip(path) for path in render_dataset(folder, 12, 1, 2, 112, 7, 1, part_frames=1)]

@@ -127,13 +127,9 @@ def measured_passes(model: nn.Module) -> Iterator[dict[str, float]]:
     found |= {"forward_passes": float(sum(seen)), "core_seconds": time.process_time() - start}
 
 
-def randomized_similarity(subject: Subject, key: Method) -> np.ndarray:
-    """Rank correlation of the absolute maps of the model and of one with random weights: (N,).
-
-    The last step of `randomize_cascading`, in which no stage is left as it was trained.
-    """
+def randomized_similarity(subject: Subject, key: Method, randomized: nn.Module) -> np.ndarray:
+    """Rank correlation of the absolute maps of the model and of one with random weights: (N,)."""
     crops, named = subject.explained("whole"), key[1] == CONCEPT_AXES
-    *_, (_, randomized) = randomize_cascading(subject.model, subject.seed)
     layer = randomized.get_submodule(subject.detector.layer_name)
     batches = crops.tensor(subject.device).split(BATCH_SIZE)
     # what is typical of the trained model must not make a randomized one look like it
@@ -142,13 +138,16 @@ def randomized_similarity(subject: Subject, key: Method) -> np.ndarray:
     return rank_similarity(np.abs(trained), np.abs(in_batches(explain, randomized, layer, batches)))
 
 
-def image_scores(subject: Subject, key: Method, num_attacked: int) -> pd.DataFrame:
+def image_scores(
+    subject: Subject, key: Method, num_attacked: int, randomized: nn.Module
+) -> pd.DataFrame:
     """The measures of `MEASURED`, image by image: columns row, group, measure, value.
 
     Without faces of which one part is forged there is no `part_top1`.
 
     Args:
         num_attacked: at most so many images are attacked.
+        randomized: the subject's model with no stage left as it was trained.
     """
     crops, device = subject.explained("whole"), subject.device
     few, maps = crops.evenly(num_attacked), subject.explained_maps(key, "whole")
@@ -158,11 +157,12 @@ def image_scores(subject: Subject, key: Method, num_attacked: int) -> pd.DataFra
     attacked = attack_table(
         subject.model, few.tensor(device), maps[places], seed=subject.seed, **ATTACK
     )
+    similarity = randomized_similarity(subject, key, randomized)
     parts = [part_hits(subject, key)] if len(subject.explained("part")) else []
     tables = [
         map_scores(subject, key, "whole"),
         *parts,
-        about(crops, curves, randomized_absolute_rank=randomized_similarity(subject, key)),
+        about(crops, curves, randomized_absolute_rank=similarity),
         about(few, attacked[["sufficiency", "accuracy_drop"]]),
     ]
     long = pd.concat([table.melt(["row", "group"], var_name="measure") for table in tables])
@@ -173,6 +173,7 @@ def image_scores(subject: Subject, key: Method, num_attacked: int) -> pd.DataFra
 def score_subject(subject: Subject, num_attacked: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every method of one subject; see `score_explainers`."""
     scores, costs, crops = [], [], subject.explained("whole")
+    *_, (_, randomized) = randomize_cascading(subject.model, subject.seed)
     for key in tqdm(subject.methods, subject.name):
         named = {"model": subject.name, "method": key[1]}
         subject.maps(key, crops.evenly(1))  # what is computed once is no cost of an image
@@ -180,7 +181,8 @@ def score_subject(subject: Subject, num_attacked: int) -> tuple[pd.DataFrame, pd
             subject.explained_maps(key, "whole")
         each = {name: value / len(crops) for name, value in cost.items()}
         costs.append(named | each | {"num_images": len(crops)})
-        scores.append(image_scores(subject, key, num_attacked).assign(**named))
+        found = image_scores(subject, key, num_attacked, randomized)
+        scores.append(found.assign(**named))
     return pd.concat(scores, ignore_index=True), pd.DataFrame(costs)
 
 
