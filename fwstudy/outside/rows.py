@@ -343,7 +343,9 @@ def refused_rows(known: Known) -> Iterator[dict]:
     for method, needs in NEEDS.items():
         why = [known.lacks[need] for need in sorted(needs & known.lacks.keys())]
         if why:
-            yield from empty(known.subject.name, "localization", localization.SCORES, why[0], method)
+            yield from empty(
+                known.subject.name, "localization", localization.SCORES, why[0], method
+            )
 
 
 def rows_of(known: Known) -> Iterator[dict]:

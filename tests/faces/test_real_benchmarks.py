@@ -150,7 +150,9 @@ def test_from_videos_to_crops(trees, people, project, source):
         assert set(whole.loc[whole["quality"] == "c40", "split"]) == {"test"}
 
 
-@pytest.mark.parametrize("source", ["faceforensics", "folder"])
+@pytest.mark.parametrize(
+    "source", [pytest.param("faceforensics", marks=pytest.mark.slow), "folder"]
+)
 def test_from_crops_to_what_the_axes_mean(trees, project, source):
     """The other sources differ in their readers alone; `test_the_whole_pipeline` runs them all."""
     change(settings(source, trees[source]) | {"ablations.run": []})
