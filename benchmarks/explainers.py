@@ -120,13 +120,16 @@ class Counted(nn.Module):
 
 
 def costs(model: nn.Module, layer: nn.Module, images: Tensor) -> pd.DataFrame:
-    """A row an explainer of the package: passes an image and milliseconds an image; none where it refuses."""
+    """A row an explainer of the package, of images (N, 3, S, S): passes and milliseconds an image.
+
+    There are none where the explainer refuses the model.
+    """
     rows = []
     for name, explain in (EXPLAINERS | MORE_EXPLAINERS).items():
         counted = Counted(model)
         try:
             duration, _ = seconds(partial(explain, counted, layer, images))
-        except ValueError as error:  # DeepLift: no rules for the model's activation functions
+        except ValueError as error:  # DeepLift, guided Grad-CAM: not for its activation functions
             print(f"{name}: {error}")
             rows.append({"explainer": name, "images": 0})
             continue
@@ -150,7 +153,10 @@ def smooth_images(count: int, size: int) -> Tensor:
 
 
 def compare(model: nn.Module, layer: nn.Module, images: Tensor, rounds: int) -> pd.DataFrame:
-    """A row an explainer: seconds an image in batches and image by image, ratios, largest difference."""
+    """A row an explainer, of images (N, 3, S, S), beside the library image by image.
+
+    Milliseconds an image in batches, how many times as fast, largest difference of the maps.
+    """
     num_images, size = len(images), images.shape[-1]
     same, other = libraries(model, layer, size), with_defaults(model)
     rows = []
@@ -183,7 +189,7 @@ def compare(model: nn.Module, layer: nn.Module, images: Tensor, rounds: int) -> 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--costed", type=int, default=8, help="images of the table of costs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
@@ -203,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"Differences are shares of the largest relevance. Of {len(table)} explainers {met} are at least "
         f"{TARGET:g} times as fast as the library image by image with its defaults.\n\n"
         f"## What each costs\n\nThe detector has {sum(p.numel() for p in model.parameters()):,} parameters and {layer.num_features} "
-        f"channels in the explained layer. An explainer without numbers refuses it.\n\n{cost.to_markdown(index=False, floatfmt='.3g')}\n"
+        f"channels in the explained layer. An explainer without numbers refuses it. Times are of one call on one "
+        f"batch; those above are medians.\n\n{cost.to_markdown(index=False, floatfmt='.4g').replace('nan', '  –')}\n"
     )
     (options.output / "explainers.md").write_text(text)
     print(text)

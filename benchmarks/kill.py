@@ -3,7 +3,7 @@
 No test: it takes as long as three runs and more. The project is copied, with the smallest settings of the
 tests and few photographs. A run is killed again and again, so that it goes on from what it had. By turns SIGKILL goes
 to DVC's whole process group and SIGTERM to DVC alone. Tables are compared byte for byte, but for what time and memory
-a model took.
+a model or an explanation took.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.whitening import describe_machine
 from tests.test_pipeline import ENVIRONMENT, SMOKE, copy_of_the_project
 
 COST = ["minutes", "core_seconds", "peak_memory_gb"]
@@ -95,9 +96,10 @@ def report(options: argparse.Namespace, length: float, kills: list, ends: list) 
     """What was seen so far."""
     heads = ["run", "signal", "after, s", "in stage", "all gone, s later"]
     return (
-        f"# Runs killed {options.kills} times each, and finished\n\nLeft alone, the pipeline takes "
-        f"{length:.0f} s. Each run is begun, killed and begun again, the last time to its end. What is "
-        f"compared is said in `kill.py`; seed {options.seed}.\n\n"
+        f"# Runs killed up to {options.kills} times each, and finished\n\n{describe_machine()}\n\nLeft "
+        f"alone, the pipeline takes {length:.0f} s. Each run is begun, killed and begun again, the last time "
+        "to its end. A run that had ended before its signal was not killed. What is compared is said in "
+        f"`kill.py`; seed {options.seed}.\n\n"
         f"{pd.DataFrame(ends, columns=['run', 'tables', 'that differ']).to_markdown(index=False)}\n\n"
         f"{pd.DataFrame(kills, columns=heads).to_markdown(index=False)}\n"
     )
@@ -132,7 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output.write_text(report(options, length, kills, ends), encoding="utf-8")
     os.chdir(output.parent)
     if all(found == "none" for *_, found in ends):
-        shutil.rmtree(folder)  # else kept, to look into
+        shutil.rmtree(folder)
+    else:
+        print(f"kept, to look into: {folder}")
     print(output.read_text(encoding="utf-8"))
 
 

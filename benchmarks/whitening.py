@@ -303,13 +303,14 @@ def most_times(channels: int, locations: int, structured: float = 1) -> float:
     """How many times the operations of the exact layer, with Cholesky, iternorm's train step has.
 
     Args:
-        structured: what a product costs whose result or factor is symmetric or triangular, as a share.
+        structured: cost of a product with a symmetric result or a triangular factor, as a share of a
+            full one.
     """
     large, small = locations * channels**2, channels**3
     symmetric = structured * large  # the covariance
     triangular = 4 * structured * small  # rotation times matrix, and three of the factor's gradient
     exact = 4 * large + symmetric + small + triangular + 2 / 3 * small
-    return (6 * large + 45 * small) / exact
+    return (7 * large + 40 * small) / exact
 
 
 SECTIONS = {  # what to measure, title, notes
@@ -325,11 +326,14 @@ over pairs of channels. In evaluation all whitening layers do the same.
 Operations of a train step with M locations, in multiply-adds: exact, 5 products of M C^2 (covariance and
 its gradient; output and its two gradients) and, with Cholesky, 5 of C^3 (rotation times matrix and the
 gradient of it, three in the gradient of the factor) and 2/3 C^3 (the factor and its inverse); with eigh
-7 of C^3 and the eigendecomposition. iternorm, 6 of M C^2 and 45 of C^3 (3 products in each of 5 steps,
-and twice as many backward). So exact training can be at most {most_times(728, 2048):.1f} times as fast as iternorm at 728 channels
-and 2048 locations, and {most_times(256, 8192):.1f} times at 256 and 8192. If symmetric and triangular products took half the
-time (PyTorch has no such products), it would be {most_times(728, 2048, 0.5):.1f} and {most_times(256, 8192, 0.5):.1f} times. The amortized layer needs 3
-products of M C^2.""",
+7 of C^3 and the eigendecomposition. iternorm, 7 of M C^2 (covariance and its gradient, output and its
+two gradients, rotation and its gradient) and 40 of C^3 (3 products in each of 5 steps; 6 backward in
+each but the first, which starts from the identity and has 1). So exact training can be at most {most_times(728, 2048):.1f} times as fast as iternorm at 728 channels
+and 2048 locations, and {most_times(256, 8192):.1f} times at 256 and 8192. The targets there, 3.5 and 2, are out of the exact
+layer's reach; the amortized layer meets them. If products with a symmetric result or a triangular factor took
+half the time (PyTorch has none), it would be {most_times(728, 2048, 0.5):.1f} and {most_times(256, 8192, 0.5):.1f} times.
+The amortized layer needs 3 products of M C^2. At 2048 channels there are fewer locations than channels:
+`exact` then solves in the space of the locations, which Cholesky cannot.""",
     ),
     "drift": (
         measure_drift,

@@ -150,7 +150,10 @@ def rank_auc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def score_auc(table: Mapping) -> float:
-    """AUC of a table with columns ``label`` and ``score``: `rank_auc` of one column, five times as fast."""
+    """AUC of a table with columns ``label`` and ``score``, as `rank_auc`, faster.
+
+    NaN where a class is missing or a score is NaN.
+    """
     positive, scores = np.asarray(table["label"]) == 1, np.asarray(table["score"])
     forged, pristine = scores[positive], np.sort(scores[~positive])
     if not len(forged) or not len(pristine) or np.isnan(scores).any():
@@ -160,7 +163,7 @@ def score_auc(table: Mapping) -> float:
 
 
 def auc_interval(table: pd.DataFrame, seed: int = 0, repeats: int = REPEATS) -> dict[str, float]:
-    """`score_auc` of a table and its `group_interval`, as auc, auc_low, auc_high: a hundred times faster.
+    """`score_auc` of a table and its `group_interval`, as auc, auc_low, auc_high: ten times faster.
 
     Args:
         table: columns group, label, score.

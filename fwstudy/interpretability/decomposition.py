@@ -103,7 +103,10 @@ def resize(maps: torch.Tensor, size: int) -> np.ndarray:
 
 
 def layer_map(values: torch.Tensor, images: torch.Tensor) -> np.ndarray:
-    """Relevance of each channel (N, C, h, w), summed, at input resolution, cut at zero."""
+    """Relevance of each channel (N, C, h, w), summed and cut at zero: (N, S, S) float32.
+
+    At the resolution of the images (N, 3, S, S).
+    """
     return np.clip(resize(values.detach().sum(dim=1), images.shape[-1]), 0, None)
 
 

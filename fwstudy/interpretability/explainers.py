@@ -120,8 +120,8 @@ def occlusion(
     """How much the logit falls when a square of the image turns mid-gray, per pixel.
 
     Zeiler, Fergus, ECCV 2014; Captum: the mean fall over all squares that cover the pixel. Squares
-    stand on a grid; cost is one forward pass a square, (1 + (1 - window) / stride)² of them: 225 by
-    default, 64 with stride 1/8.
+    stand on a grid; cost is one forward pass of the image and one a square, of which there are
+    (1 + (1 - window) / stride)²: 225 by default, 64 with stride 1/8.
 
     Args:
         images: (N, 3, S, S) float32 in [-1, 1].

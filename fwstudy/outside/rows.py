@@ -84,7 +84,8 @@ class Known:
         subject: what maps are made by, or read from.
         further: its test crops of the other qualities, by quality.
         predictions: from `fwstudy.training.runs.score`, of whole faces of validation and test.
-        lacks: what it cannot be asked for, ``runs``, ``maps``, ``weights``, and why.
+        lacks: what it cannot be asked for, ``gradients``, ``layer``, ``maps``, ``runs``, ``weights``,
+            and why.
         covered: rows on what was handed back.
     """
 
@@ -339,13 +340,16 @@ def empty(
 
 
 def refused_rows(known: Known) -> Iterator[dict]:
-    """Of each explainer that the detector lacks something for: no value, and why."""
+    """For each explainer that the detector lacks something for, rows without a value that say why.
+
+    They stand under localization alone, once for all topics.
+    """
+    name = known.subject.name
     for method, needs in NEEDS.items():
         why = [known.lacks[need] for need in sorted(needs & known.lacks.keys())]
         if why:
-            yield from empty(
-                known.subject.name, "localization", localization.SCORES, why[0], method
-            )
+            remark = f"no {method}: {why[0]}"
+            yield from empty(name, "localization", localization.SCORES, remark, method)
 
 
 def rows_of(known: Known) -> Iterator[dict]:

@@ -36,6 +36,7 @@ def test_score_auc_against_scikit_learn():
     data = table(rng.integers(0, 9, 200), rng.integers(0, 2, 200), "a")  # with ties
     assert metrics.score_auc(data) == pytest.approx(roc_auc_score(data["label"], data["score"]))
     assert np.isnan(metrics.score_auc(data[data["label"] == 1]))
+    assert np.isnan(metrics.score_auc({"label": [0, 1, 1], "score": [0.0, 1.0, np.nan]}))
     columns = rng.normal(size=(200, 3))
     expected = [roc_auc_score(data["label"], column) for column in columns.T]
     positive = data["label"].to_numpy() == 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.explainers import Counted
 from fwstudy.interpretability import more_explainers
 from fwstudy.interpretability.faithfulness import predict_logits
 from fwstudy.interpretability.localization import localization_scores
@@ -102,6 +103,17 @@ def test_everything_is_left_as_it_was(name):
     assert torch.equal(given, before) and not given.requires_grad and given.grad is None
     assert all(value.requires_grad and value.grad is None for value in model.parameters())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("gradient SHAP", (32, 32)), ("ScoreCAM", (1 + 2, 0))],  # of two channels
+)
+def test_passes_are_counted(name, passes):
+    model, images = two_channels()
+    counted = Counted(model)
+    MORE_EXPLAINERS[name](counted, model[0], images)
+    assert (counted.forwards, counted.backwards) == passes
 
 
 @pytest.mark.parametrize("name", ["DeepLift", "KernelSHAP"])

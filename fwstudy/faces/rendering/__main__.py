@@ -11,4 +11,5 @@ from fwstudy.faces.rendering.scene import sample_scene
 
 if __name__ == "__main__":
     frontal = State(0.0, 0.0, 0.0, (0.0, 0.0), {})
-    render(Person(sample_identity((0, 0))), sample_scene((0, 1)), frontal, 64)
+    for seed in ((0, 0), (0, 1)):  # bald and with hair: arrays of two layouts, each compiled
+        render(Person(sample_identity(seed)), sample_scene((0, 1)), frontal, 64)
