@@ -24,7 +24,14 @@ from fwstudy.faces.mesh import fit_shape
 from fwstudy.faces.parts import FaceShape, draw_parts, shape_from_landmarks
 from fwstudy.faces.videos.footage import InputError, Video, open_video
 from fwstudy.faces.videos.layouts import Outline, VideoGroup
-from fwstudy.faces.videos.pairing import Match, Original, first_shift, match, same_shape
+from fwstudy.faces.videos.pairing import (
+    Match,
+    Original,
+    first_shift,
+    highest,
+    match,
+    same_shape,
+)
 from fwstudy.faces.videos.tracking import (
     Candidate,
     by_face,
@@ -202,7 +209,7 @@ def cut_candidates(
 def differing(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """Where forged crops differ from their originals by more than compression explains: (F, S, S) bool."""
     away = [
-        cv2.absdiff(*pair).max(axis=-1).astype(np.float32)
+        highest(cv2.absdiff(*pair)).astype(np.float32)
         for pair in zip(images, originals, strict=True)
     ]
     return np.stack([cv2.GaussianBlur(one, (0, 0), SMOOTHING) > DIFFERENCE for one in away])
@@ -438,7 +445,7 @@ def side_by_side(
 
 def binary(mask: np.ndarray) -> np.ndarray:
     """A mask video's frame, in color as a rule, as (H, W) uint8 of 0 and 255."""
-    return np.uint8(255) * (mask.max(axis=-1) > MASK_LEVEL)
+    return np.uint8(255) * (highest(mask) > MASK_LEVEL)
 
 
 def fitting(

