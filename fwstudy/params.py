@@ -28,7 +28,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-RESERVED = "baseline|batch_norm|whitened|true|false|none|null|nan|inf|infinity"
+RESERVED = "baseline|batch_norm|whitened|true|false|yes|no|on|off|none|null|nan|inf|infinity"
 
 
 def rule(holds: Callable[[Any], Any], message: str) -> AfterValidator:

@@ -237,7 +237,7 @@ NOT_A_NAME = "a name begins with a letter"
         *[
             ("ablations.variants", {name: {}}, NOT_A_NAME)
             for name in ("a.b", "a@8", "x y", "q;w", "a/b", "16", "", "$a", "-a", "é", "a\n", "NaN")
-            + ("baseline", "batch_norm", "whitened", "True")
+            + ("baseline", "batch_norm", "whitened", "True", "yes", "Off")
         ],
     ],
 )

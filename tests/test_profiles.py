@@ -45,6 +45,17 @@ def test_a_profile_sets_its_values_and_nothing_else(path, name):
     assert path.read_text() == after, "not as DVC writes it"
 
 
+SHIPPED = PARAMS.parents[1] / "params.yaml"
+
+
+@pytest.mark.parametrize("name", list(yaml.safe_load(SHIPPED.read_text())["profiles"]))
+def test_after_a_shipped_profile_every_other_can_be_written(path, name):
+    """A profile that leaves a value to the file must fit whatever another has set."""
+    path.write_text(SHIPPED.read_text())
+    write_profile(path, name)
+    assert load_params(path).profiles
+
+
 LAYOUTS = {
     "flow": " [raw, c40]  # why",
     "block": "\n  - raw\n  - c40",
