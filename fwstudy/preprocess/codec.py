@@ -1,7 +1,9 @@
-"""Real H.264 compression in memory, as in the c23 and c40 sets of FaceForensics++.
+"""Real H.264 compression in memory, by the rate factors of the c23 and c40 sets of FaceForensics++.
 
 FaceForensics++ (Rössler et al., ICCV 2019) compresses with libx264 at constant rate factors 23 and
 40 and, for "raw", does not compress visibly at all; here raw frames are left exactly as they are.
+Departures from its public script: chroma is halved in both directions (4:2:0, as most videos have it; the
+script keeps it whole), and all clips are of 25 frames a second (the script keeps the video's rate).
 """
 
 import io
