@@ -1,6 +1,7 @@
 """Explanations of a user's files: by hand on three channels, then on a tiny untrained detector."""
 
 import dataclasses
+import errno
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from torch import nn
 
 from fwstudy import execute
 from fwstudy.crops.cropset import to_tensor
-from fwstudy.explain import bundle, files, panels
+from fwstudy.explain import bundle, files, page, panels
 from fwstudy.explain.__main__ import main
 from fwstudy.explain.detector import (
     MahalanobisOOD,
@@ -519,6 +520,15 @@ def test_nothing_explained_is_an_error(ready, folder):
     assert len(pd.read_csv(ready / "out" / "evidence.csv")) == 2
     Path("params.yaml").write_text("faces:\n\tseed: 0\n")
     assert "params.yaml" in error_of([folder / "wall.png"])
+
+
+def test_a_full_disk_is_told_with_the_folder(ready, astronaut, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Image.fromarray(astronaut).save("photo.png")
+    monkeypatch.setattr(page, "write", full)
+    assert error_of(["photo.png", "--output", "out"]) == f"{ready / 'out'}: No space left on device"
 
 
 def test_files_of_one_name_get_two_pages(ready, astronaut, capsys):

@@ -95,8 +95,11 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
     if not reports and len(paths) == 1:
         raise ValueError(f"{paths[0]}: {table['problem'][0]}")
     written = folder / "page.html"
-    page.write(written, f"{path.resolve().name}, explained", trained, table, reports)
-    table.to_csv(folder / "evidence.csv", index=False)
+    try:
+        page.write(written, f"{path.resolve().name}, explained", trained, table, reports)
+        table.to_csv(folder / "evidence.csv", index=False)
+    except OSError as error:  # a full disk names no file
+        raise OSError(f"{folder}: {error.strerror or error}") from error
     if not reports:
         raise ValueError(f"{path}: none of {len(paths)} files could be explained; see {written}")
     if notebook:
