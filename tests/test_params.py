@@ -30,6 +30,7 @@ TEXT = PARAMS.read_text()
 CONTENT = yaml.safe_load(TEXT)
 
 
+NETWORKS = "explanations.networks"
 VIDEOS = {"faces.source": "ffiw", "preprocess.further_test_qualities": []}
 
 
@@ -269,6 +270,8 @@ def test_what_is_impossible_names_its_key(content, key, value, message):
         ({"generalization.other_crops": "nowhere"}, r"other_crops: nowhere: no such folder"),
         ({"faces.source": "photos", "faces.photos.root": "no"}, r"photos\.root: no: no such folder"),
         ({**VIDEOS, "faces.videos.root": "~/no"}, r"faces\.videos\.root: ~/no: no such folder"),
+        ({NETWORKS: {"nosuch": {"layer": "a", "options": None}}}, r"networks.nosuch: .*nosuch"),
+        ({NETWORKS: {"resnet18": {"layer": "a", "options": None}}}, r"networks.resnet18: .*`a`"),
     ],
 )  # fmt: skip
 def test_what_the_backbone_cannot_do_names_its_key(content, monkeypatch, changes, message):

@@ -1,4 +1,4 @@
-"""What params.yaml asks of the backbone, tried before anything runs: ``python -m fwstudy.params``.
+"""What params.yaml asks of the backbone and of other networks, tried before anything runs: ``python -m fwstudy.params``.
 
 Names of networks, layers and options are strings that other libraries read, so that nothing short of
 building the model tells whether they mean something.
@@ -54,6 +54,11 @@ def check_models(params: Params) -> None:
     check_layer(model, params.whitening, "whitening")
     for name in params.ablations.run:
         check_layer(model, params.variant(name), f"ablations.variants.{name}")
+    for name, network in params.explanations.networks.items():
+        with blamed_on(f"explanations.networks.{name}"):
+            other = plain.model_copy(update={"name": name, "options": network.options})
+            built = new_model(train.model_copy(update={"backbone": other}))
+            built.get_submodule(network.layer)
     check_data(params)
 
 
