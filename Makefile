@@ -45,8 +45,7 @@ test: setup
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The whole pipeline on a tiny data set in the layout of each benchmark, bad and odd inputs through the
-# commands, and property tests on inputs
-# that are drawn anew: three quarters of an hour.
+# commands, and property tests on inputs that are drawn anew: three quarters of an hour.
 test-sources: setup
 	OMP_NUM_THREADS=1 python -m pytest -m "slow or hypothesis" --hypothesis-profile random
 
