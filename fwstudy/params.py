@@ -92,9 +92,12 @@ class Section(BaseModel):
 
 
 class Rendered(Section):
-    """The embedded data set: people rendered from CC0 assets."""
+    """The embedded data set: people rendered from CC0 assets.
 
-    num_identities: Annotated[int, Field(ge=2, multiple_of=2)]
+    People lend each other their faces in pairs, and each of the three splits needs a pair of its own.
+    """
+
+    num_identities: Annotated[int, Field(ge=6, multiple_of=2)]
     clips_per_identity: Count
     frames_per_clip: Count
     part_frames: Count

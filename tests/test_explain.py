@@ -509,6 +509,16 @@ def test_errors_of_the_user_are_one_line(project, astronaut, words, reason):
     assert not (project / "data" / "explained").exists()
 
 
+def test_params_are_read_before_what_takes_seconds(project, astronaut):
+    Image.fromarray(astronaut).save("photo.png")
+    Path("params.yaml").write_text("faces:\n\tseed: 0\n")
+    code = "import sys; from fwstudy.explain.__main__ import main\ntry: main(['photo.png'])\n"
+    code += "except SystemExit as end: print(end, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "params.yaml: line 2: found character" in done.stdout
+    assert done.stdout.endswith("no tabs) False\n")
+
+
 def test_nothing_explained_is_an_error(ready, folder):
     for name, reason in (("wall.png", "no face found in the"), ("broken.jpg", "cannot be read as")):
         assert error_of([folder / name]).startswith(f"{folder / name}: {reason}")

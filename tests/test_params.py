@@ -173,6 +173,7 @@ NOT_A_NAME = "a name begins with a letter"
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("faces.rendered.num_identities", 4, "num_identities: .*greater than or equal to 6"),
         ("whitening.solver", "qr", "whitening.solver: "),
         ("whitening.shrinkage", 1.5, "whitening.shrinkage"),
         ("whitening.shrinkage", "ledoit", "whitening.shrinkage"),
@@ -269,6 +270,8 @@ def test_what_is_impossible_names_its_key(content, key, value, message):
         ({"generalization.families": ["Faceswap"]}, r"families: rendered has no .*FaceSwap"),
         ({"generalization.other_crops": "nowhere"}, r"other_crops: nowhere: no such folder"),
         ({"faces.source": "photos", "faces.photos.root": "no"}, r"photos\.root: no: no such folder"),
+        ({"cross_dataset.sources": ["photos"], "faces.photos.root": "no"}, r"photos\.root: no: no su"),
+        ({"cross_dataset.sources": ["ffiw"], "faces.videos.root": "no"}, r"videos\.root: no: no such"),
         ({**VIDEOS, "faces.videos.root": "~/no"}, r"faces\.videos\.root: ~/no: no such folder"),
         ({NETWORKS: {"nosuch": {"layer": "a", "options": None}}}, r"networks.nosuch: .*nosuch"),
         ({NETWORKS: {"resnet18": {"layer": "a", "options": None}}}, r"networks.resnet18: .*`a`"),

@@ -141,9 +141,9 @@ def pretend(stage) -> None:
         return call(stage)
     for out in stage.outs:
         path = Path(out.fs_path)
-        path = path if path.suffix else path / "file"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(out.def_path)
+        for file in [path] if path.suffix else [path / "faces.csv", path / "faces_report.csv"]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(out.def_path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -151,6 +152,20 @@ def test_unfinished_work_is_kept_by_the_code_that_its_stages_depend_on(stages, f
     rooms = [f"fwstudy/{room}" for room in ast.literal_eval(found[1])]
     for stage in map(PIPELINE["stages"].get, stages):
         assert rooms == [dep for dep in stage["deps"] if dep.startswith("fwstudy/")]
+
+
+def test_faces_that_cannot_be_read_cost_no_table_in_git():
+    """DVC removes what a stage writes before it runs it, also what git keeps."""
+    assert "cache: false" not in yaml.dump(PIPELINE["stages"]["faces"])
+
+
+def test_only_code_text_and_the_detector_of_the_box_are_in_git():
+    """No model or clip of an experiment."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.safetensors", "*.npz", "*.npy", "*.pt", "*.pth", "*.onnx"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert all(name.startswith("data/assets/") for name in listed.stdout.split())
 
 
 def test_stages_declare_params_that_exist():

@@ -76,15 +76,19 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
         raise ValueError(f"{path}: no such file or folder")
     if output:
         check_output(output.resolve())
+    from fwstudy.params import load_params
+    from fwstudy.runtime import project_root
+
+    root = project_root()
+    load_params(root / "params.yaml")
+    folder = output.resolve() if output else output_folder(root, path)
+    check_output(folder)
     with without_compiler():
         import fwstudy.training.backbone  # noqa: F401  imports timm
         from fwstudy.explain import bundle, files, page
         from fwstudy.faces.inputs import list_inputs
-        from fwstudy.runtime import project_root
 
-    root, paths = project_root(), list_inputs(path)
-    folder = output.resolve() if output else output_folder(root, path)
-    check_output(folder)
+    paths = list_inputs(path)
     trained = bundle.find(root)
     table, reports = files.explain_all(trained, paths, frames, SHOWN)
     for row in table.to_dict("records"):
@@ -116,7 +120,11 @@ def main(words: Sequence[str] | None = None) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("input", type=Path, nargs="?", help="photograph, clip, or folder of them")
     what.add_argument("--export", type=Path, metavar="FOLDER", help="write your trained detector")
-    parser.add_argument("--output", type=Path, help="folder; below data/explained by default")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder, below data/explained by default; a page that lies there is replaced",
+    )
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each clip")
     parser.add_argument("--notebook", action="store_true", help="execute notebook 8 as well")
     arguments = parser.parse_args(words)

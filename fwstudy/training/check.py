@@ -102,8 +102,10 @@ def check_data(params: Params) -> None:
     with blamed_on("generalization.other_crops"):
         if chosen.other_crops and not (project_root() / chosen.other_crops).is_dir():
             raise ValueError(f"{chosen.other_crops}: no such folder")
-    section = "photos" if faces.source == "photos" else "videos"
-    root = getattr(faces, section).root
-    with blamed_on(f"faces.{section}.root"):
-        if faces.source != "rendered" and not (project_root() / Path(root).expanduser()).is_dir():
-            raise ValueError(f"{root}: no such folder")
+    others = map(params.other_faces, params.cross_dataset.sources)
+    for source in dict.fromkeys(each.source for each in (faces, *others)):
+        section = source if source in ("rendered", "photos") else "videos"
+        root = getattr(getattr(faces, section), "root", ".")
+        with blamed_on(f"faces.{section}.root"):
+            if not (project_root() / Path(root).expanduser()).is_dir():
+                raise ValueError(f"{root}: no such folder")

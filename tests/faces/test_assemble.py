@@ -418,6 +418,7 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     unused = {
         "short": (mask[:4], "only 4 of 6 frames have a mask: not used"),
         "black": (0 * mask, "nothing is marked in it where the face is: not used"),
+        "white": (0 * mask + 255, "all is marked in it where the face is: not used"),
         "inverted": (255 - mask, "it marks what is as in the original (inverted?): not used"),
     }
     for name, (frames, reason) in unused.items():
@@ -434,6 +435,37 @@ def test_masks_of_other_length_and_size(persons, tmp_path):
     clip, rows = only_clip(video_group(original, video, other), tmp_path)
     assert clip.variants["Deepfakes"].mask_source == "difference"
     assert rows == {("other.mp4", "mask of 200x150, the original has 330x150", True)}
+
+
+@pytest.mark.parametrize(
+    ("sign", "known", "reason"),
+    [
+        (1, "given", None),
+        (-1, "face", "it marks what is around the face (inverted?): not used"),
+        (0, "face", "all is marked in it where the face is: not used"),
+    ],
+)
+def test_masks_of_a_forgery_without_its_original(persons, tmp_path, sign, known, reason):
+    one, _, forged = persons
+    real, fake = scene((one, LEFT)), scene((forged, LEFT))
+    marked = (255 + sign * (2 * mask_of(real, fake).astype(int) - 255)) // 2 if sign else 255
+    path = write(tmp_path / "mask.mp4", np.zeros_like(real) + np.uint8(marked))
+    video = write(tmp_path / "fake.mp4", fake)
+    clip, rows = only_clip(video_group(None, video, path), tmp_path)
+    assert clip.variants["Deepfakes"].mask_source == known
+    assert rows == ({("mask.mp4", reason, False)} if reason else set())
+
+
+def test_mask_pictures_that_may_be_numbered_otherwise_are_reported(persons, tmp_path):
+    one, _, forged = persons
+    real, fake = scene((one, LEFT)), scene((forged, LEFT))
+    videos = write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number, mask in enumerate(mask_of(real, fake)[1:], 1):
+        Image.fromarray(mask).save(masks / f"{number:04d}.png")
+    _, rows = only_clip(video_group(*videos, masks), tmp_path)
+    assert ("masks", "numbered from 1, its video from 0: laid on it by number", False) in rows
 
 
 def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, tmp_path):

@@ -226,8 +226,9 @@ def changed_region(
     Args:
         images: (F, S, S, 3) uint8.
         originals: of the same shape, or None.
-        masks: (S, S) uint8 of each frame, or None. Masks are used if all frames have one, one of them
-            shows something, and they do not say the opposite of the difference.
+        masks: (S, S) uint8 of each frame, or None. Masks are used if all frames have one, they mark
+            something and not everything, and they are not inverted: neither against the difference nor,
+            where there is none, so that they mark what is around the face.
         parts: (F, S, S) uint8, see `PARTS`.
 
     Returns:
@@ -243,8 +244,12 @@ def changed_region(
             why = f"only {len(there)} of {len(images)} frames have a mask: not used"
         elif not inside.any():
             why = "nothing is marked in it where the face is: not used"
+        elif inside.all():
+            why = "all is marked in it where the face is: not used"
         elif away is not None and _contradicts(inside, away):
             why = "it marks what is as in the original (inverted?): not used"
+        elif away is None and _surrounds(inside, parts > 0):
+            why = "it marks what is around the face (inverted?): not used"
         else:
             return given, "given", ""
     if away is not None:
@@ -254,8 +259,14 @@ def changed_region(
 
 def _contradicts(inside: np.ndarray, away: np.ndarray) -> bool:
     """Whether much differs outside a mask, and hardly anything inside."""
-    outside = 0.0 if inside.all() else away[~inside].mean()
+    outside = away[~inside].mean()
     return bool(outside > MUCH and away[inside].mean() < outside / 2)
+
+
+def _surrounds(inside: np.ndarray, face: np.ndarray) -> bool:
+    """Whether most of what is around the face is marked, and less of the face."""
+    around = inside[~face].mean() if not face.all() else 0.0
+    return bool(around > 0.5 and inside[face].mean() < around)
 
 
 @dataclass(frozen=True)
@@ -349,8 +360,12 @@ def align_videos(
             if count != wanted:
                 remarks.add(forgery.mask, f"{count} frames, its video {wanted}")
             own = first_shift(mask, reel.videos[name])
+            begins = mask.numbers[0], reel.videos[name].numbers[0]
             if own:
                 remarks.add(forgery.mask, f"numbered {own:+d} from its video: laid on it in order")
+            elif begins[0] != begins[1]:
+                what = f"numbered from {begins[0]}, its video from {begins[1]}"
+                remarks.add(forgery.mask, f"{what}: laid on it by number")
             reel.masks[name], reel.mask_shifts[name] = mask, reel.matches[name].shift + own
     return reel, alone
 
