@@ -44,9 +44,14 @@ class FeatureWhitening(nn.Module):
     compiled graph, where `refresh` must be called. An average of different rotations is no rotation:
     call ``ema_layer.set_rotation(layer.rotation)`` after `align`. `torch.optim.swa_utils.update_bn`
     passes over this layer: call `update_statistics`. timm's `freeze_batch_norm_2d` does too: call
-    ``layer.eval()`` after each ``model.train()``. With activation checkpointing a recomputed batch is not counted again; in
-    amortized training there must be a backward pass between two forward passes. Features that are
-    not finite give NaN and leave the running statistics as they are.
+    ``layer.eval()`` after each ``model.train()``. With activation checkpointing a recomputed batch is
+    not counted again; in amortized training there must be a backward pass between two forward passes.
+    Features that are not finite give NaN and leave the running statistics as they are.
+
+    Transforms. `torch.func` works in evaluation, with the layer's own buffers or detached ones; in
+    training it does not, as for a BatchNorm2d. `torch.compile` breaks the graph in training, but for
+    solver "eigh" with whiten_every = 1: elsewhere without fullgraph=True. `torch.fx` needs a tracer that
+    takes this layer as a leaf, or a model that was folded (`fold`).
 
     Args:
         num_features: number C of channels.
@@ -345,8 +350,11 @@ def _refresh_after_load(layer: FeatureWhitening, _) -> None:
 
 
 def _version(buffer: Tensor) -> tuple[int, int | None]:
-    """Changes when the buffer is written to or replaced (inference tensors do not count writes)."""
-    return id(buffer), None if buffer.is_inference() else buffer._version
+    """Changes when the buffer is written to or replaced (inference tensors do not count writes).
+
+    Not when it is replaced by a view of itself, as `torch.func.functional_call` is given it.
+    """
+    return buffer.data_ptr(), None if buffer.is_inference() else buffer._version
 
 
 def recomputing() -> bool:

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 import fwstudy.whitening
 import fwstudy.whitening.solvers
@@ -401,6 +402,49 @@ def test_compiles(interval):
         for output in outputs:
             output.pow(3).sum().backward()
         torch.testing.assert_close(features[0].grad, features[1].grad)
+
+
+def test_exact_eigh_compiles_without_a_break():
+    layer = FeatureWhitening(4)
+    torch.compile(layer, backend="aot_eager", fullgraph=True)(
+        correlated(2, 4, 3, 3)
+    ).sum().backward()
+
+
+@pytest.mark.parametrize("with_buffers", [False, True])
+def test_gradients_of_single_images_by_torch_func(with_buffers):
+    """In evaluation, as torch's tutorial has it: with detached parameters and buffers."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), FeatureWhitening(4, num_groups=2), nn.Flatten())
+    images = torch.randn(5, 3, 6, 6)
+    model(images)
+    model.eval()
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    buffers = {name: value.detach() for name, value in model.named_buffers()}
+
+    def loss(weights: dict, image: torch.Tensor) -> torch.Tensor:
+        return (
+            functional_call(model, (weights, buffers if with_buffers else {}), (image[None],))
+            .square()
+            .sum()
+        )
+
+    found = vmap(grad(loss), (None, 0))(weights, images)["0.weight"]
+    for image, gradient in zip(images, found, strict=True):
+        model.zero_grad()
+        model(image[None]).square().sum().backward()
+        torch.testing.assert_close(gradient, model[0].weight.grad)
+
+
+def test_fx_traces_a_model_with_the_layer_as_a_leaf():
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+            return isinstance(module, FeatureWhitening) or super().is_leaf_module(module, name)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), FeatureWhitening(4)).eval()
+    images = torch.randn(2, 3, 6, 6)
+    traced = torch.fx.GraphModule(model, Tracer().trace(model))
+    torch.testing.assert_close(traced(images), model(images))
 
 
 def test_two_forwards_before_a_backward():
