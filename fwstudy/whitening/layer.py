@@ -48,10 +48,10 @@ class FeatureWhitening(nn.Module):
     not counted again; in amortized training there must be a backward pass between two forward passes.
     Features that are not finite give NaN and leave the running statistics as they are.
 
-    Transforms. `torch.func` works in evaluation, with the layer's own buffers or detached ones; in
-    training it does not, as for a BatchNorm2d. `torch.compile` breaks the graph in training, but for
-    solver "eigh" with whiten_every = 1: elsewhere without fullgraph=True. `torch.fx` needs a tracer that
-    takes this layer as a leaf, or a model that was folded (`fold`).
+    Transforms. `torch.func` works in evaluation, with the layer's own buffers, detached ones, or those
+    of several models by `stack_module_state`; in training it does not, as for a BatchNorm2d.
+    `torch.compile` breaks the graph in training, but for solver "eigh" with whiten_every = 1: elsewhere
+    without fullgraph=True. `torch.fx` needs a tracer that takes this layer as a leaf, or a folded model.
 
     Args:
         num_features: number C of channels.
@@ -262,7 +262,8 @@ class FeatureWhitening(nn.Module):
 
     def _follow(self) -> None:
         """Compute W (in evaluation) and `transform` anew where what they are computed from has moved."""
-        if torch.compiler.is_compiling():
+        stacked = torch._C._functorch.is_functorch_wrapped_tensor(self.transform)
+        if torch.compiler.is_compiling() or stacked:  # of several models, as each had them
             return
         if not self.training and self._solved != _version(self.running_covariance):
             self._finish_training()
@@ -354,7 +355,8 @@ def _version(buffer: Tensor) -> tuple[int, int | None]:
 
     Not when it is replaced by a view of itself, as `torch.func.functional_call` is given it.
     """
-    return buffer.data_ptr(), None if buffer.is_inference() else buffer._version
+    place = buffer.untyped_storage()._cdata
+    return place, None if buffer.is_inference() else buffer._version
 
 
 def recomputing() -> bool:

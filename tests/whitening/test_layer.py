@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, stack_module_state, vmap
 
 import fwstudy.whitening
 import fwstudy.whitening.solvers
@@ -434,6 +434,17 @@ def test_gradients_of_single_images_by_torch_func(with_buffers):
         model.zero_grad()
         model(image[None]).square().sum().backward()
         torch.testing.assert_close(gradient, model[0].weight.grad)
+
+
+def test_several_models_at_once_by_torch_func():
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3), FeatureWhitening(4)) for _ in range(3)]
+    images = torch.randn(8, 3, 6, 6)
+    for model in models:
+        model(images)
+        model.eval()
+    weights, buffers = stack_module_state(models)
+    found = vmap(lambda *state: functional_call(models[0], state, (images,)))(weights, buffers)
+    torch.testing.assert_close(found, torch.stack([model(images) for model in models]))
 
 
 def test_fx_traces_a_model_with_the_layer_as_a_leaf():
