@@ -36,6 +36,7 @@ SETTINGS = {
         "preprocess.storage": "zarr",
         "generalization.families": ["NeuralTextures"],
     },
+    "celeb_df_plus": {"faces.source": "celeb_df", "faces.videos.methods": []},
     "deepfakebench": {"faces.videos.methods": ["FaceForensics++"]},
     "openforensics": {
         "faces.videos.frames_per_video": 1,
@@ -46,6 +47,7 @@ SETTINGS = {
 MASK_SOURCES = {  # of each family, how its changed pixels are known
     "faceforensics": {"Deepfakes": "given", "NeuralTextures": "given", "FaceShifter": "difference"},
     "celeb_df": {"CelebDF": "difference"},
+    "celeb_df_plus": {"InSwapper": "difference", "LivePortrait": "difference"},
     "dfdc": {"DFDC": "difference"},
     "dfdc_preview": {"DFDCP-A": "difference"},
     "deepfakebench": {"Deepfakes": "given"},
@@ -71,7 +73,7 @@ def settings(source: str, root) -> dict:
 
 @pytest.fixture(scope="module")
 def trees(people, tmp_path_factory):
-    """The data sets, by the name of their source."""
+    """The data sets, by name."""
     root = tmp_path_factory.mktemp("trees")
     options = {"faceforensics": {"methods": METHODS, "qualities": ("c23", "c40")}}
     return {

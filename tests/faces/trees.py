@@ -121,6 +121,22 @@ def celeb_df(root: Path, clips: list[Clip]) -> Path:
     return root
 
 
+def celeb_df_plus(root: Path, clips: list[Clip]) -> Path:
+    """Celeb-DF++: one stem under several methods, in folders by kind; a third of the couples is for test."""
+    listed, splits = [], split_of(clips)
+    methods = {"FaceSwap/InSwapper": FORGED, "FaceReenact/LivePortrait": "Face2Face"}
+    for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
+        real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
+        write_video(root / "Celeb-real" / real, video_of(clip, ORIGINAL))
+        fakes = {f"Celeb-synthesis/{method}/{fake}": name for method, name in methods.items()}
+        for path, name in fakes.items():
+            write_video(root / path, video_of(clip, name))
+        if splits[target] == "test":
+            listed += [f"1 Celeb-real/{real}", *(f"0 {path}" for path in fakes)]
+    (root / "List_of_testing_videos.txt").write_text("\n".join(listed))
+    return root
+
+
 def dfdc(root: Path, clips: list[Clip]) -> Path:
     """DFDC: folders with metadata.json, two people in each."""
     for place, clip in enumerate(clips):
@@ -250,5 +266,14 @@ def openforensics(root: Path, clips: list[Clip]) -> Path:
 
 TREES = {
     tree.__name__: tree
-    for tree in (faceforensics, celeb_df, dfdc, dfdc_preview, deepfakebench, ffiw, folder)
+    for tree in (
+        faceforensics,
+        celeb_df,
+        celeb_df_plus,
+        dfdc,
+        dfdc_preview,
+        deepfakebench,
+        ffiw,
+        folder,
+    )
 }
