@@ -154,11 +154,6 @@ def test_unfinished_work_is_kept_by_the_code_that_its_stages_depend_on(stages, f
         assert rooms == [dep for dep in stage["deps"] if dep.startswith("fwstudy/")]
 
 
-def test_faces_that_cannot_be_read_cost_no_table_in_git():
-    """DVC removes what a stage writes before it runs it, also what git keeps."""
-    assert "cache: false" not in yaml.dump(PIPELINE["stages"]["faces"])
-
-
 def test_only_code_text_and_the_detector_of_the_box_are_in_git():
     """No model or clip of an experiment."""
     listed = subprocess.run(

@@ -33,10 +33,15 @@ def rendered_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
     return paths, []
 
 
+def photos_root(settings: Faces) -> Path:
+    """The folder of photographs; relative to the project's, and `~` is one's home."""
+    return project_root() / Path(settings.photos.root).expanduser()
+
+
 def photo_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:
     """A folder of face photographs; the report lists each file that was left out, and why."""
     return photo_dataset(
-        project_root() / settings.photos.root,
+        photos_root(settings),
         folder,
         size=settings.size,
         seed=settings.seed,
@@ -82,7 +87,7 @@ SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
 INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
     "rendered": lambda settings: [ASSETS],
     "photos": lambda settings: [
-        path for path in (project_root() / settings.photos.root).rglob("*") if path.is_file()
+        path for path in photos_root(settings).rglob("*") if path.is_file()
     ],
 }
 """Files that the clips depend on, to resume unfinished work on these alone. Not of videos: each of their

@@ -41,7 +41,7 @@ class FeatureWhitening(nn.Module):
 
     In other people's training. Averages of weights (timm's ModelEmaV3, torch's AveragedModel with
     use_buffers=True) may write into the buffers: evaluation notices and computes W anew, except in a
-    compiled graph, where `refresh` must be called. An average of different rotations is no rotation:
+    compiled graph and with the stacked buffers of several models: call `refresh` before. An average of different rotations is no rotation:
     call ``ema_layer.set_rotation(layer.rotation)`` after `align`. `torch.optim.swa_utils.update_bn`
     passes over this layer: call `update_statistics`. timm's `freeze_batch_norm_2d` does too: call
     ``layer.eval()`` after each ``model.train()``. With activation checkpointing a recomputed batch is
@@ -262,8 +262,7 @@ class FeatureWhitening(nn.Module):
 
     def _follow(self) -> None:
         """Compute W (in evaluation) and `transform` anew where what they are computed from has moved."""
-        stacked = torch._C._functorch.is_functorch_wrapped_tensor(self.transform)
-        if torch.compiler.is_compiling() or stacked:  # of several models, as each had them
+        if torch.compiler.is_compiling() or is_stacked(self.transform):
             return
         if not self.training and self._solved != _version(self.running_covariance):
             self._finish_training()
@@ -350,13 +349,18 @@ def _refresh_after_load(layer: FeatureWhitening, _) -> None:
     layer._update_transform()
 
 
-def _version(buffer: Tensor) -> tuple[int, int | None]:
+def _version(buffer: Tensor) -> tuple[tuple, int | None]:
     """Changes when the buffer is written to or replaced (inference tensors do not count writes).
 
-    Not when it is replaced by a view of itself, as `torch.func.functional_call` is given it.
+    Not when it is detached, as `torch.func.functional_call` is often given it.
     """
-    place = buffer.untyped_storage()._cdata
+    place = buffer.untyped_storage()._cdata, buffer.storage_offset(), buffer.stride()
     return place, None if buffer.is_inference() else buffer._version
+
+
+def is_stacked(buffer: Tensor) -> bool:
+    """Whether `torch.func.vmap` runs over the buffers of several models, which cannot be compared."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(buffer)
 
 
 def recomputing() -> bool:

@@ -243,7 +243,7 @@ def test_the_pipeline_on_pictures_without_originals(people, tmp_path, monkeypatc
     copy_of_the_project(tmp_path, settings("openforensics", root))
     done = dvc_repro("detection")
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
-    faces = pd.read_csv("data/faces/faces.csv")
+    faces = pd.read_csv("data/executed/faces.csv")
     assert len(faces) == 2 * len(people)
     found = json.loads(Path("data/results/detection.json").read_text())["detection"]
     assert 0 <= found["whitened"]["auc"] <= 1

@@ -404,6 +404,16 @@ def test_compiles(interval):
         torch.testing.assert_close(features[0].grad, features[1].grad)
 
 
+def test_evaluation_is_compiled_and_exported_in_one_graph():
+    layer, features = FeatureWhitening(4), correlated(2, 4, 3, 3)
+    layer(features)
+    expected = layer.eval()(features)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    exported = torch.export.export(layer, (features,), strict=True).module()
+    torch.testing.assert_close(compiled(features), expected)
+    torch.testing.assert_close(exported(features), expected)
+
+
 def test_exact_eigh_compiles_without_a_break():
     layer = FeatureWhitening(4)
     torch.compile(layer, backend="aot_eager", fullgraph=True)(
@@ -445,6 +455,27 @@ def test_several_models_at_once_by_torch_func():
     weights, buffers = stack_module_state(models)
     found = vmap(lambda *state: functional_call(models[0], state, (images,)))(weights, buffers)
     torch.testing.assert_close(found, torch.stack([model(images) for model in models]))
+
+
+def test_views_of_one_tensor_are_told_apart():
+    models = [FeatureWhitening(4) for _ in range(3)]
+    images = correlated(2, 4, 3, 3)
+    for scale, model in enumerate(models, 1):
+        model(images * scale)
+        model.eval()
+    _, buffers = stack_module_state(models)
+    stacked = {name: value for name, value in buffers.items() if name != "transform"}
+    for place, model in enumerate(models):
+        given = {name: value[place] for name, value in stacked.items()}
+        found = functional_call(models[0], given | dict(model.named_parameters()), (images,))
+        torch.testing.assert_close(found, model(images))
+    turned = models[0]
+    turned.set_rotation(torch.linalg.qr(torch.randn(4, 4))[0])
+    turned(images)
+    turned.rotation = turned.rotation.T
+    expected = turned(images)
+    turned.refresh()
+    torch.testing.assert_close(expected, turned(images))
 
 
 def test_fx_traces_a_model_with_the_layer_as_a_leaf():

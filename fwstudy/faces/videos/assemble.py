@@ -47,6 +47,7 @@ from fwstudy.runtime import run
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
 DIFFERENCE = 12.0  # gray levels, smoothed, by which a forged pixel differs from its original
+ALL = 0.5  # share of a crop that differs at least where a mask that marks all of it is right
 MUCH = 0.05  # share of a crop outside its mask that compression alone does not change
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
 MASK_LEVEL = (
@@ -227,13 +228,14 @@ def changed_region(
         images: (F, S, S, 3) uint8.
         originals: of the same shape, or None.
         masks: (S, S) uint8 of each frame, or None. Masks are used if all frames have one, they mark
-            something and not everything, and they are not inverted: neither against the difference nor,
-            where there is none, so that they mark what is around the face.
+            something, and the difference does not contradict them. Where there is no difference, they
+            must not mark more of what is around the face than twice what they mark of the face; that
+            a mask of the mouth alone is inverted cannot be seen then.
         parts: (F, S, S) uint8, see `PARTS`.
 
     Returns:
-        (F, S, S) uint8, 0 or more, above 127 is changed; how it is known (`MASK_SOURCES`); why the masks
-        were not used, or empty.
+        (F, S, S) uint8, 0 or more, above 127 is changed; how it is known (`MASK_SOURCES`); what is to
+        be said of the masks, and why they were not used, or empty.
     """
     away = differing(images, originals) if originals is not None else None
     there, why = [mask for mask in masks if mask is not None], ""
@@ -244,8 +246,10 @@ def changed_region(
             why = f"only {len(there)} of {len(images)} frames have a mask: not used"
         elif not inside.any():
             why = "nothing is marked in it where the face is: not used"
-        elif inside.all():
-            why = "all is marked in it where the face is: not used"
+        elif inside.all() and away is None:
+            return given, "given", "all is marked in it where the face is"
+        elif inside.all() and away.mean() < ALL:
+            why = "all is marked in it where the face is, less differs: not used"
         elif away is not None and _contradicts(inside, away):
             why = "it marks what is as in the original (inverted?): not used"
         elif away is None and _surrounds(inside, parts > 0):
@@ -259,14 +263,16 @@ def changed_region(
 
 def _contradicts(inside: np.ndarray, away: np.ndarray) -> bool:
     """Whether much differs outside a mask, and hardly anything inside."""
-    outside = away[~inside].mean()
+    outside = 0.0 if inside.all() else away[~inside].mean()
     return bool(outside > MUCH and away[inside].mean() < outside / 2)
 
 
 def _surrounds(inside: np.ndarray, face: np.ndarray) -> bool:
-    """Whether most of what is around the face is marked, and less of the face."""
-    around = inside[~face].mean() if not face.all() else 0.0
-    return bool(around > 0.5 and inside[face].mean() < around)
+    """Whether most of what is around the face is marked, and less than half as much of the face."""
+    if face.all() or not face.any():
+        return False
+    around = inside[~face].mean()
+    return bool(around > 0.5 and inside[face].mean() < around / 2)
 
 
 @dataclass(frozen=True)
