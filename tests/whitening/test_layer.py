@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn import functional
 
 import fwstudy.whitening
 import fwstudy.whitening.solvers
@@ -487,6 +488,22 @@ def test_fx_traces_a_model_with_the_layer_as_a_leaf():
     images = torch.randn(2, 3, 6, 6)
     traced = torch.fx.GraphModule(model, Tracer().trace(model))
     torch.testing.assert_close(traced(images), model(images))
+
+
+@pytest.mark.parametrize(("interval", "low", "high"), [(1, 0.9, 1.1), (10, 2, 4)])
+def test_amortized_training_amplifies_what_leaves_the_rank_of_the_features(interval, low, high):
+    """Sixteen channels from four, one step of AdamW: a known limit, of which the docstring warns."""
+    torch.manual_seed(0)
+    layer = FeatureWhitening(16, whiten_every=interval, shrinkage=0.02)
+    model = nn.Sequential(nn.Conv2d(4, 16, 1, bias=False), layer)
+    images, weights = torch.rand(16, 4, 8, 8), torch.randn(16)
+    update_statistics(model, layer, [images] * 30)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    before = model(images)
+    functional.logsigmoid(before.mean((2, 3)) @ weights).mean().backward()
+    optimizer.step()
+    assert low < model(images).std() / before.std() < high
 
 
 def test_two_forwards_before_a_backward():
