@@ -35,9 +35,10 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 	$(PYTHON) -m venv .uv
 	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
 
+# Stages run side by side, one a core; JOBS=1 for one after another.
 repro: setup
 	python -m fwstudy.params
-	dvc repro
+	python -m fwstudy.pipeline $(if $(JOBS),--jobs $(JOBS))
 	dvc metrics show
 
 # Two processes of one thread each, each test file in one of them.

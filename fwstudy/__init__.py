@@ -14,7 +14,7 @@ top, but for the check that `python -m fwstudy.params` makes):
     interpretability/                    evidence by concept, maps, and whether they are true
     outside/                             detectors that were not trained here, measured alike
     reporting/                           tables, plots, pages
-    execute.py                           one notebook of a stage
+    execute.py   pipeline.py             one notebook of a stage, and stages side by side
     explain/    profiles.py              the commands "explain your own" and "values of a paper"
     export.py   score.py                 crops for a detector elsewhere, and what it hands back
 
@@ -33,7 +33,7 @@ them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So
     params.yaml                          reruns the stages that read the value
     params.py                            reruns settings, in seconds; a variant if what it means changes
     notebooks/                           reruns the stages of that notebook
-    explain/, profiles.py, export.py, score.py, execute.py    reruns nothing
+    explain/, *.py not named here        reruns nothing
     labels.py, runtime.py                reruns everything but settings
 """
 

@@ -27,7 +27,7 @@ ROOMS = [
     ("evaluation/",),
     ("interpretability/",),
     ("outside/", "reporting/"),
-    ("execute.py",),
+    ("execute.py", "pipeline.py"),
     ("explain/", "export.py", "profiles.py", "score.py"),
 ]
 WITH_PARTIAL_WORK = [

@@ -1,0 +1,130 @@
+"""`python -m fwstudy.pipeline`: stages side by side, on a small pipeline of DVC's own."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from fwstudy.pipeline import run_all, stages_to_run
+
+ROOT = Path(__file__).parents[1]
+MEET = """
+import pathlib, sys, time
+own, other = map(pathlib.Path, sys.argv[1:])
+own.touch()
+deadline = time.monotonic() + 120
+while not other.exists():
+    assert time.monotonic() < deadline, "nobody came"
+    time.sleep(0.05)
+"""
+
+
+def stage(command: str, deps: list[str], *outs: str) -> dict:
+    return {"cmd": command, "deps": deps, "outs": list(outs)}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two stages that wait for each other between a first and a last one."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    Path("meet.py").write_text(MEET)
+    Path("source").write_text("1")
+    stages = {
+        "last": stage("cat left right > last", ["left", "right"], "last"),
+        "left": stage("python meet.py left right", ["first"], "left"),
+        "right": stage("python meet.py right left", ["first"], "right"),
+        "first": stage("cp source first", ["source"], "first"),
+    }
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    Repo.init(no_scm=True)
+    return stages
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command = [sys.executable, "-m", "fwstudy.pipeline", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project):
+    found = list(stages_to_run())
+    assert found[0] == "first" and found[-1] == "last" and len(found) == 4
+    done = run("--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4: last" in done.stdout
+    with Repo() as repo:
+        assert repo.status() == {}
+    assert stages_to_run() == {}
+    Path("left").unlink()
+    assert stages_to_run() == {"left": set(), "last": {"left"}}
+
+
+def test_a_stage_that_fails_is_named_with_what_it_said(project):
+    project["right"]["cmd"] = "echo the reason && false"
+    project["left"]["cmd"] = "cp first left"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
+    done = run("--jobs", "1")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "the reason" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: stage right failed; its last lines are above"
+    assert not Path("last").exists()
+    assert {"right", "last"} <= stages_to_run().keys()
+
+
+def test_told_to_stop_it_ends_the_stages_that_run(project):
+    project["left"]["cmd"] = "python meet.py left nobody"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command = [sys.executable, "-m", "fwstudy.pipeline", "--jobs", "1"]
+    with subprocess.Popen(command, env=environment) as process:
+        while not Path("left").exists():
+            assert process.poll() is None
+            threading.Event().wait(0.1)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not Path("right").exists()
+
+
+def test_jobs_below_one_are_refused(project):
+    done = run("--jobs", "0")
+    assert done.returncode == 2 and "--jobs: at least 1, not 0" in done.stderr
+
+
+GRAPH = {"a": set(), "b": set(), "c": {"a"}, "d": {"a", "b"}, "e": {"c", "d"}, "f": set()}
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_each_comes_after_what_it_waits_for_and_no_more_run_than_may(jobs):
+    done, running, most, lock = [], set(), [], threading.Lock()
+
+    def work(name: str) -> None:
+        with lock:
+            assert GRAPH[name] <= set(done)
+            running.add(name)
+            most.append(len(running))
+        threading.Event().wait(0.02)
+        with lock:
+            running.remove(name)
+            done.append(name)
+
+    run_all(GRAPH, work, jobs)
+    assert sorted(done) == sorted(GRAPH) and max(most) <= jobs
+
+
+def test_after_a_failure_nothing_is_started_and_what_runs_ends():
+    done = []
+
+    def work(name: str) -> None:
+        if name == "b":
+            raise ValueError("b is bad")
+        done.append(name)
+
+    with pytest.raises(ValueError, match="b is bad"):
+        run_all(GRAPH, work, 1)
+    assert done == ["a"]
