@@ -16,7 +16,7 @@ from fwstudy.params import load_params
 from fwstudy.training.models import load_weights
 from fwstudy.whitening.surgery import create_model
 
-from ..test_pipeline import change
+from ..project import change
 from .recipes import RECIPES, ROOT
 
 CASES = [(kind, name) for kind, recipes in RECIPES.items() for name in recipes]

@@ -23,7 +23,7 @@ from fwstudy.params import load_params
 from fwstudy.preprocess.build import build_crops
 from fwstudy.training.runs import own_runs, score_held_out, train
 
-from ..test_pipeline import ENVIRONMENT, ROOT, SMOKE, change, copy_of_the_project
+from ..project import ENVIRONMENT, ROOT, SMOKE, change, copy_of_the_project
 from .trees import TREES, dfdc_with_test, openforensics, split_of
 
 FRAMES_TAKEN = 2
