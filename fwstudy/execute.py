@@ -96,6 +96,7 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
             parameters,
             kernel_name="python3",
             progress_bar=False,
+            start_timeout=START_TIMEOUT,
             stderr_file=sys.stderr,
             stdout_file=sys.stdout,
         )

@@ -302,10 +302,9 @@ class CrossDataset(Section):
 
 
 class Interpretability(Section):
-    """Stage ``interpretability``: how much is shown."""
+    """Stage ``interpretability``: how much is shown; half of the images for curves of deletion."""
 
-    faces_per_axis: Count
-    num_images: Count
+    num_images: Annotated[int, Field(ge=2)]
 
 
 class Network(Section):
@@ -488,6 +487,12 @@ class Params(Section):
             raise ValueError(
                 f"cross_dataset.seed: {self.cross_dataset.seed} is not among train.seeds"
             )
+        others = [self.other_faces(source).source for source in self.cross_dataset.sources]
+        if len({self.faces.source, *others}) <= len(others):
+            raise ValueError(
+                f"cross_dataset.sources: {self.cross_dataset.sources} name a data set twice, or the study's "
+                f"own (faces.source: {self.faces.source}); the study's own stands for rendered people"
+            )
         names = [detector.name for detector in self.detectors]
         twice = sorted({name for name in names if names.count(name) > 1} | {*names} & {*variants})
         if twice:
@@ -532,8 +537,8 @@ def _line(problem: dict, model: Any, place: tuple) -> str:
     key = ".".join(map(str, (*place, *problem["loc"])))
     if problem["type"] == "extra_forbidden":
         for section in sections:
-            field = None if isinstance(section, int) else model.model_fields[section].annotation
-            model = field or get_args(model)[0]
+            fields = getattr(model, "model_fields", {})  # a list or a table of sections has none
+            model = fields[section].annotation if section in fields else get_args(model)[-1]
         close = difflib.get_close_matches(str(name), model.model_fields, 1)
         there_are = f"did you mean {close[0]}?" if close else ", ".join(model.model_fields)
         return f"{key}: there is no such key; {there_are}"

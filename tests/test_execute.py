@@ -92,6 +92,14 @@ def test_no_room_for_the_executed_notebook_itself(notebook, tmp_path, monkeypatc
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_a_kernel_has_ten_minutes_to_start(notebook, tmp_path, monkeypatch):
+    """Papermill's own limit of one minute is too short where several stages start at once."""
+    asked = {}
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **given: asked.update(given))
+    execute(notebook, tmp_path / "out.ipynb", {})
+    assert asked["start_timeout"] == 600
+
+
 def command_line(notebook):
     return [sys.executable, "-m", "fwstudy.execute", str(notebook), "out.ipynb"]
 

@@ -235,6 +235,17 @@ NOT_A_NAME = "a name begins with a letter"
                 ({"name": "whitened", "onnx": "a.onnx"}, f"detectors.0.name: {NOT_A_NAME}"),
             )
         ],
+        (
+            f"{NETWORKS}.resnet18",
+            {"layer": "a", "options": None, "layr": 1},
+            r"networks\.resnet18\.layr: .*did you mean layer",
+        ),
+        (
+            "cross_dataset.sources",
+            ["rendered"],
+            r"cross_dataset\.sources: \['rendered'\] name a data",
+        ),
+        ("interpretability.num_images", 1, r"num_images: .*greater than or equal to 2 \(got 1\)"),
         ("detectors", [{"name": "a", "onnx": "a.onnx"}] * 2, r"detectors: \['a'\]: .*that name"),
         *[
             ("ablations.variants", {name: {}}, NOT_A_NAME)

@@ -50,19 +50,19 @@ def assert_offline(page: str, site=()) -> None:
         assert target.startswith(("data:", "#")) or target.split("#")[0] in site, target
 
 
-def test_page_without_code(tmp_path):
+def test_page_is_offline(tmp_path):
     write_notebook(tmp_path / "run.ipynb", "Title")
-    body = pages.notebook_body(tmp_path / "run.ipynb", code=False)
+    body = pages.notebook_body(tmp_path / "run.ipynb")
     pages.write_page(tmp_path / "page.html", "me & <you>", body)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert_offline(page)
-    assert "secret" not in page and picture() in page and "a &lt;b&gt; claim" in page
+    assert picture() in page and "a &lt;b&gt; claim" in page
     assert "<title>me &amp; &lt;you&gt;</title>" in page and "<h1" in page
 
 
 def test_code_can_be_unfolded(tmp_path):
     write_notebook(tmp_path / "run.ipynb", "Title")
-    body = pages.notebook_body(tmp_path / "run.ipynb", code=True)
+    body = pages.notebook_body(tmp_path / "run.ipynb")
     folded = re.search(r"<details><summary>code</summary>(.*?)</details>", body, re.DOTALL)
     assert "secret" in folded[1] and "claim" not in folded[1]
 

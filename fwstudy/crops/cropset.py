@@ -59,8 +59,8 @@ class CropSet:
             ``group`` of people who lend each other faces; ``split``; attributes of the person.
             ``row`` indexes the arrays and ``original_row`` points to the pristine crop of the same
             frame (missing where there is none). Of videos, ``frame`` counts the video's own,
-            ``video`` names it, and ``mask_source`` says how the changed pixels are known
-            (`fwstudy.labels.MASK_SOURCES`).
+            ``video`` names it, ``family`` is that of the forgery that a part was taken from, and
+            ``mask_source`` says how the changed pixels are known (`fwstudy.labels.MASK_SOURCES`).
         images: (N, S, S, 3) uint8, RGB.
         mask: (N, S, S) bool, pixels that the forgery changed, before the codec.
         parsing: (N, S, S) uint8, indices into `fwstudy.labels.PARTS`, of the original.

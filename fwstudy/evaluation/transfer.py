@@ -1,14 +1,13 @@
 """The study's models on people from another source than the one they were trained on."""
 
 import pandas as pd
+from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.comparison import mean_over_seeds
-from fwstudy.evaluation.loading import each_model
 from fwstudy.evaluation.metrics import detection_table
-from fwstudy.evaluation.models import short, trained_models
 from fwstudy.params import Params
-from fwstudy.training.runs import score
+from fwstudy.training.runs import all_runs, load, score
 
 COLUMNS = ["model", "family", "num_images", "num_identities"]
 
@@ -34,8 +33,8 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
             f"the models were trained on {size} (preprocess.crop_size)"
         )
     test, tables = crops.select(split="test", kind="whole", quality=params.preprocess.quality), []
-    for name, seed, detector in each_model(params, trained_models(params), "other source"):
+    for run in tqdm(all_runs(params), "other source"):
         # The threshold is of no account: AUC needs none, and there may be no validation split.
-        table = detection_table(score(detector, test), threshold=0.0)
-        tables.append(table[table["level"] == "frame"].assign(model=short(name), seed=seed))
+        table = detection_table(score(load(run, params), test), threshold=0.0)
+        tables.append(table[table["level"] == "frame"].assign(model=run.name, seed=run.seed))
     return mean_over_seeds(pd.concat(tables, ignore_index=True), COLUMNS, ["auc"])

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-import yaml
-
 FRAMES = 16  # of a clip
 SHOWN = 12  # files of a folder whose details the page has
 
@@ -140,7 +138,7 @@ def main(words: Sequence[str] | None = None) -> None:
         else:
             values = arguments.output, arguments.frames, arguments.notebook
             print(f"page: {explain(arguments.input, *values)}")
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
 
 

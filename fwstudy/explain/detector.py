@@ -138,15 +138,6 @@ class Explanation:
         """(N,) float64, calibrated, where originals and forgeries are as frequent."""
         return expit(self.log_odds)
 
-    @property
-    def without(self) -> np.ndarray:
-        """(N, k) float64, the probability if one concept axis spoke as it does on a typical original.
-
-        Exact, since the log-odds are a sum: what the network says when that axis alone is changed, see
-        `fwstudy.interpretability.interventions`.
-        """
-        return expit(self.log_odds[:, None] - self.evidence)
-
 
 def build(architecture: dict) -> tuple[nn.Module, nn.Module]:
     """An untrained model of a bundle's architecture, and its whitened layer.

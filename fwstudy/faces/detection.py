@@ -16,7 +16,6 @@ from fwstudy.faces.videos.footage import Frames
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
 SIDES = (640, 320)  # px, longer side at which a picture is searched; the next if nothing is found
-DETECTION_SIDE = SIDES[0]
 MIN_FACE = 16  # px, width of a face at the first of them
 MIN_SCORE = 0.7
 OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from fwstudy.crops.boxes import crop, face_box
-from fwstudy.faces.detection import DETECTION_SIDE, MIN_FACE, detect_faces
+from fwstudy.faces.detection import MIN_FACE, SIDES, detect_faces
 from fwstudy.faces.forging.warp import interocular
 from fwstudy.faces.mesh import NO_MESH, fit_first
 from fwstudy.faces.people import printable
@@ -132,4 +132,4 @@ def find_faces(frames: Frames, size: int, scale: float) -> tuple[list[FaceCrop |
 
 def smallest_face(image: np.ndarray) -> int:
     """About the width in pixels below which the detector finds no face in a picture."""
-    return int(np.ceil(MIN_FACE * max(1.0, max(image.shape[:2]) / DETECTION_SIDE)))
+    return int(np.ceil(MIN_FACE * max(1.0, max(image.shape[:2]) / SIDES[0])))

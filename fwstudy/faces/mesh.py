@@ -87,10 +87,8 @@ def fit_shape(image: np.ndarray, face: Face) -> tuple[FaceShape | None, float]:
     Raises:
         ValueError: the weights are missing or altered.
     """
-    center, side = (
-        (face.box[:2] + face.box[2:]) / 2,
-        FACE_MARGIN * np.ptp(face.box.reshape(2, 2), 0).max(),
-    )
+    center = (face.box[:2] + face.box[2:]) / 2
+    side = FACE_MARGIN * np.ptp(face.box.reshape(2, 2), 0).max()
     line = face.points[1] - face.points[0]
     for _ in range(2):
         points, presence = _mesh(image, _square(center, side, line, MESH_SIDE))

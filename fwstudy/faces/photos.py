@@ -10,14 +10,12 @@ Whose photograph it is: see `find_identities`.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Container
 from pathlib import Path
 
-import joblib
 import numpy as np
-from tqdm import tqdm
 
-from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
+from fwstudy.clips import Clip, Portrait, is_finished, pristine, save_clip
 from fwstudy.faces.detection import detect_faces, turn_upright
 from fwstudy.faces.forging import families, warp
 from fwstudy.faces.mesh import NO_MESH, cut_out, fit_first
@@ -32,6 +30,7 @@ from fwstudy.faces.people import (
 from fwstudy.faces.pictures import SUFFIXES, InputError
 from fwstudy.faces.videos.footage import read_frames
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL
+from fwstudy.runtime import run
 
 INTEROCULAR = 0.245  # distance between the eyes, share of the frame's width
 EYE_HEIGHT = 0.45  # height of the eyes from the top, share of the frame
@@ -103,17 +102,12 @@ def choose_donors(
         key: which of the person's photographs.
     """
     target, donors = photos[identity][key], {}
+    how = families.PHOTOGRAPHS.interpolation
     if identity in partners:
         partner = partners[identity]
         theirs = photos[partner]
         donor = theirs.get(key) or theirs[min(theirs)]
-        moved = warp.warp_portrait(
-            donor,
-            target.landmarks[warp.STABLE],
-            target.parsing.shape,
-            warp.STABLE,
-            families.PHOTOGRAPHS.interpolation,
-        )
+        moved = warp.warp_portrait(donor, target, how)
         donors |= {"FaceSwap": (donor, partner), "Deepfakes": (moved, partner)}
         donors |= {f"part:{part}": (moved, partner) for part in FORGED_PARTS}
     own = sorted(photos[identity])
@@ -121,7 +115,6 @@ def choose_donors(
         other = photos[identity][own[(own.index(key) + 1) % len(own)]]
         rigid = slice(27, 48)  # nose and eyes
         still = warp.similarity(other.landmarks[rigid], target.landmarks[rigid])
-        how = families.PHOTOGRAPHS.interpolation
         moved = warp.align_portrait(other, still, target.parsing.shape, how)
         donors |= {"Face2Face": (moved, identity), "NeuralTextures": (moved, identity)}
     return donors
@@ -142,29 +135,13 @@ def make_clip(
     original = target.image[None]
     variants = {ORIGINAL: pristine(original, identity)}
     for variant in (*FAMILIES, *(f"part:{part}" for part in FORGED_PARTS)):
-        if variant not in donors:
-            continue
-        donor, source = donors[variant]
-        rng = np.random.default_rng([seed, *f"{name}/{variant}".encode()])
-        if variant in FAMILIES:
-            image, region = families.forge(variant, target, donor, rng, families.PHOTOGRAPHS)
-        else:
-            part = variant.removeprefix("part:")
-            image, region = families.forge_part(target, donor, part, rng)
-        variants[variant] = Variant(
-            frames=image[None],
-            mask=(image != target.image).any(-1)[None],
-            region=np.round(region * 255).astype(np.uint8)[None],
-            source=source,
-        )
+        if variant in donors:
+            donor, source = donors[variant]
+            key = [seed, *f"{name}/{variant}".encode()]
+            variants[variant] = families.forged_variant(
+                variant, [target], [donor], source, key, families.PHOTOGRAPHS
+            )
     return Clip(name, identity, target.landmarks[None], target.parsing[None], variants, attributes)
-
-
-def _parallel(function: Callable, tasks: list[tuple], num_workers: int, label: str) -> list:
-    jobs = joblib.Parallel(n_jobs=num_workers, return_as="generator")(
-        joblib.delayed(function)(*task) for task in tasks
-    )
-    return list(tqdm(jobs, total=len(tasks), desc=label))
 
 
 def _clip_names(paths: list[Path], root: Path) -> list[str]:
@@ -282,7 +259,7 @@ def photo_dataset(
             note(path, "its suffix is not one of a photograph's", left_out=True)
     photos: Photos = defaultdict(dict)
     origin: dict[str, tuple[Path, str, str]] = {}
-    faces = _parallel(load_face, [(path, size) for path in paths], num_workers, "photographs")
+    faces = run(load_face, [(path, size) for path in paths], num_workers, "photographs")
     for path, name, (portrait, notes) in zip(
         paths, _clip_names(paths, folder_in), faces, strict=True
     ):
@@ -296,9 +273,6 @@ def photo_dataset(
             key = key if key not in photos[identity] else f"{key} {name}"
             photos[identity][key] = portrait
             origin[name] = (path, identity, key)
-    left_out = {row["file"] for row in report if row["left_out"]}
-    tables = [path for path in files if path.suffix.lower() == ".csv"]
-    assert len(origin) + len(left_out) + len(tables) == len(files), "a file is not accounted for"
     if not photos:
         raise ValueError(f"no usable face in the {len(paths)} photographs of {folder_in}: {report}")
 
@@ -315,7 +289,7 @@ def photo_dataset(
             target = photos[identity][key]
             known = attributes.get(identity, {})
             tasks.append((folder_out, name, identity, target, donors, known, seed))
-    _parallel(_write_clip, tasks, num_workers, "clips")
+    list(run(_write_clip, tasks, num_workers, "clips"))
     return sorted(folder_out / f"{name}.npz" for name in origin), report
 
 

@@ -71,29 +71,12 @@ def video_faces(reader: Reader, settings: Faces, folder: Path) -> tuple[list[Pat
     return paths, report + rows
 
 
-_READERS = vars(layouts) | {
-    "celeb_df": celeb_df,
-    "deepfakebench": deepfakebench,
-    "openforensics": openforensics,
-}
-READERS: dict[str, Reader] = {name: _READERS[name] for name in get_args(VIDEO_SOURCES)}
+_READERS = vars(layouts) | {f.__name__: f for f in (celeb_df, deepfakebench, openforensics)}
 SOURCES: dict[str, Callable[[Faces, Path], tuple[list[Path], Report]]] = {
     "rendered": rendered_faces,
     "photos": photo_faces,
-    **{name: partial(video_faces, reader) for name, reader in READERS.items()},
+    **{name: partial(video_faces, _READERS[name]) for name in get_args(VIDEO_SOURCES)},
 }
-
-
-INPUTS: dict[str, Callable[[Faces], list[Path]]] = {
-    "rendered": lambda settings: [ASSETS],
-    "photos": lambda settings: [
-        path for path in photos_root(settings).rglob("*") if path.is_file()
-    ],
-}
-"""Files that the clips depend on, to resume unfinished work on these alone. Not of videos: each of their
-clips remembers its own, so that one more video does not undo the others."""
-
-
 ROOMS = ("clips.py", "crops/boxes.py", "faces", "labels.py", "runtime.py")  # as in dvc.yaml
 
 
@@ -111,7 +94,10 @@ def build_faces(settings: Faces, place: str = "faces") -> tuple[list[Path], Repo
     Returns:
         the clip files, and a report of what was left out (dicts with ``file`` and ``reason``).
     """
-    inputs = INPUTS.get(settings.source, lambda settings: [])(settings)
+    # Clips of videos remember their own files, so that one more video does not undo the others.
+    inputs = [ASSETS] if settings.source == "rendered" else []
+    if settings.source == "photos":
+        inputs = [path for path in photos_root(settings).rglob("*") if path.is_file()]
     what = settings.model_dump(exclude={"num_workers", "scheduler"})
     work = partial_folder(place, what, inputs, rooms=ROOMS)
     paths, report = SOURCES[settings.source](settings, work)

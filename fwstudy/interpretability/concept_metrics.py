@@ -201,35 +201,6 @@ def _fall(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(auc[0] - auc[1:].mean())
 
 
-def permutation_importance(
-    evidence: np.ndarray,
-    labels: np.ndarray,
-    axes: Sequence[int],
-    repeats: int = PERMUTATIONS,
-    seed: int = 0,
-) -> float:
-    """Fall of the detection AUC when the evidence of some axes is permuted over the images.
-
-    Breiman 2001; Fisher, Rudin and Dominici 2019 (there a ratio of losses). For a linear classifier
-    this is exact: the logit with permuted activations is the sum of permuted and other evidence.
-
-    Args:
-        evidence: (N, C), weight times pooled activation (`fwstudy.interpretability.decomposition.decompose`).
-        labels: (N,) 0 for pristine, 1 for forged.
-        axes: permuted together, by one permutation; at most C indices.
-        repeats: permutations to average over.
-
-    Returns:
-        fall of the AUC: 0 where the axes are not used, AUC − 0.5 where nothing else is, below 0 where
-        they do harm; NaN if one class is missing.
-
-    Raises:
-        ValueError: shapes that do not match, evidence not finite, an axis that it does not have.
-    """
-    labels = np.asarray(labels)
-    return _fall(labels, _permuted(evidence, labels, axes, repeats, seed))
-
-
 def part_share(
     maps: np.ndarray,
     parts: np.ndarray,
@@ -283,7 +254,7 @@ def measured_rows(
 
 
 def purity_interval(
-    own: np.ndarray, concepts: np.ndarray, groups: np.ndarray, seed: int, repeats: int
+    own: np.ndarray, concepts: np.ndarray, groups: np.ndarray, seed: int = 0, repeats: int = REPEATS
 ) -> tuple[float, float, float]:
     """Mean of `concept_purity` over concepts with its `group_interval`, from the pairs won."""
     index = pd.factorize(np.asarray(groups), sort=True)[0]
@@ -306,13 +277,18 @@ def importance_table(
     repeats: int = PERMUTATIONS,
     seed: int = 0,
 ) -> dict[str, tuple[float, float, float]]:
-    """`permutation_importance` of each concept axis, of all of them and of all residual ones.
+    """Fall of the detection AUC when the evidence of some axes is permuted over the images.
 
-    The bootstrap draws groups of people from images permuted once.
+    Of each concept axis, of all of them and of all residual ones, permuted together. Breiman 2001;
+    Fisher, Rudin and Dominici 2019 (there a ratio of losses). For a linear classifier this is exact: the
+    logit with permuted activations is the sum of permuted and other evidence. The bootstrap draws
+    groups of people from images permuted once.
 
     Args:
-        evidence, labels, repeats: as in `permutation_importance`.
+        evidence: (N, C), weight times pooled activation (`fwstudy.interpretability.decomposition.decompose`).
+        labels: (N,) 0 for pristine, 1 for forged.
         groups: (N,) of people.
+        repeats: permutations to average over.
         names: (k,) of the first k axes.
 
     Returns:

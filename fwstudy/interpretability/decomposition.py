@@ -59,10 +59,8 @@ def capture(
         handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].float()))
     else:
         handle = layer.register_forward_hook(lambda _, inputs, output: found.append(output))
-    try:
+    with handle:
         logits = model(images)
-    finally:
-        handle.remove()
     return found[0], logits[:, 0]
 
 
@@ -133,13 +131,8 @@ def evidence_maps(
 def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.ndarray:
     """Grad-CAM at input resolution, with its final ReLU, which Captum leaves out by default.
 
-    The ReLU comes after the interpolation, so that all maps of this module are cut alike.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, non-negative.
+    The ReLU comes after the interpolation, so that all maps of this module are cut alike: images
+    (N, 3, S, S) float32 in [-1, 1] to (N, S, S) float32.
     """
     model.eval()
     return layer_map(LayerGradCam(model, layer).attribute(images, target=0), images)

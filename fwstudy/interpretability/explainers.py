@@ -17,6 +17,7 @@ Maps that see no image are what each method must beat: `random_maps` here, `cent
 `mean_mask_prior` in `fwstudy.interpretability.decomposition`.
 """
 
+import zlib
 from collections.abc import Callable, Iterable
 from functools import wraps
 
@@ -72,13 +73,7 @@ def layer_cam(model: nn.Module, layer: nn.Module, images: Tensor) -> np.ndarray:
     Jiang et al., IEEE Transactions on Image Processing 2021. At a layer before the pooling and a
     linear classifier the gradient is the same at all positions, and the map is that of `grad_cam`
     without the channels that speak against a forgery. Departures: the final ReLU comes after the
-    interpolation, as in `grad_cam`; no scaling and fusion over layers.
-
-    Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
-
-    Returns:
-        (N, S, S) float32, non-negative.
+    interpolation, as in `grad_cam`; no scaling and fusion over layers. Maps are not negative.
     """
     return layer_map(_LayerCam(model, layer).attribute(images, target=0), images)
 
@@ -93,11 +88,7 @@ def integrated_gradients(
     color channels, so that the map sums to logit(image) - logit(gray), up to the quadrature.
 
     Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
         num_steps: points on the line, each a forward and a backward pass.
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     values = IntegratedGradients(model).attribute(
         images,
@@ -124,12 +115,8 @@ def occlusion(
     (1 + (1 - window) / stride)²: 225 by default, 64 with stride 1/8.
 
     Args:
-        images: (N, 3, S, S) float32 in [-1, 1].
         window: side of the square, as a share of S.
         stride: between two squares, as a share of S; at most the window.
-
-    Returns:
-        (N, S, S) float32, signed.
     """
     size = images.shape[-1]
     side, step = (max(1, round(share * size)) for share in (window, stride))
@@ -158,13 +145,17 @@ NEEDS: dict[str, frozenset[str]] = {
 """What each of them asks of a model: gradients of its logit, a layer whose maps are known."""
 
 
-def random_maps(count: int, size: int, seed: int) -> np.ndarray:
+def random_maps(images: Tensor, seed: int) -> np.ndarray:
     """White noise: every pixel of every map drawn uniformly from [0, 1), apart from all others.
+
+    An image's pixels decide on its map, whichever others stand beside it.
 
     What a map earns that knows nothing: the value of each measure by chance. Smooth noise would
     earn the same on average, with a wider spread.
 
     Returns:
-        (count, size, size) float32.
+        (N, S, S) float32.
     """
-    return np.random.default_rng(seed).random((count, size, size), dtype=np.float32)
+    digests = [zlib.crc32(image.tobytes()) for image in images.numpy(force=True)]
+    draws = [np.random.default_rng([seed, digest]) for digest in digests]
+    return np.stack([draw.random(images.shape[-2:], dtype=np.float32) for draw in draws])

@@ -106,7 +106,7 @@ def pixel_order(relevance: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.lexsort((at_random, -flat), axis=-1).argsort(axis=-1).reshape(relevance.shape)
 
 
-def deletion_insertion_curves(
+def deletion_insertion(
     model: nn.Module,
     images: torch.Tensor,
     relevance: np.ndarray,
@@ -114,8 +114,8 @@ def deletion_insertion_curves(
     steps: int = 10,
     seed: int = 0,
     output: Callable[[np.ndarray], np.ndarray] = expit,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The verdict while the most relevant pixels are removed, and while they are entered.
+) -> pd.DataFrame:
+    """Areas under the verdict while the most relevant pixels are removed, and while they are entered.
 
     Petsiuk, Das, Saenko, "RISE", BMVC 2018. Departures: pixels give way to those of a reference,
     best the untouched original, in both curves (RISE: gray in one, blur in the other); portions
@@ -132,8 +132,8 @@ def deletion_insertion_curves(
             for the logit, which does not saturate.
 
     Returns:
-        the share of pixels exchanged (steps + 1,), from 0 to 1; the output while pixels are deleted
-        and while they are inserted, each (N, steps + 1).
+        deletion, insertion; at_images and at_reference, the output at the ends of the curves, of
+        which a random order on an additive model earns the mean. Indexed 0 … N - 1.
 
     Raises:
         ValueError: relevance has another shape or is not finite.
@@ -150,25 +150,7 @@ def deletion_insertion_curves(
         chosen = order < count
         deleted.append(predict_logits(model, torch.where(chosen, reference, images)))
         inserted.append(predict_logits(model, torch.where(chosen, images, reference)))
-    return shares, output(np.stack(deleted, axis=1)), output(np.stack(inserted, axis=1))
-
-
-def deletion_insertion(
-    model: nn.Module,
-    images: torch.Tensor,
-    relevance: np.ndarray,
-    reference: torch.Tensor,
-    **options,
-) -> pd.DataFrame:
-    """Areas under `deletion_insertion_curves`, whose arguments and errors these are.
-
-    Returns:
-        deletion, insertion; at_images and at_reference, the output at the ends of the curves, of
-        which a random order on an additive model earns the mean. Indexed 0 … N - 1:
-        ``manifest.reset_index(drop=True).join(table)`` says whose they are.
-    """
-    curves = deletion_insertion_curves(model, images, relevance, reference, **options)
-    shares, deleted, inserted = curves
+    deleted, inserted = (output(np.stack(found, axis=1)) for found in (deleted, inserted))
     return pd.DataFrame(
         {
             "deletion": np.trapezoid(deleted, shares, axis=1),

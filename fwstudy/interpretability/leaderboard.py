@@ -18,8 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.loading import load_model, settings_of
-from fwstudy.evaluation.metrics import measured, score_auc
+from fwstudy.evaluation.metrics import auc_interval
 from fwstudy.evaluation.models import MAIN, short, trained_models
 from fwstudy.interpretability.adversarial import attack_table
 from fwstudy.interpretability.agreement import mean_ranks, rank_agreement
@@ -33,6 +32,7 @@ from fwstudy.interpretability.measures import (
     map_scores,
     mean_row,
     part_hits,
+    read_or_made,
     row,
 )
 from fwstudy.interpretability.model import (
@@ -50,7 +50,7 @@ from fwstudy.interpretability.networks import train_network
 from fwstudy.interpretability.sanity import randomize_cascading, rank_similarity
 from fwstudy.params import Params
 from fwstudy.runtime import partial_folder, project_root
-from fwstudy.training.runs import array_stamps
+from fwstudy.training.runs import array_stamps, find_run, load
 from fwstudy.training.trainer import predict
 from fwstudy.whitening.concepts import BATCH_SIZE
 
@@ -94,10 +94,8 @@ def compared_subjects(params: Params, crops: CropSet) -> dict[str, Subject]:
         crops: all splits and qualities.
     """
     seed, settings = params.ablations.seeds[0], params.explanations
-    found = {
-        short(name): (load_model(params, name, seed), settings_of(params, name))
-        for name in compared_models(params)
-    }
+    runs = [find_run(params, short(name), seed) for name in compared_models(params)]
+    found = {run.name: (load(run, params), run.settings) for run in runs}
     found |= {name: (train_network(params, name, seed, crops), None) for name in settings.networks}
     chosen = crops.select(quality=params.preprocess.quality).paired()
     return {
@@ -118,12 +116,9 @@ def with_explainers(subject: Subject) -> Subject:
 def measured_passes(model: nn.Module) -> Iterator[dict[str, float]]:
     """Images that a model sees, forward_passes, and core_seconds of all threads; filled in at the end."""
     found, seen = {}, []
-    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     start = time.process_time()
-    try:
+    with model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]))):
         yield found
-    finally:
-        handle.remove()
     found |= {"forward_passes": float(sum(seen)), "core_seconds": time.process_time() - start}
 
 
@@ -196,9 +191,10 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def kept_scores(subject: Subject, num_attacked: int) -> list[pd.DataFrame]:
-    """`score_subject`, read again if the same weights were scored before on the same crops."""
+    """`score_subject`, read again if the same weights and layer were scored before on the same crops."""
     what = {
         "weights": fingerprint(subject.model),
+        "layer": subject.detector.layer_name,
         "seed": subject.seed,
         "num_images": subject.num_images,
         "num_attacked": num_attacked,
@@ -206,12 +202,8 @@ def kept_scores(subject: Subject, num_attacked: int) -> list[pd.DataFrame]:
         "arrays": array_stamps([project_root() / "data" / "crops"]),
     }
     folder = partial_folder(f"explained/{subject.name}", what, rooms=ROOMS)
-    paths = [folder / "scores.csv", folder / "costs.csv"]
-    if not paths[-1].exists():
-        for table, path in zip(score_subject(subject, num_attacked), paths, strict=True):
-            table.to_csv(path.with_suffix(".new"), index=False)
-            path.with_suffix(".new").replace(path)
-    return [pd.read_csv(path, dtype={"group": str}) for path in paths]
+    make = partial(score_subject, subject, num_attacked)
+    return read_or_made(folder, ("scores", "costs"), make)
 
 
 def score_explainers(
@@ -228,15 +220,9 @@ def score_explainers(
     return scores, costs
 
 
-def ranked_only(scores: pd.DataFrame, controls: bool = True) -> pd.DataFrame:
-    """The scores of the methods that every detector allows, with the controls or without."""
-    names = [*RANKED, *(CONTROLS if controls else ())]
-    return scores[scores["method"].isin(names)]
-
-
 def agreement_rows(scores: pd.DataFrame) -> Iterator[dict]:
     """Rank agreement of every two measures over `RANKED`, of means over images of all detectors."""
-    chosen = ranked_only(scores, controls=False)
+    chosen = scores[scores["method"].isin([*RANKED])]
     sign = {name: -1 if GLOSSARY[name].better == "lower" else 1 for name in MEASURED}
     values = chosen["value"] * chosen["measure"].map(sign)
     index = ["model", "method", "row", "group"]
@@ -265,7 +251,7 @@ def leaderboard(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
         key, count = (cost["model"], cost["method"]), cost["num_images"]
         for name in ("forward_passes", "core_seconds"):
             rows.append(row("cost", key, "all", name, cost[name], np.nan, np.nan, count))
-    chosen = ranked_only(scores)
+    chosen = scores[scores["method"].isin([*RANKED, *CONTROLS])]
     better = {name: GLOSSARY[name].better for name in MEASURED}
     counts = chosen.groupby("measure")["row"].nunique()
     counts["all"] = chosen["row"].nunique()
@@ -278,12 +264,10 @@ def leaderboard(scores: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def detector_accuracy(subjects: Mapping[str, Subject]) -> pd.DataFrame:
-    """AUC on whole test faces: columns model, auc, low, high, num_images."""
+    """AUC on whole test faces: columns model, auc, auc_low, auc_high, num_images."""
     rows = []
     for subject in subjects.values():
         crops = subject.faces("test", kind="whole")
         scored = crops.manifest.assign(score=predict(subject.model, crops))
-        numbers = (*measured(scored, score_auc), len(crops))
-        named = ("auc", "low", "high", "num_images")
-        rows.append({"model": subject.name} | dict(zip(named, numbers, strict=True)))
+        rows.append({"model": subject.name, **auc_interval(scored), "num_images": len(crops)})
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """Does relevance lie on the changed pixels? Measures of a relevance map against an exact mask.
 
-All take signed relevance for *forged* and the mask of the changed pixels, image by image. Two kinds
+All take signed relevance for *forged*, (N, H, W) float, and the mask of the changed pixels, (N, H, W)
+bool; a ValueError tells where shapes differ, the mask is not bool, or relevance is not finite. Two kinds
 of question are asked. `relevance_mass` and `pointing_game` ask where the evidence *for* a forgery
 lies: a map without positive relevance names no pixel and earns 0. `relevance_rank` and `pixel_auc`
 compare pixels with each other: they read the order of the values alone, below zero too, and a
@@ -29,15 +30,8 @@ def relevance_mass(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Arras, Osman, Samek, Information Fusion 2022, "relevance mass accuracy". Departure from Quantus,
     which sums signed relevance: negative relevance is set to zero first.
 
-    Args:
-        relevance: (N, H, W) float, signed.
-        mask: (N, H, W) bool.
-
     Returns:
         (N,) float64 in [0, 1]; 0 where no relevance is positive, NaN where the mask is empty.
-
-    Raises:
-        ValueError: shapes differ, the mask is not bool, or relevance is not finite.
     """
     relevance, mask = _flatten(relevance, mask)
     positive = np.clip(relevance, 0, None)
@@ -54,15 +48,8 @@ def relevance_rank(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     pixels tie for the last places, the expectation over who gets them; a constant map earns
     ``mask.mean()``.
 
-    Args:
-        relevance: (N, H, W) float, signed.
-        mask: (N, H, W) bool.
-
     Returns:
         (N,) float64 in [0, 1]; NaN where the mask is empty.
-
-    Raises:
-        ValueError: shapes differ, the mask is not bool, or relevance is not finite.
     """
     relevance, mask = _flatten(relevance, mask)
     size = mask.sum(axis=1)
@@ -81,15 +68,8 @@ def pointing_game(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
     exact here; where several pixels are the most relevant, the share of them inside; 0 where no
     relevance is positive, since such a map points at nothing.
 
-    Args:
-        relevance: (N, H, W) float, signed.
-        mask: (N, H, W) bool.
-
     Returns:
         (N,) float64 in [0, 1]; NaN where the mask is empty.
-
-    Raises:
-        ValueError: shapes differ, the mask is not bool, or relevance is not finite.
     """
     relevance, mask = _flatten(relevance, mask)
     highest = relevance.max(axis=1)
@@ -103,15 +83,8 @@ def pixel_auc(relevance: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Mann-Whitney statistic, equal to scikit-learn's `roc_auc_score`.
 
-    Args:
-        relevance: (N, H, W) float, signed.
-        mask: (N, H, W) bool.
-
     Returns:
         (N,) float64 in [0, 1], 0.5 for a constant map; NaN where the mask is empty or full.
-
-    Raises:
-        ValueError: shapes differ, the mask is not bool, or relevance is not finite.
     """
     relevance, mask = _flatten(relevance, mask)
     return rank_auc(mask.T, relevance.T)
@@ -246,15 +219,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def localization_scores(relevance: np.ndarray, mask: np.ndarray) -> pd.DataFrame:
-    """All measures of `SCORES`, one row an image in the given order, one column a measure.
-
-    Args:
-        relevance: (N, H, W) float, signed.
-        mask: (N, H, W) bool.
-
-    Raises:
-        ValueError: shapes differ, the mask is not bool, or relevance is not finite.
-    """
+    """All measures of `SCORES`, one row an image in the given order, one column a measure."""
     return pd.DataFrame({name: score(relevance, mask) for name, score in SCORES.items()})
 
 

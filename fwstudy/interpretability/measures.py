@@ -6,8 +6,8 @@ sample, whichever notebook asks for it. What a measure means stands in `GLOSSARY
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,12 @@ from tqdm import tqdm
 
 from fwstudy.crops.composites import forged_parts
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.loading import each_model
 from fwstudy.evaluation.metrics import (
     Measure,
-    Statistic,
     balanced_threshold,
     mean_interval,
     measured,
 )
-from fwstudy.evaluation.models import BASELINE, short, trained_models
 from fwstudy.interpretability import (
     adversarial,
     agreement,
@@ -61,7 +58,7 @@ from fwstudy.labels import FORGED_PARTS, ORIGINAL
 from fwstudy.params import Params
 from fwstudy.runtime import partial_folder
 from fwstudy.training.concept_sets import forged_part_concepts
-from fwstudy.training.runs import Run, find_run
+from fwstudy.training.runs import BASELINE, Run, all_runs, load
 from fwstudy.training.trainer import predict
 from fwstudy.training.variants import NORMS, pooled_activations
 from fwstudy.whitening.covariance import as_rows
@@ -141,13 +138,6 @@ def mean_rows(topic: str, key: Method, table: pd.DataFrame, measures: Iterable[s
     for subset, part in subsets.items():
         for measure in measures:
             yield mean_row(topic, key, subset, measure, part)
-
-
-def statistic_row(
-    topic: str, key: Method, subset: str, measure: str, table: pd.DataFrame, statistic: Statistic
-) -> dict:
-    """A statistic that is no mean, with its interval over groups of people."""
-    return row(topic, key, subset, measure, *measured(table, statistic), len(table))
 
 
 def about(crops: CropSet, *columns: pd.DataFrame, **values: np.ndarray) -> pd.DataFrame:
@@ -242,20 +232,6 @@ def concept_topic(subject: Subject) -> Rows:
             yield row("concepts", key, name, "purity", value, np.nan, np.nan, len(table))
 
 
-def mean_purity(table: pd.DataFrame, axes: Sequence[int]) -> tuple[float, float, float]:
-    """Purity of some axes, one a concept: mean over the concepts, low, high.
-
-    Args:
-        table: from `concept_activations`.
-    """
-    own, concepts = table[list(axes)].to_numpy(), table["concept"].to_numpy()
-
-    def purity(rows: np.ndarray) -> float:
-        return float(np.nanmean(concept_metrics.concept_purity(own[rows], concepts[rows])))
-
-    return concept_metrics.measured_rows(purity, table["group"].to_numpy())
-
-
 def concept_detail_topic(subject: Subject) -> Rows:
     """Purity where it is harder or purer: parts of subtle forgeries, and beyond the original.
 
@@ -273,9 +249,11 @@ def concept_detail_topic(subject: Subject) -> Rows:
     gain = gain.join(shown[["concept", "group"]])
     for method, axes in subject.axes.items():
         key = subject.name, method
-        yield row("concepts", key, "all", "purity_paired", *mean_purity(gain, axes), len(gain))
-        found = mean_purity(harder, axes)
-        yield row("concepts", key, "transplants", "purity", *found, len(harder))
+        tables = ("all", "purity_paired", gain), ("transplants", "purity", harder)
+        for subset, measure, table in tables:
+            known = (table[name].to_numpy() for name in (axes, "concept", "group"))
+            values = concept_metrics.purity_interval(*known)
+            yield row("concepts", key, subset, measure, *values, len(table))
 
 
 def verdict_topic(subject: Subject) -> Rows:
@@ -381,7 +359,7 @@ def restoration_topic(subject: Subject) -> Rows:
         given = subject.part_evidence(key, "whole")
         table = faithfulness.restoration_table(crops.manifest, falls, given)
         for measure, statistic in faithfulness.STATISTICS.items():
-            yield statistic_row("faithfulness", key, "all", measure, table, statistic)
+            yield row("faithfulness", key, "all", measure, *measured(table, statistic), len(table))
 
 
 def deletion_topic(subject: Subject) -> Rows:
@@ -513,9 +491,16 @@ def _kept(run: Run, num_images: int, measure: Callable[[], list[pd.DataFrame]]) 
         return measure()
     what = {"settings": run.settings.model_dump(), "seed": run.seed, "num_images": num_images}
     folder = partial_folder(f"measured/{run.name}", what, inputs, rooms=ROOMS)
-    paths = [folder / f"{name}.csv" for name in ("rows", "images")]
+    return read_or_made(folder, ("rows", "images"), measure)
+
+
+def read_or_made(
+    folder: Path, names: Sequence[str], make: Callable[[], Iterable[pd.DataFrame]]
+) -> list[pd.DataFrame]:
+    """The tables that ``make`` gives, read again where they were made before."""
+    paths = [folder / f"{name}.csv" for name in names]
     if not paths[-1].exists():
-        for table, path in zip(measure(), paths, strict=True):
+        for table, path in zip(make(), paths, strict=True):
             table.to_csv(path.with_suffix(".new"), index=False)
             path.with_suffix(".new").replace(path)
     types = {"group": str, "subset": str, "method": str}
@@ -535,15 +520,14 @@ def explain_variants(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.D
         measure, row, group, value, of the measures relevance_mass and part_top1.
     """
     chosen = crops.select(quality=params.preprocess.quality).paired()
-    fine_tuned = [name for name in trained_models(params) if name != BASELINE]
+    fine_tuned = [run for run in all_runs(params) if run.name != BASELINE]
     num_images, tables, images = params.interpretability.num_images, [], []
-    for name, seed, detector in each_model(params, fine_tuned, "variants"):
-        run = find_run(params, short(name), seed)
-        subject = Subject(run.name, detector, run.settings, chosen, seed, num_images)
-        subject = replace(subject, shown=(CONCEPT_AXES,))
+    for run in tqdm(fine_tuned, "variants"):
+        about_it = run.name, load(run, params), run.settings, chosen, run.seed, num_images
+        subject = Subject(*about_it, shown=(CONCEPT_AXES,))
         rows, by_image = _kept(run, num_images, partial(_of_variant, subject))
-        tables.append(rows.assign(seed=seed))
-        images.append(by_image.assign(variant=run.name, seed=seed))
+        tables.append(rows.assign(seed=run.seed))
+        images.append(by_image.assign(variant=run.name, seed=run.seed))
     some = [table for table in images if len(table)] or images
     return pd.concat(tables, ignore_index=True), pd.concat(some, ignore_index=True)
 
@@ -585,8 +569,8 @@ def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
     tables = {
         "calibration": calibration_table(scored, fitted),
         "reliability": pd.concat(curves, ignore_index=True),
-        "slices": slices.slice_table(scored, scored, threshold, evidence),
-        "gaps": slices.gap_table(scored, scored, threshold, evidence, seed=subject.seed),
+        "slices": slices.slice_table(scored, threshold, evidence),
+        "gaps": slices.gap_table(scored, threshold, evidence, seed=subject.seed),
         "leakage": leakage.identity_leakage(kinds, originals.manifest),
     }
     return {name: table.assign(model=subject.name) for name, table in tables.items()}

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from fwstudy.crops.cropset import CropSet, to_tensor
-from fwstudy.evaluation.loading import load_model, settings_of
 from fwstudy.evaluation.metrics import rank_auc
 from fwstudy.interpretability import localization
 from fwstudy.interpretability.decomposition import (
@@ -33,7 +32,7 @@ from fwstudy.interpretability.explainers import (
 from fwstudy.labels import ORIGINAL
 from fwstudy.params import Params, Whitening
 from fwstudy.training.concept_sets import CONCEPT_SETS
-from fwstudy.training.runs import Detector
+from fwstudy.training.runs import CONTROL, Detector, find_run, load
 from fwstudy.whitening.concepts import BATCH_SIZE, Concept
 from fwstudy.whitening.surgery import last_norm
 
@@ -212,18 +211,11 @@ def load_subjects(params: Params, seed: int, crops: CropSet) -> dict[str, Subjec
         crops: all splits; those at the study's quality that have their originals are taken.
     """
     chosen = crops.select(quality=params.preprocess.quality).paired()
-    names = {BATCH_NORM: "batch_norm", WHITENED: "whitened"}
+    runs = {BATCH_NORM: find_run(params, CONTROL, seed), WHITENED: find_run(params, WHITENED, seed)}
+    about = chosen, seed, params.interpretability.num_images
     return {
-        shown: Subject(
-            shown,
-            load_model(params, name, seed),
-            settings_of(params, name),
-            chosen,
-            seed,
-            params.interpretability.num_images,
-            priors=shown == WHITENED,
-        )
-        for shown, name in names.items()
+        name: Subject(name, load(run, params), run.settings, *about, priors=name == WHITENED)
+        for name, run in runs.items()
     }
 
 
@@ -304,7 +296,7 @@ def priors(subject: Subject) -> dict[str, Explainer]:
     return {
         CENTER: partial(repeated, prior=center_prior(size)),
         MEAN_MASK: partial(repeated, prior=mean_mask_prior(training)),
-        RANDOM: lambda model, layer, images: random_maps(len(images), size, subject.seed),
+        RANDOM: lambda model, layer, images: random_maps(images, subject.seed),
     }
 
 

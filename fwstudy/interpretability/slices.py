@@ -64,11 +64,11 @@ def attribute_slices(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sliced(
-    predictions: pd.DataFrame, manifest: pd.DataFrame, threshold: float, evidence: Sequence[str]
+    predictions: pd.DataFrame, threshold: float, evidence: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str], dict[str, tuple[str, Statistic]]]:
     """The predictions with the attributes; their names; for each measure its column (NaN where it
     is undefined) and its statistic."""
-    people = attribute_slices(manifest.drop_duplicates("identity").set_index("identity"))
+    people = attribute_slices(predictions.drop_duplicates("identity").set_index("identity"))
     kinds = people.loc[predictions["identity"]].set_axis(predictions.index)
     called_forged = (predictions["score"] >= threshold).astype(float)
     table = predictions[["group", "identity", "label", "score", *evidence]].assign(
@@ -82,18 +82,15 @@ def _sliced(
 
 
 def slice_table(
-    predictions: pd.DataFrame,
-    manifest: pd.DataFrame,
-    threshold: float,
-    evidence: Sequence[str] = (),
+    predictions: pd.DataFrame, threshold: float, evidence: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Detection, false alarms and quality of evidence for each kind of people.
 
     The kind is that of the person seen, also where another lent the face.
 
     Args:
-        predictions: columns group, identity, label, score and those of ``evidence``, of one quality.
-        manifest: see `attribute_slices`, and ``identity``: attributes are the person's.
+        predictions: columns group, identity, label, score and those of ``evidence``, of one quality;
+            attributes of the person, see `attribute_slices`.
         threshold: chosen on validation.
         evidence: columns to average, such as relevance mass; NaN where undefined, as on originals.
 
@@ -101,11 +98,8 @@ def slice_table(
         a row for each attribute and value: attribute, value; auc, false_positive_rate and each of
         ``evidence`` with _low and _high, NaN with fewer than two groups of people; num_images,
         num_identities.
-
-    Raises:
-        KeyError: a person is not in the manifest.
     """
-    table, attributes, measures = _sliced(predictions, manifest, threshold, evidence)
+    table, attributes, measures = _sliced(predictions, threshold, evidence)
     rows = []
     for attribute in attributes:
         for value, part in table.groupby(attribute, observed=True):
@@ -172,7 +166,6 @@ def permutation_p_value(
 
 def gap_table(
     predictions: pd.DataFrame,
-    manifest: pd.DataFrame,
     threshold: float,
     evidence: Sequence[str] = (),
     seed: int = 0,
@@ -184,7 +177,7 @@ def gap_table(
     p-value tells. ``unknown`` is no kind of people and takes no part.
 
     Args:
-        predictions, manifest, threshold, evidence: as in `slice_table`.
+        predictions, threshold, evidence: as in `slice_table`.
         seed, repeats: of the permutations.
 
     Returns:
@@ -192,7 +185,7 @@ def gap_table(
         p_holm (over attributes), num_slices, num_identities, num_unknown (identities without the
         attribute or the measure). Gap and p-value are NaN with fewer than two slices.
     """
-    table, attributes, measures = _sliced(predictions, manifest, threshold, evidence)
+    table, attributes, measures = _sliced(predictions, threshold, evidence)
     rows = []
     for attribute in attributes:
         known = table[table[attribute] != UNKNOWN]

@@ -120,8 +120,9 @@ class OnnxModule(nn.Module):
             tensor (N, 3, S, S); the message names detector and file.
     """
 
-    def __init__(self, about: OutsideDetector, path: Path):
+    def __init__(self, about: OutsideDetector, folder: Path):
         super().__init__()
+        path = present(about, folder, about.onnx)
         try:
             import onnxruntime
         except ImportError as error:
@@ -161,15 +162,10 @@ class OnnxModule(nn.Module):
         return torch.from_numpy(found[: len(array)]).to(images.device)
 
 
-def from_onnx(about: OutsideDetector, folder: Path) -> nn.Module:
-    """See `OnnxModule`."""
-    return OnnxModule(about, present(about, folder, about.onnx))
-
-
 NETWORKS: dict[str, Callable[[OutsideDetector, Path], nn.Module]] = {
     "module": from_module,
     "timm": from_timm,
-    "onnx": from_onnx,
+    "onnx": OnnxModule,
 }
 """How a network of each kind is made."""
 

@@ -84,7 +84,7 @@ def export_crops(crops: CropSet, folder: Path, splits: Sequence[str]) -> int:
     table, known = chosen.manifest, crop_ids(crops.manifest)
     known.index = crops.manifest["row"]
     ids = known.reindex(table["row"])
-    columns = [*TOLD, *({"video", "mask_source"} & set(table))]
+    columns = [*TOLD, *(name for name in ("video", "family", "mask_source") if name in table)]
     manifest = table[columns].reset_index(drop=True)
     manifest.insert(0, "id", ids.to_numpy())
     manifest["original"] = known.reindex(table["original_row"]).to_numpy()

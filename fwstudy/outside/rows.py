@@ -86,6 +86,7 @@ class Known:
         predictions: from `fwstudy.training.runs.score`, of whole faces of validation and test.
         lacks: what it cannot be asked for, ``gradients``, ``layer``, ``maps``, ``runs``, ``weights``,
             and why.
+        quality: the study's, at which validation is.
         covered: rows on what was handed back.
     """
 
@@ -93,6 +94,7 @@ class Known:
     further: dict[str, CropSet]
     predictions: pd.DataFrame
     lacks: dict[str, str]
+    quality: str
     covered: list[dict] = field(default_factory=list)
 
     @property
@@ -143,7 +145,7 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
         explainers=quick,
         checked=tuple(name for name in CHECKED if name in quick)[:1],
     )
-    return Known(subject, qualities(crops, params), predictions, lacks)
+    return Known(subject, qualities(crops, params), predictions, lacks, params.preprocess.quality)
 
 
 def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder: Path) -> Known:
@@ -191,29 +193,21 @@ def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder
         crops.select(quality=quality).paired().select(row=[*paths]),
         seed=0,
         num_images=params.interpretability.num_images,
+        checked=(HANDED_BACK,),
         paths=paths,
     )
-    return Known(
-        subject, qualities(crops.select(row=[*paths]), params), predictions, lacks, covered
-    )
+    further = qualities(crops.select(row=[*paths]), params)
+    return Known(subject, further, predictions, lacks, quality, covered)
 
 
 def covering(what: str, name: str, found: list[dict], remark: str = "") -> list[dict]:
     """Rows on what was handed back, from `coverage`."""
-    return [
-        row(
-            "coverage",
-            (name, what),
-            of["split"],
-            f"share_{what}",
-            of["share"],
-            np.nan,
-            np.nan,
-            of["num_images"],
-        )
-        | {"remark": "; ".join(filter(None, [of["remark"], remark]))}
-        for of in found
-    ]
+    rows = []
+    for of in found:
+        numbers = of["share"], np.nan, np.nan, of["num_images"]
+        about = row("coverage", (name, what), of["split"], f"share_{what}", *numbers)
+        rows.append(about | {"remark": "; ".join(filter(None, [of["remark"], remark]))})
+    return rows
 
 
 READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
@@ -222,8 +216,7 @@ READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
 
 def detection_rows(known: Known) -> Iterator[dict]:
     """Detection on every quality and family, by frame and by video."""
-    validation = known.validation
-    threshold = None if len(validation) else np.inf
+    threshold = None if len(known.validation) else np.inf
     table = detection_table(known.predictions, threshold)
     remark = labels_reversed(table)
     for found in table.to_dict("records"):
@@ -257,9 +250,7 @@ def labels_reversed(table: pd.DataFrame) -> str:
 def calibration_rows(known: Known) -> Iterator[dict]:
     """Calibration at the study's quality, as it is and fitted on the split validation."""
     name, validation, predictions = known.subject.name, known.validation, known.predictions
-    quality = known.subject.crops.manifest["quality"]
-    test = predictions[predictions["split"] == "test"]
-    test = test[test["quality"].isin(quality)] if len(quality) else test
+    test = predictions[(predictions["split"] == "test") & (predictions["quality"] == known.quality)]
     fitted = {"as trained": Calibration()}
     if len(validation):
         values = validation["label"].to_numpy(), validation["score"].to_numpy()

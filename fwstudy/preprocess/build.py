@@ -13,7 +13,7 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.crops.writers import WRITERS
 from fwstudy.labels import FORGED_PARTS, ORIGINAL, PART_PREFIX, family_of
 from fwstudy.preprocess.codec import compress
-from fwstudy.preprocess.splits import assign_splits, clusters, joins_splits
+from fwstudy.preprocess.splits import assign_splits, clusters
 from fwstudy.runtime import run
 
 PART_INTERVAL = 4  # one in so many frames of a video is shown with its parts forged one by one
@@ -44,7 +44,11 @@ def crop_video(clip: Clip, size: int) -> list[tuple]:
     """The crops of a clip that was cut out of a video: as they are, or scaled. See `crop_clip`."""
     crops, video = [], clip.video
     for name, variant in clip.variants.items():
-        own = {"video": variant.video, "mask_source": variant.mask_source}
+        own = {
+            "video": variant.video,
+            "mask_source": variant.mask_source,
+            "family": family_of(name),
+        }
         for number, image in enumerate(variant.frames):
             row = row_of(clip, name, video.numbers[number], video.quality, **own)
             box = np.array([0, 0, *image.shape[1::-1]])
@@ -162,7 +166,7 @@ def build_crops(
     left_out = 0
     for crops in run(crop_clip, jobs, num_workers, "clips", "clip", ahead=4):
         for row, *arrays in crops:
-            if joins_splits(row, splits):
+            if splits[row["identity"]] != splits[row["source"]]:  # with a face of another split
                 left_out += 1
                 continue
             person = row["identity"]

@@ -62,7 +62,7 @@ def assign_splits(
 
     Where so many people lend each other faces that their groups cannot be split, people are drawn one
     by one (those of a named group together); forgeries that join two splits must then be left out
-    (`joins_splits`).
+    (`fwstudy.preprocess.build.build_crops`).
 
     Args:
         headers: of the clips, see `fwstudy.clips.load_header`.
@@ -126,8 +126,3 @@ def clusters(groups: dict[str, str], splits: dict[str, str]) -> dict[str, str]:
         if largest > len(people) / 2:
             found |= {name: name for name in people}
     return found
-
-
-def joins_splits(row: dict, splits: dict[str, str]) -> bool:
-    """Whether a crop shows a person of one split with the face of a person of another."""
-    return splits[row["identity"]] != splits[row["source"]]

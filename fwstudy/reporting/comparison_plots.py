@@ -2,20 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fwstudy.reporting.plots import COLORS, Figure, new_figure
+from fwstudy.reporting.plots import COLORS, Figure, error_bars, new_figure
 
 MARKERS = "osD^vP*Xp<>h"
 WIDE = 10.0  # above it, values of about 1 could not be read on a linear scale
-
-
-def error_bars(table: pd.DataFrame, value: str) -> np.ndarray:
-    """Distances from a value to the ends of its interval, (2, n), as matplotlib takes them."""
-    sides = [table[value] - table[f"{value}_low"], table[f"{value}_high"] - table[value]]
-    return np.clip(np.array(sides, np.float64), 0, None)
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float]) -> list[int]:

@@ -12,7 +12,6 @@ from fwstudy.interpretability.measures import GLOSSARY
 from fwstudy.interpretability.model import CONCEPT_AXES
 from fwstudy.reporting.plots import COLORS, DIVERGING, SEQUENTIAL, Figure, new_figure
 
-TEXT = {"subset": str, "method": str}  # types of the table's columns
 HEADING = "Leaderboard: which explanation may you trust?"
 
 
@@ -145,12 +144,6 @@ def leaderboard_body(table: pd.DataFrame, measures: dict[str, Measure]) -> str:
     return "\n".join([*parts, "<h2>What the measures are</h2><ul>", *told, "</ul>"])
 
 
-def overall_ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the mean rank over all measures, the best first, indexed by method."""
-    ranks = table[(table["topic"] == "ranks") & (table["subset"] == "all")]
-    return ranks.set_index("method").sort_values("value")
-
-
 def beside_concept_axes(table: pd.DataFrame) -> pd.DataFrame:
     """Concept axes beside the explainer that ranks best there, in each detector that has such axes.
 
@@ -179,7 +172,7 @@ def answer(table: pd.DataFrame) -> str:
     Args:
         table: from `fwstudy.interpretability.leaderboard.leaderboard`.
     """
-    ranks = overall_ranks(table)
+    ranks = board(table).set_index("method")
     explainers, controls = (ranks[ranks.index.isin([*names])] for names in (RANKED, CONTROLS))
     best, blind = explainers.iloc[0], controls.iloc[0]
     beaten = int((explainers["high"] < blind["low"]).sum())
@@ -195,10 +188,10 @@ def answer(table: pd.DataFrame) -> str:
     near = explainers[~(explainers["low"] > best["high"])]  # all, without intervals
     cheap = passes[near.index].idxmin()
     first = (
-        f"- {best.name} ranks best: its mean rank is {best['value']:.1f} ({best['low']:.1f} to "
+        f"- {best.name} ranks best: its mean rank is {best['mean_rank']:.1f} ({best['low']:.1f} to "
         f"{best['high']:.1f}) of {len(ranks)} methods, over {detectors} detectors and "
         f"{len(MEASURED)} measures; {beaten} of {len(explainers)} explainers rank better than the "
-        f"better control, {blind.name} ({blind['value']:.1f}, {blind['low']:.1f} to "
+        f"better control, {blind.name} ({blind['mean_rank']:.1f}, {blind['low']:.1f} to "
         f"{blind['high']:.1f}), with intervals that do not touch."
     )
     second = (
@@ -208,7 +201,7 @@ def answer(table: pd.DataFrame) -> str:
     third = (
         f"- Of the {len(near)} explainers whose intervals reach that of the best, {cheap} is the "
         f"cheapest: {passes[cheap]:.0f} forward passes an image at a mean rank of "
-        f"{explainers.loc[cheap, 'value']:.1f}, against {passes[best.name]:.0f} of {best.name} and "
+        f"{explainers.loc[cheap, 'mean_rank']:.1f}, against {passes[best.name]:.0f} of {best.name} and "
         f"{passes[explainers.index].max():.0f} of {passes[explainers.index].idxmax()}."
     )
     return f"{first}\n{second}\n{third}"

@@ -20,23 +20,17 @@ FOLDED_CODE = """{% extends 'basic/index.html.j2' %}
 """
 
 
-def notebook_body(notebook: Path, code: bool) -> str:
-    """The cells of an executed notebook as HTML.
-
-    Args:
-        code: whether the code can be unfolded; else it is left out.
-    """
+def notebook_body(notebook: Path) -> str:
+    """The cells of an executed notebook as HTML; the code can be unfolded."""
     from nbconvert import HTMLExporter  # slow to import, and not needed by every page
 
     exporter = HTMLExporter(
         template_name="basic",
-        exclude_input=not code,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    if code:
-        exporter.raw_template = FOLDED_CODE
+    exporter.raw_template = FOLDED_CODE
     return exporter.from_filename(str(notebook))[0]
 
 

@@ -30,12 +30,17 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def error_bars(table: pd.DataFrame, value: str) -> np.ndarray:
+    """Distances from a value to the ends of its interval, (2, n), as matplotlib takes them."""
+    sides = [table[value] - table[f"{value}_low"], table[f"{value}_high"] - table[value]]
+    return np.clip(np.array(sides, np.float64), 0, None)
+
+
 def contact_sheet(
     rows: Sequence[Sequence[np.ndarray]],
     columns: Sequence[str],
     labels: Sequence[str] = (),
     inches: float = 1.5,
-    color_map: str = "gray",
 ) -> Figure:
     """A grid of images with a title over each column and, where given, a label beside each row.
 
@@ -44,7 +49,6 @@ def contact_sheet(
         columns: one title a column.
         labels: one a row.
         inches: size of a cell.
-        color_map: for images without color.
     """
     figure, axes = new_figure(
         inches * len(columns), inches * len(rows) + 0.3, len(rows), len(columns)
@@ -55,7 +59,7 @@ def contact_sheet(
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if image is not None:
-                axis.imshow(image, cmap=color_map)
+                axis.imshow(image, cmap="gray")
             if i == 0:
                 axis.set_title(columns[j], fontsize=9)
         if len(labels):
@@ -82,16 +86,10 @@ def intervals(
     for number, name in enumerate(hues):
         part = table[table[hue] == name].set_index(group).reindex(groups)
         height = np.arange(len(groups)) + (number - (len(hues) - 1) / 2) * 0.8 / max(2, len(hues))
-        error = [part[value] - part[f"{value}_low"], part[f"{value}_high"] - part[value]]
         axis.errorbar(
-            part[value],
-            height,
-            xerr=np.clip(error, 0, None),
-            fmt="osD^v"[number % 5],
-            color=COLORS[number],
-            label=name,
-            capsize=3,
-        )
+            part[value], height, xerr=error_bars(part, value), fmt="osD^v"[number % 5],
+            color=COLORS[number], label=name, capsize=3,
+        )  # fmt: skip
     axis.axvline(reference, color="gray", linestyle="--", linewidth=1)
     if not groups:
         axis.set_title("nothing to show: no row was measured", fontsize="medium")
@@ -170,12 +168,7 @@ def heat_table(table: pd.DataFrame, label: str, center: float | None = 0) -> Fig
     return figure
 
 
-def evidence_panel(
-    rows: Sequence[dict],
-    names: Sequence[str],
-    maps: Sequence[str],
-    title: str = "evidence for a forgery (logit)",
-) -> Figure:
+def evidence_panel(rows: Sequence[dict], names: Sequence[str], maps: Sequence[str]) -> Figure:
     """For each face: the image, the truth, one overlay a map, and bars of evidence by concept axis.
 
     Args:
@@ -202,7 +195,7 @@ def evidence_panel(
         bars.tick_params(axis="x", labelsize=8)
         bars.invert_yaxis()
         sns.despine(ax=bars)
-    for cell, name in zip(axes[0], [*titles, title], strict=True):
+    for cell, name in zip(axes[0], [*titles, "evidence for a forgery (logit)"], strict=True):
         cell.set_title(name, fontsize=9)
     return figure
 
@@ -218,11 +211,9 @@ def reliability_diagram(curves: pd.DataFrame) -> Figure:
     curve.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1)
     for number, (name, part) in enumerate(curves.groupby("calibration", sort=False)):
         color, marker = COLORS[number], "osD^v"[number % 5]
-        error = [part["forged"] - part["forged_low"], part["forged_high"] - part["forged"]]
-        error = [side.clip(lower=0) for side in error]
         curve.errorbar(
-            part["probability"], part["forged"], yerr=error, fmt=f"{marker}-", color=color,
-            label=name, capsize=3,
+            part["probability"], part["forged"], yerr=error_bars(part, "forged"), fmt=f"{marker}-",
+            color=color, label=name, capsize=3,
         )  # fmt: skip
         shares.plot(part["probability"], part["share"], f"{marker}:", color=color)
     curve.set(ylabel="share of forgeries", xlim=(0, 1), ylim=(0, 1))

@@ -120,7 +120,7 @@ def write_report(root: Path, output: Path) -> Path:
         shutil.copy(results / name, output)
     for number, notebooks in tqdm(groups.items(), "report"):
         for path in notebooks:
-            body = notebook_body(path, code=True)
+            body = notebook_body(path)
             page = output / f"{path.stem}.html"
             write_page(page, titles[path], body, navigation(groups, number))
     readme = (root / "README.md").read_text(encoding="utf-8")

@@ -30,12 +30,13 @@ class Training:
 
 
 TRAININGS = {
+    OWN_TRAINING: Training(),  # by the stage `train`
     "other": Training(first=False, other=True),
     "both": Training(other=True),
     # Fine-tuning would show forgeries of the data set to the whitened model, in its concept sets.
     "self_blended": Training(names=(BASELINE,), changes={"self_blended_ratio": 1.0}),
 }
-"""By the names in ``cross_dataset.trainings``."""
+"""By the names in ``cross_dataset.trainings``, and the study's own."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,6 @@ def open_crops(params: Params, folder: str) -> CropSet:
     return crops.select(quality=params.preprocess.quality)
 
 
-def own_study(params: Params, source: str) -> Study:
-    """The study's own models of ``cross_dataset.seed``, which the stage `train` has trained."""
-    first = dict(list(folders_of(params, source).items())[:1])
-    runs = [find_run(params, name, params.cross_dataset.seed) for name in OWN]
-    return Study(params.faces.source, runs, params, first)
-
-
 def cross_study(params: Params, source: str, training: str) -> Study:
     """The models of one training, trained or not.
 
@@ -96,7 +90,8 @@ def cross_study(params: Params, source: str, training: str) -> Study:
     chosen, folders = TRAININGS[training], folders_of(params, source)
     wanted = zip(folders.items(), (chosen.first, chosen.other), strict=True)
     folders = dict(item for item, used in wanted if used)
-    place, seed = f"cross_dataset/{source}/{training}", params.cross_dataset.seed
+    place = None if training == OWN_TRAINING else f"cross_dataset/{source}/{training}"
+    seed = params.cross_dataset.seed
     runs = [find_run(params, name, seed, place) for name in chosen.names]
     runs = [replace(run, crops=tuple(folders.values())) for run in runs]
     changed = params.train.model_copy(update=chosen.changes)
@@ -106,5 +101,5 @@ def cross_study(params: Params, source: str, training: str) -> Study:
 
 def all_studies(params: Params, source: str) -> dict[str, Study]:
     """The study's own models, then those of every one of ``cross_dataset.trainings``."""
-    others = {name: cross_study(params, source, name) for name in params.cross_dataset.trainings}
-    return {OWN_TRAINING: own_study(params, source)} | others
+    names = [OWN_TRAINING, *params.cross_dataset.trainings]
+    return {name: cross_study(params, source, name) for name in names}

@@ -80,14 +80,11 @@ class ConstrainedLoss:
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch: ()."""
         found: list[Tensor] = []
-        handle = self.layer.act.register_forward_pre_hook(
+        with self.layer.act.register_forward_pre_hook(
             # a copy, because backbones' activations work in place
             lambda module, inputs: found.append(inputs[0][:, : self.num_concept_axes].clone())
-        )
-        try:
+        ):
             pooled, logits = pooled_and_logits(model, batch.images)
-        finally:
-            handle.remove()
         loss = functional.binary_cross_entropy_with_logits(logits, batch.labels)
         if self.concept_weight:
             axes = found[0]

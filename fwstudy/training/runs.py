@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -217,7 +216,9 @@ def _fit(
         )
         measure = dict
         if settings.norm in NORMS:
-            measure = whiteness_log(variant.model, variant.layer_name, validation)
+            layer = variant.model.get_submodule(variant.layer_name)
+            images = validation.evenly(LOGGED_IMAGES).tensor(layer.running_mean.device)
+            measure = partial(whiteness_by_mode, variant.model, layer, images)
         history = fit(
             variant.model,
             batches,
@@ -275,6 +276,8 @@ def validation_of(crops: CropSet, params: Params) -> CropSet:
 def without(crops: CropSet, family: str) -> CropSet:
     """The crops with one forgery family left out of training and validation, for a test of its own.
 
+    Of videos, parts that were taken from its forgeries go as well.
+
     Raises:
         ValueError: no crop of that family.
     """
@@ -282,16 +285,9 @@ def without(crops: CropSet, family: str) -> CropSet:
     if not forged.any():
         known = ", ".join(sorted(crops.select(kind="whole", label=1).manifest["variant"].unique()))
         raise ValueError(f"no crop was forged by {family!r}; there are: {known}")
+    forged |= crops.manifest.get("family", crops.manifest["variant"]) == family
     kept = ~forged | (crops.manifest["split"] == "test")
     return replace(crops, manifest=crops.manifest[kept])
-
-
-def whiteness_log(
-    model: nn.Module, layer: str, validation: CropSet
-) -> Callable[[], dict[str, float]]:
-    """Measures `whiteness_by_mode` on some validation faces, evenly spaced, when it is called."""
-    images = validation.evenly(LOGGED_IMAGES).tensor(next(model.parameters()).device)
-    return partial(whiteness_by_mode, model, model.get_submodule(layer), images)
 
 
 def score(detector: Detector, crops: CropSet) -> pd.DataFrame:

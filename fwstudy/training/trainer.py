@@ -82,47 +82,37 @@ def learning_rate_factor(step: int, steps: int, decay: str | Sequence[float]) ->
     return 0.1 ** sum(step >= share * steps for share in decay)
 
 
-class Checkpoint:
-    """The state of an unfinished run in one safetensors file, replaced in one step.
+def save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict, history: list[dict]
+) -> None:
+    """Write weights, the optimiser's moments, the best weights so far and the history, in one step."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
+    save_weights(tensors, path, {"history": json.dumps(history)})
 
-    Args:
-        path: of the file; removed by `close`, when the run is complete.
-        model, optimizer: what is saved and restored.
+
+def restore_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    """Put back what `save_state` wrote; returns the best weights so far and the history.
+
+    Raises:
+        ValueError: the file is truncated; the message names it.
     """
-
-    def __init__(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer):
-        self.path, self.model, self.optimizer = path, model, optimizer
-
-    def save(self, best: dict[str, torch.Tensor], history: list[dict]) -> None:
-        """Write weights, the optimiser's moments, the best weights so far and the history."""
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in moments.items()}
-        save_weights(tensors, self.path, {"history": json.dumps(history)})
-
-    def restore(self) -> tuple[dict[str, torch.Tensor], list[dict]]:
-        """Put back what `save` wrote; returns the best weights so far and the history.
-
-        Raises:
-            ValueError: the file is truncated; the message names it.
-        """
-        tensors, known = read_weights(self.path)
-        groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
-        for name, value in tensors.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = value
-        self.model.load_state_dict(groups["model"])
-        state = self.optimizer.state_dict()
-        for name, value in groups["optimizer"].items():
-            index, _, moment = name.partition("/")
-            state["state"].setdefault(int(index), {})[moment] = value
-        self.optimizer.load_state_dict(state)
-        return groups["best"], json.loads(known["history"])
-
-    def close(self) -> None:
-        """Remove the file: the run is complete."""
-        self.path.unlink(missing_ok=True)
+    tensors, known = read_weights(path)
+    groups: dict[str, dict] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        group, _, rest = name.partition("/")
+        groups[group][rest] = value
+    model.load_state_dict(groups["model"])
+    state = optimizer.state_dict()
+    for name, value in groups["optimizer"].items():
+        index, _, moment = name.partition("/")
+        state["state"].setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict(state)
+    return groups["best"], json.loads(known["history"])
 
 
 def fit(
@@ -165,10 +155,9 @@ def fit(
     optimizer = OPTIMIZERS[schedule.optimizer](
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    keeper = Checkpoint(checkpoint, model, optimizer)
     best, history, losses = {}, [], []
     if checkpoint.exists():
-        best, history = keeper.restore()
+        best, history = restore_state(checkpoint, model, optimizer)
     start = history[-1]["step"] if history else 0
     if len(set(all_gather_list([start]))) > 1:
         raise RuntimeError(
@@ -203,9 +192,9 @@ def fit(
             if score >= max(entry["validation_auc"] for entry in history):
                 best = {name: value.clone() for name, value in model.state_dict().items()}
             if first:
-                keeper.save(best, history)
+                save_state(checkpoint, model, optimizer, best, history)
     model.load_state_dict(best)
     model.eval()
     if first:
-        keeper.close()
+        checkpoint.unlink(missing_ok=True)
     return pd.DataFrame(history)

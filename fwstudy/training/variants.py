@@ -61,13 +61,6 @@ def set_activation(layer: nn.Module, name: str) -> None:
 
 
 @torch.no_grad()
-def turn_randomly(layer: FeatureWhitening, seed: int) -> None:
-    """Give the layer a rotation drawn from the Haar measure: the control for alignment."""
-    generator = torch.Generator().manual_seed(seed)
-    layer.set_rotation(random_rotation(layer.num_features, generator))
-
-
-@torch.no_grad()
 def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
     """What the classifier reads. Processes divide the crops.
 
@@ -108,11 +101,6 @@ def refit_classifier(model: nn.Module, training: CropSet) -> None:
     classifier.bias.copy_(torch.from_numpy(bias))
 
 
-def num_concepts(settings: Whitening, training: CropSet) -> int:
-    """How many axes the settings give a name."""
-    return len(CONCEPT_SETS[settings.concepts].images(training, 1, 0, settings.grid_size))
-
-
 @dataclass(frozen=True)
 class Variant:
     """A model ready to be fine-tuned, and how.
@@ -143,6 +131,7 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
     name = layer_name(model, settings)
     whole = training.select(kind="whole")
     steps: list[Callable[[int], None]] = []
+    chosen, size = CONCEPT_SETS[settings.concepts], settings.grid_size
     if settings.norm in NORMS:
         replace_norm(model, name, norm_factory(settings))
     layer = model.get_submodule(name)
@@ -152,18 +141,17 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
         shown = own_share(replace(whole, manifest=shown.sort_values("row")))
         update_statistics(model, layer, shown.batches(BATCH_SIZE))
         if settings.rotation == "random":
-            turn_randomly(layer, seed)
+            generator = torch.Generator().manual_seed(seed)
+            layer.set_rotation(random_rotation(layer.num_features, generator))
         if settings.rotation == "aligned":
-            concepts = CONCEPT_SETS[settings.concepts].images(
-                training, CONCEPT_IMAGES, seed, settings.grid_size
-            )
+            concepts = chosen.images(training, CONCEPT_IMAGES, seed, size)
             alignment = Alignment(model, layer, concepts, settings.rotate_every)
             alignment.update()  # before the classifier is refitted
             steps.append(alignment)
     loss = classification_loss
     if settings.concept_weight or settings.bottleneck:
-        named = num_concepts(settings, training)
-        masks = partial(CONCEPT_SETS[settings.concepts].masks, grid_size=settings.grid_size)
+        named = len(chosen.images(training, 1, 0, size))
+        masks = partial(chosen.masks, grid_size=size)
         loss = ConstrainedLoss(layer, named, masks, settings.concept_weight, settings.bottleneck)
         if settings.concept_weight:
             start_log_odds(layer, named)

@@ -46,15 +46,12 @@ def layer_inputs(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> to
         (n, C) float32.
     """
     found = []
-    handle = layer.register_forward_pre_hook(
-        lambda module, inputs: found.append(inputs[0].float().mean(dim=(2, 3)))
-    )
     device = next(model.parameters()).device
-    try:
+    with layer.register_forward_pre_hook(
+        lambda module, inputs: found.append(inputs[0].float().mean(dim=(2, 3)))
+    ):
         for batch in images.split(BATCH_SIZE):
             model(batch.to(device))
-    finally:
-        handle.remove()
     return torch.cat(found)
 
 

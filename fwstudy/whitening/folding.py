@@ -83,11 +83,9 @@ def _find_producers(model: nn.Module, images: Tensor) -> dict[str, str | None]:
 
     with ExitStack() as hooks:
         for name in found:
-            handle = modules[name].register_forward_pre_hook(partial(look_up, name))
-            hooks.callback(handle.remove)
+            hooks.enter_context(modules[name].register_forward_pre_hook(partial(look_up, name)))
         for name in filter(lambda name: _takes_matrix(modules[name]), modules):
-            handle = modules[name].register_forward_hook(partial(remember, name))
-            hooks.callback(handle.remove)
+            hooks.enter_context(modules[name].register_forward_hook(partial(remember, name)))
         model(images)
     return found
 

@@ -41,13 +41,9 @@ def update_statistics(model: nn.Module, layer: FeatureWhitening, batches) -> Non
         scatter = scatter + batch_covariance * len(rows) + between
         count = both
 
-    handle = layer.register_forward_hook(accumulate)
-    try:
-        with evaluation_mode(model):
-            for batch in batches:
-                model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
-    finally:
-        handle.remove()
+    with layer.register_forward_hook(accumulate), evaluation_mode(model):
+        for batch in batches:
+            model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
     own_count, count = count, all_reduce_count(count, device)
     _check(count > 1, f"batches must give the layer at least two locations, not {count}")
     own_mean, mean = mean, all_reduce_sum(mean * own_count) / count
@@ -105,12 +101,9 @@ def whiteness_by_mode(
         the keys of `whiteness`, each as train_... and eval_...
     """
     found = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
-    try:
-        with evaluation_mode(model):
-            model(images)
-    finally:
-        handle.remove()
+    hook = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    with hook, evaluation_mode(model):
+        model(images)
     rows = as_rows(found[0].float())
     outputs = {
         "train": copy.deepcopy(layer)._normalize_by_batch(rows, _count(rows)),

@@ -83,13 +83,10 @@ def find_classifier(model: nn.Module) -> nn.Module:
 def pooled_and_logits(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """What the classifier reads (n, C), and the logits (n,) of a model with one output."""
     found = []
-    handle = find_classifier(model).register_forward_pre_hook(
+    with find_classifier(model).register_forward_pre_hook(
         lambda module, inputs: found.append(inputs[0].flatten(1))
-    )
-    try:
+    ):
         logits = model(images)[:, 0]
-    finally:
-        handle.remove()
     return found[0], logits
 
 

@@ -125,19 +125,24 @@ def evidence():
     return columns, labels
 
 
+def importance(evidence, labels, axes, repeats=concept_metrics.PERMUTATIONS, seed=0):
+    scores = concept_metrics._permuted(evidence, labels, axes, repeats, seed)
+    return concept_metrics._fall(labels, scores)
+
+
 def test_importance_of_unused_axes_is_zero(evidence):
     for axes in ([3], [3, 4, 5], []):
-        assert concept_metrics.permutation_importance(*evidence, axes) == 0
+        assert importance(*evidence, axes) == 0
 
 
 def test_importance_of_the_only_used_axis(evidence):
     columns, labels = evidence
     alone = columns * [1, 0, 0, 0, 0, 0]
     auc = roc_auc_score(labels, alone[:, 0])
-    fall = concept_metrics.permutation_importance(alone, labels, [0], repeats=50)
+    fall = importance(alone, labels, [0], repeats=50)
     assert auc > 0.95 and fall == pytest.approx(auc - 0.5, abs=0.02)
-    assert fall == concept_metrics.permutation_importance(alone, labels, [0], repeats=50)
-    assert fall != concept_metrics.permutation_importance(alone, labels, [0], repeats=50, seed=1)
+    assert fall == importance(alone, labels, [0], repeats=50)
+    assert fall != importance(alone, labels, [0], repeats=50, seed=1)
 
 
 def test_importance_against_scikit_learn(evidence):
@@ -147,7 +152,7 @@ def test_importance_against_scikit_learn(evidence):
         head, columns, labels, n_repeats=50, random_state=0,
         scoring=lambda model, features, truth: roc_auc_score(truth, model.predict(features)),
     ).importances_mean  # fmt: skip
-    found = [concept_metrics.permutation_importance(*evidence, [axis], 50) for axis in range(6)]
+    found = [importance(*evidence, [axis], 50) for axis in range(6)]
     np.testing.assert_allclose(found, expected, atol=0.01)
     assert found[0] > 0.2 and found[2] < 0
 
@@ -157,15 +162,13 @@ def test_axes_are_permuted_together():
     rng = np.random.default_rng(0)
     labels, noise = np.arange(400) % 2, 10 * rng.normal(size=400)
     columns = np.stack([labels, noise, -noise], axis=1)
-    single, both = (
-        concept_metrics.permutation_importance(columns, labels, axes) for axes in ([1], [1, 2])
-    )
+    single, both = (importance(columns, labels, axes) for axes in ([1], [1, 2]))
     assert single > 0.4 and both == pytest.approx(0, abs=1e-3)
 
 
 def test_importance_of_one_class_is_undefined(evidence):
     columns, labels = evidence
-    assert np.isnan(concept_metrics.permutation_importance(columns, 0 * labels, [0]))
+    assert np.isnan(importance(columns, 0 * labels, [0]))
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +224,7 @@ def test_importance_table(evidence):
     assert list(table) == ["nose", "mouth", "all concept axes", "all residual axes"]
     sets = [0], [1], [0, 1], [2, 3, 4, 5]
     for (value, low, high), axes in zip(table.values(), sets, strict=True):
-        assert value == concept_metrics.permutation_importance(*evidence, axes, 5)
+        assert value == importance(*evidence, axes, 5)
         assert low <= value <= high
     assert table["nose"][1] > table["mouth"][2]  # what informs counts more than noise
 
@@ -273,11 +276,11 @@ def test_summary_of_given_axes():
             "activations or evidence hold NaN",
         ),
         (
-            lambda: concept_metrics.permutation_importance(np.ones((4, 2)), np.ones(4), [1, 2]),
+            lambda: importance(np.ones((4, 2)), np.ones(4), [1, 2]),
             r"axes \[2\] are not among the 2 of the evidence",
         ),
         (
-            lambda: concept_metrics.permutation_importance(np.ones((4, 2)), np.ones(3), [1]),
+            lambda: importance(np.ones((4, 2)), np.ones(3), [1]),
             r"not \(4, 2\) and \(3,\)",
         ),
         (

@@ -74,7 +74,9 @@ def test_planted_patch_is_found(name, norm):
     scores = localization_scores(relevance, mask).min()
     assert scores["relevance_mass"] > 0.6 and scores["pixel_auc"] > 0.95, scores
     assert scores["pointing_game"] == 1
-    noise = localization_scores(explainers.random_maps(4, SIZE, seed=0), mask).max()
+    noise = localization_scores(
+        explainers.random_maps(torch.zeros(4, 3, SIZE, SIZE), seed=0), mask
+    ).max()
     assert noise["relevance_mass"] < 0.1 and noise["pixel_auc"] < 0.6
 
 
@@ -258,10 +260,13 @@ def test_grey_image_has_no_relevance():
 
 
 def test_random_maps_are_white_and_repeatable():
-    maps = explainers.random_maps(50, SIZE, seed=3)
+    images = torch.rand(50, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    maps = explainers.random_maps(images, seed=3)
     assert maps.shape == (50, SIZE, SIZE) and maps.dtype == np.float32
     assert 0 <= maps.min() and maps.max() < 1 and maps.mean() == pytest.approx(0.5, abs=0.01)
     neighbors = np.corrcoef(maps[:, 1:].ravel(), maps[:, :-1].ravel())[0, 1]
     assert abs(neighbors) < 0.02 and abs(np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1]) < 0.1
-    np.testing.assert_array_equal(maps, explainers.random_maps(50, SIZE, seed=3))
-    assert not np.array_equal(maps, explainers.random_maps(50, SIZE, seed=4))
+    halves = [explainers.random_maps(half, seed=3) for half in images.split(25)]
+    np.testing.assert_array_equal(maps, np.concatenate(halves))
+    assert len(np.unique(maps[:, 0, 0])) == 50
+    assert not np.array_equal(maps, explainers.random_maps(images, seed=4))

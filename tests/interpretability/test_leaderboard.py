@@ -103,8 +103,9 @@ def test_controls_do_not_depend_on_the_model(board):
 def test_the_answer_has_numbers_of_the_table(board):
     table = board[3]
     told = text.answer(table)
-    best = text.overall_ranks(table).loc[list(QUICK)].sort_values("value").iloc[0]
-    assert told.startswith(f"- {best.name} ranks best: its mean rank is {best['value']:.1f} ")
+    ranks = text.board(table).set_index("method")["mean_rank"]
+    best = ranks[list(QUICK)].idxmin()
+    assert told.startswith(f"- {best} ranks best: its mean rank is {ranks[best]:.1f} ")
     assert len(told.splitlines()) == 3 and "nan" not in told.split("\n")[0]
     beside = text.beside_concept_axes(table)
     assert len(beside) == 7 and beside["which"].nunique() == 1
@@ -160,8 +161,6 @@ def test_networks_that_cannot_be_made_are_named(tmp_path, monkeypatch, crops):
     params = small_networks(tmp_path, monkeypatch, layer="layer9")
     with pytest.raises(ValueError, match=r"explanations\.networks\.test_efficientnet.*layer9"):
         networks.train_network(params, "test_efficientnet", 0, crops)
-    with pytest.raises(KeyError, match="no network explanations.networks.other"):
-        networks.train_network(params, "other", 0, crops)
 
 
 def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, monkeypatch):

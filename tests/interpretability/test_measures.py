@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from fwstudy.evaluation import loading
 from fwstudy.evaluation.comparison import WORTH, image_difference, worth
 from fwstudy.interpretability import measures, model
 from fwstudy.interpretability.concept_metrics import concept_summary, measured_rows
@@ -118,7 +117,7 @@ def test_whiteness_of_groups_that_are_alike_has_a_narrow_interval():
 def test_all_variants(pair, crops, monkeypatch):
     """Variants without concept axes come first; what is told image by image can be compared still."""
     found = {"batch": pair[BATCH_NORM].detector, "whitening": pair[WHITENED].detector}
-    monkeypatch.setattr(loading, "load", lambda run, params: found[run.settings.norm])
+    monkeypatch.setattr(measures, "load", lambda run, params: found[run.settings.norm])
     monkeypatch.setattr(measures, "PURITY_IMAGES", 4)
     params = some_params()
     changes = {
@@ -144,7 +143,7 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, tmp_path):
     for name in ("params.yaml", "dvc.yaml"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "load", lambda run, params: pair[BATCH_NORM].detector)
+    monkeypatch.setattr(measures, "load", lambda run, params: pair[BATCH_NORM].detector)
     table = pd.DataFrame({"measure": ["part_top1"], "row": [7], "group": ["007"], "value": [1 / 3]})
     values = ["verdict", "m", "axes", "all", "x", 0.1, np.nan, 2.0, 3]
     rows = pd.DataFrame([values], columns=measures.COLUMNS)

@@ -88,6 +88,8 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
     found = table[table["subset"].isin(["all", "c23 all"])].set_index("measure")["value"]
     assert found["auc"].iloc[0] > 0.9 and found["relevance_mass"].iloc[0] > 0.5
     assert set(table.loc["localization", "method"]) == {HANDED_BACK}
+    stable = table.loc[["stability"]]
+    assert stable.loc[stable["subset"] == "c40", "value"].notna().all()
     assert table.loc["faithfulness", "value"].isna().all()
     assert table.loc["faithfulness", "remark"].str.contains("cannot be run").all()
     assert table.loc["coverage", "value"].eq(1).all()
@@ -185,6 +187,8 @@ def test_partial_and_foreign_scores(crops, params, handed_back, tmp_path):
     assert accuracy["remark"].str.contains("no scores of .*validation").all()
     calibrated = indexed.loc["calibration"].set_index("method")["value"]
     assert calibrated["calibrated"].isna().all() and calibrated["as trained"].notna().all()
+    at_c23 = predictions[(predictions["split"] == "test") & (predictions["quality"] == "c23")]
+    assert set(indexed.loc["calibration", "num_images"]) == {0, len(at_c23)} != {0, len(few)}
     assert (
         indexed.loc["localization", "remark"]
         .eq("it handed back no maps of forged test images")

@@ -147,6 +147,16 @@ def test_a_family_is_left_out_of_training_and_validation_alone(crops):
         without(crops, "Deepfake")
 
 
+def test_parts_taken_from_a_family_are_left_out_with_it(crops):
+    parts = crops.manifest["kind"] == "part"
+    taken = crops.manifest["variant"].mask(parts, "Deepfakes")
+    of_videos = replace(crops, manifest=crops.manifest.assign(family=taken))
+    kept = without(of_videos, "Deepfakes").manifest
+    assert set(kept.loc[kept["kind"] == "part", "split"]) <= {"test"}
+    assert set(kept.loc[kept["family"] == "Deepfakes", "split"]) == {"test"}
+    assert len(without(of_videos, "FaceSwap")) == len(without(crops, "FaceSwap"))
+
+
 def test_transfer_takes_the_models_as_they_are(tiny, crops, trained):
     larger = changed(tiny, preprocess=changed(tiny.preprocess, crop_size=128))
     with pytest.raises(ValueError, match=r"crops of 64 pixels, .* trained on 128"):

@@ -1,7 +1,7 @@
 """Four families of face forgeries, and forgeries of single parts.
 
 The families are those of FaceForensics++ (Rössler et al., ICCV 2019). Each function takes the
-portrait to be forged, a donor and a random generator, and returns
+portrait to be forged, a donor, a random generator and the forger's `Skill`, and returns
 
     image   (H, W, 3) uint8, RGB, equal to ``target.image`` wherever the region is 0
     region  (H, W) float32, blending weight of the forged pixels, 0..1
@@ -13,15 +13,15 @@ is a picture that already shows the wanted person, pose and expression. What tha
 is said in each function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from fwstudy.clips import Portrait
+from fwstudy.clips import Portrait, Variant
 from fwstudy.faces.forging import blending, warp
-from fwstudy.labels import FAMILIES
+from fwstudy.labels import FAMILIES, PART_PREFIX
 
 # Difficulty. Lengths are shares of the interocular distance; ranges are drawn from uniformly.
 POISSON_SHARE = 0.5  # FaceSwap: how often the seam is solved by Poisson instead of feathering
@@ -80,14 +80,8 @@ def face_swap(
         target: the face to be replaced.
         donor: any picture of another person; the closer the pose, the better.
         rng: decides on blending, its width and the forger's competence.
-        skill: the forger's.
-
-    Returns:
-        image and region, see the module.
     """
-    warped = warp.warp_portrait(
-        donor, target.landmarks[warp.STABLE], target.parsing.shape, warp.STABLE, skill.interpolation
-    )
+    warped = warp.warp_portrait(donor, target, skill.interpolation)
     support = _face_support(target, warped)
     forged = _settle(warped, target, support, rng, skill)
     if rng.random() < POISSON_SHARE:
@@ -110,10 +104,6 @@ def face2face(
         target: the face to be re-enacted.
         donor: the same person in the same pose, with another expression.
         rng: decides on errors, blending width and the forger's competence.
-        skill: the forger's.
-
-    Returns:
-        image and region, see the module.
     """
     shift = np.float64([[1, 0, 0], [0, 1, 0]])
     shift[:, 2] = rng.uniform(-REENACT_SHIFT, REENACT_SHIFT, 2)
@@ -138,10 +128,6 @@ def deepfakes(
         target: the face to be replaced.
         donor: another person in the target's pose and with the target's expression.
         rng: decides on resolution, blending width and the forger's competence.
-        skill: the forger's.
-
-    Returns:
-        image and region, see the module.
     """
     shape = target.parsing.shape
     side = np.ptp(target.landmarks[17:], axis=0).max() / DEEPFAKE_COVER
@@ -187,10 +173,6 @@ def neural_textures(
         target: the face to be re-enacted.
         donor: the same person in the same pose, with another expression of the mouth.
         rng: decides on the grid's gains and on the forger's competence.
-        skill: the forger's.
-
-    Returns:
-        image and region, see the module.
     """
     unit = warp.interocular(target.landmarks)
     mouths = np.concatenate([p.landmarks[48:60] for p in (target, donor)])
@@ -215,9 +197,6 @@ def forge_part(target: Portrait, donor: Portrait, part: str, rng: np.random.Gene
         donor: as for `deepfakes`.
         part: one of `FORGED_PARTS`; all other parts and hair are spared.
         rng: decides on resolution and the forger's competence.
-
-    Returns:
-        image and region, see the module.
 
     Raises:
         ValueError: unknown part; the message names the known ones.
@@ -251,6 +230,31 @@ def forge(
     return FORGERIES[family](target, donor, rng, skill)
 
 
+def forged_variant(
+    name: str,
+    targets: Sequence[Portrait],
+    donors: Sequence[Portrait],
+    source: str,
+    key: list[int],
+    skill: Skill = RENDERED,
+) -> Variant:
+    """Frames forged by a family or, `PART_PREFIX` and a part, in one part, and what exactly changed.
+
+    Each frame's random numbers start from the same key: the same choices in every frame.
+    """
+    frames, changed, regions = [], [], []
+    for target, donor in zip(targets, donors, strict=True):
+        rng = np.random.default_rng(key)
+        if name.startswith(PART_PREFIX):
+            image, region = forge_part(target, donor, name.removeprefix(PART_PREFIX), rng)
+        else:
+            image, region = forge(name, target, donor, rng, skill)
+        frames.append(image)
+        changed.append((image != target.image).any(axis=-1))
+        regions.append(np.round(region * 255).astype(np.uint8))
+    return Variant(np.stack(frames), np.stack(changed), np.stack(regions), source)
+
+
 def _grown(mask: np.ndarray) -> np.ndarray:
     """A bool mask, a pixel wider."""
     return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -276,12 +280,6 @@ def _shared_support(target: Portrait, donor: Portrait, outline: np.ndarray) -> n
     return hull & ~_grown(covered[0] | covered[1] | (behind[1] & ~behind[0]))
 
 
-def _calm(target: Portrait, support: np.ndarray) -> np.ndarray:
-    """(H, W) bool: skin inside the support, where noise can be measured."""
-    skin = support & warp.is_part(target.parsing, *FACE)
-    return skin if skin.sum() >= blending.MIN_PIXELS else support
-
-
 def _restore(
     forged: np.ndarray,
     target: Portrait,
@@ -290,7 +288,8 @@ def _restore(
     skill: Skill,
 ) -> np.ndarray:
     """Sharpness and noise of the target's camera, as far as the forger is competent."""
-    calm, competence = _calm(target, support), rng.uniform(*skill.competence)
+    skin, competence = support & warp.is_part(target.parsing, *FACE), rng.uniform(*skill.competence)
+    calm = skin if skin.sum() >= blending.MIN_PIXELS else support  # where noise can be measured
     sharp = blending.match_sharpness(forged, target.image, calm, competence)
     return blending.match_noise(sharp, target.image, calm, competence, rng)
 

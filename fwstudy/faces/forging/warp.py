@@ -5,8 +5,6 @@ In-the-Wild Challenge", 2013). Left and right are the subject's. Lengths that de
 the face are given as a share of the interocular distance, so that any frame size works.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from scipy.spatial import Delaunay
@@ -154,31 +152,16 @@ def piecewise_affine_map(
     return np.ascontiguousarray(mapped[..., 0]), np.ascontiguousarray(mapped[..., 1])
 
 
-def warp_portrait(
-    portrait: Portrait,
-    target: np.ndarray,
-    shape: tuple[int, int],
-    points: Sequence[int] = range(68),
-    interpolation: int = cv2.INTER_LINEAR,
-) -> Portrait:
-    """The portrait bent so that its landmarks `points` come to lie on `target`.
+def warp_portrait(portrait: Portrait, target: Portrait, interpolation: int) -> Portrait:
+    """The portrait bent so that its landmarks of `STABLE` come to lie on the target's, in its frame.
 
-    Args:
-        portrait: what is to be warped.
-        target: (N, 2) destinations of ``portrait.landmarks[points]``.
-        shape: height and width of the result.
-        points: which landmarks take part.
-        interpolation: of the image, a flag of OpenCV.
-
-    Returns:
-        A portrait of that shape; its landmarks are moved where they took part, the others follow
-        the similarity.
+    The other landmarks follow the similarity. `interpolation` of the image is a flag of OpenCV.
     """
-    points = list(points)
-    source = portrait.landmarks[points]
-    columns, rows = piecewise_affine_map(source, target, shape)
-    landmarks = transform(portrait.landmarks, similarity(source, target))
-    landmarks[points] = target
+    points = list(STABLE)
+    source, goal = portrait.landmarks[points], target.landmarks[points]
+    columns, rows = piecewise_affine_map(source, goal, target.parsing.shape)
+    landmarks = transform(portrait.landmarks, similarity(source, goal))
+    landmarks[points] = goal
     return Portrait(
         image=cv2.remap(
             portrait.image, columns, rows, interpolation, borderMode=cv2.BORDER_REFLECT_101
@@ -189,10 +172,7 @@ def warp_portrait(
 
 
 def align_portrait(
-    portrait: Portrait,
-    matrix: np.ndarray,
-    shape: tuple[int, int],
-    interpolation: int = cv2.INTER_LINEAR,
+    portrait: Portrait, matrix: np.ndarray, shape: tuple[int, int], interpolation: int
 ) -> Portrait:
     """The portrait under a (2, 3) affine matrix, in a frame of height and width `shape`."""
     size = shape[::-1]
@@ -219,14 +199,12 @@ def part_core(portrait: Portrait, part: str) -> np.ndarray:
     return hull | (near & is_part(portrait.parsing, *labels))
 
 
-def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.ndarray:
+def part_mask(target: Portrait, part: str) -> np.ndarray:
     """Soft mask that covers one part of a face and spares the others, and hair.
 
     Args:
         target: the face.
         part: one of `FORGED_PARTS`.
-        donor: a face already warped to the target; its part is covered too, its others and its
-            hair are spared too.
 
     Returns:
         (H, W) float32 in 0..1: 1 on the part, falling to 0 within its margin of `PART_MARGINS`;
@@ -238,13 +216,8 @@ def part_mask(target: Portrait, part: str, donor: Portrait | None = None) -> np.
     if part not in FORGED_PARTS:
         raise ValueError(f"unknown part {part!r}; known: {', '.join(FORGED_PARTS)}")
     unit = interocular(target.landmarks)
-    weight = np.ones(target.parsing.shape, np.float32)
-    core = np.zeros(target.parsing.shape, bool)
-    for portrait in (target,) if donor is None else (target, donor):
-        own = part_core(portrait, part)
-        spared = is_part(portrait.parsing, "hair", "clothes") & ~own
-        for other in FORGED_PARTS:
-            spared |= part_core(portrait, other) & ~own
-        weight *= 1 - feather_outside(spared, SPARED * unit)
-        core |= own
-    return weight * feather_outside(core, PART_MARGINS[part] * unit)
+    own, spared = part_core(target, part), is_part(target.parsing, "hair", "clothes")
+    for other in FORGED_PARTS:
+        spared |= part_core(target, other)
+    weight = 1 - feather_outside(spared & ~own, SPARED * unit)
+    return weight * feather_outside(own, PART_MARGINS[part] * unit)

@@ -7,21 +7,19 @@ by however many processes it is made.
 """
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
-from tqdm import tqdm
 
-from fwstudy.clips import Clip, Portrait, Variant, is_finished, pristine, save_clip
-from fwstudy.faces.forging.families import forge, forge_part
+from fwstudy.clips import Clip, Portrait, is_finished, pristine, save_clip
+from fwstudy.faces.forging.families import forged_variant
 from fwstudy.faces.rendering.identity import Identity, sample_identity
 from fwstudy.faces.rendering.motion import State, sample_driven_clip
 from fwstudy.faces.rendering.render import Person, Rendering, apply_camera, measure_exposure, render
 from fwstudy.faces.rendering.scene import Scene, sample_scene
-from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX
+from fwstudy.labels import FORGED_PARTS, ORIGINAL, PART_PREFIX
+from fwstudy.runtime import run
 
 _IDENTITY, _SCENE, _MOTION, _NOISE, _FORGERY = range(5)
 _DRAWS = 12
@@ -31,16 +29,6 @@ _DRAWS = 12
 def identity_name(index: int) -> str:
     """Name of the identity with this index: 7 -> "007"."""
     return f"{index:03d}"
-
-
-def clip_name(identity_index: int, clip_index: int) -> str:
-    """Name of a clip, as in "007_1"."""
-    return f"{identity_name(identity_index)}_{clip_index}"
-
-
-def partner_of(identity_index: int) -> int:
-    """The other one of the pair."""
-    return identity_index ^ 1
 
 
 def dissimilarity(first: Identity, second: Identity) -> float:
@@ -72,15 +60,12 @@ class ClipRenderer:
         self.key = (seed, identity_index, clip_index)
         self.size = size
         self.scene: Scene = sample_scene((seed, _SCENE, identity_index, clip_index))
-        states = sample_driven_clip((seed, _MOTION, identity_index, clip_index), num_frames)
-        self.states: list[State] = states[0]
-        self.driver: list[State] = states[1]
+        motion = (seed, _MOTION, identity_index, clip_index)
+        self.states, self.driver = sample_driven_clip(motion, num_frames)
         person = _person(seed, identity_index)
-        self.renderings = [render(person, self.scene, state, size) for state in self.states]
-        self.exposure = measure_exposure(self.renderings[0])
-        self.portraits = [
-            self.apply_camera(one, frame, 0) for frame, one in enumerate(self.renderings)
-        ]
+        renderings = [render(person, self.scene, state, size) for state in self.states]
+        self.exposure = measure_exposure(renderings[0])
+        self.portraits = [self.apply_camera(one, frame, 0) for frame, one in enumerate(renderings)]
 
     def apply_camera(self, rendering: Rendering, frame: int, version: int) -> Portrait:
         """The picture by this clip's camera; each version of a frame has its own sensor noise."""
@@ -102,27 +87,11 @@ def _person(seed: int, identity_index: int) -> Person:
     return Person(identity_of(seed, identity_index))
 
 
-@functools.lru_cache(maxsize=4)
-def _clip_renderer(
-    seed: int, identity_index: int, clip_index: int, num_frames: int, size: int
-) -> ClipRenderer:
-    return ClipRenderer(seed, identity_index, clip_index, num_frames, size)
+_clip_renderer = functools.lru_cache(maxsize=4)(ClipRenderer)
 
 
 def _nearest_in_pose(state: State, others: list[State]) -> int:
     return int(np.argmin([abs(state.yaw - o.yaw) + abs(state.pitch - o.pitch) for o in others]))
-
-
-def _forged(
-    targets: list[Portrait], source: str, forgeries: Iterator[tuple[np.ndarray, np.ndarray]]
-) -> Variant:
-    """Collect forged frames with the exact truth about what changed."""
-    frames, changed, regions = [], [], []
-    for target, (image, region) in zip(targets, forgeries, strict=True):
-        frames.append(image)
-        changed.append((image != target.image).any(axis=-1))
-        regions.append(np.round(region * 255).astype(np.uint8))
-    return Variant(np.stack(frames), np.stack(changed), np.stack(regions), source)
 
 
 def build_clip(
@@ -142,7 +111,7 @@ def build_clip(
 
     Args:
         seed: of the data set.
-        identity_index: who; the partner is `partner_of` it.
+        identity_index: who.
         clip_index: which of the person's clips.
         num_frames: how many frames, 0.2 s apart.
         size: side of the pictures in pixels.
@@ -150,7 +119,7 @@ def build_clip(
     """
     shape = (num_frames, size)
     own = _clip_renderer(seed, identity_index, clip_index, *shape)
-    partner_index = partner_of(identity_index)
+    partner_index = identity_index ^ 1
     other = _clip_renderer(seed, partner_index, clip_index, *shape)
     person, partner = _person(seed, identity_index), _person(seed, partner_index)
     name, partner_name = identity_name(identity_index), identity_name(partner_index)
@@ -165,32 +134,13 @@ def build_clip(
     }
     targets = own.portraits
     variants = {ORIGINAL: pristine(np.stack([target.image for target in targets]), name)}
-    for number, family in enumerate(FAMILIES):
-        # the same choices in every frame: each generator starts from the same seed
+    donors |= {PART_PREFIX + part: donors["Deepfakes"][:part_frames] for part in FORGED_PARTS}
+    for number, (variant, faces) in enumerate(donors.items()):
         key = [seed, _FORGERY, identity_index, clip_index, number]
-        source = name if family in ("Face2Face", "NeuralTextures") else partner_name
-        variants[family] = _forged(
-            targets,
-            source,
-            (
-                forge(family, target, donor, np.random.default_rng(key))
-                for target, donor in zip(targets, donors[family], strict=True)
-            ),
-        )
-    for number, part in enumerate(FORGED_PARTS):
-        key = [seed, _FORGERY, identity_index, clip_index, len(FAMILIES) + number]
-        variants[PART_PREFIX + part] = _forged(
-            targets[:part_frames],
-            partner_name,
-            (
-                forge_part(target, donor, part, np.random.default_rng(key))
-                for target, donor in zip(
-                    targets[:part_frames], donors["Deepfakes"][:part_frames], strict=True
-                )
-            ),
-        )
+        source = name if variant in ("Face2Face", "NeuralTextures") else partner_name
+        variants[variant] = forged_variant(variant, targets[: len(faces)], faces, source, key)
     return Clip(
-        name=clip_name(identity_index, clip_index),
+        name=f"{name}_{clip_index}",
         identity=name,
         landmarks=np.stack([target.landmarks for target in targets]),
         parsing=np.stack([target.parsing for target in targets]),
@@ -207,7 +157,7 @@ def _build_pair(
     paths = []
     for clip_index in range(clips_per_identity):
         for identity_index in (2 * pair, 2 * pair + 1):
-            path = folder / f"{clip_name(identity_index, clip_index)}.npz"
+            path = folder / f"{identity_name(identity_index)}_{clip_index}.npz"
             if not is_finished(path):
                 clip = build_clip(seed, identity_index, clip_index, *shape)
                 path = save_clip(folder, clip)
@@ -247,16 +197,7 @@ def render_dataset(
         raise ValueError(f"num_identities must be even and at least 2, got {num_identities}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = (
-        joblib.delayed(_build_pair)(
-            folder, seed, pair, clips_per_identity, frames_per_clip, size, part_frames
-        )
-        for pair in range(num_identities // 2)
-    )
-    found: list[Path] = []
-    parallel = joblib.Parallel(n_jobs=num_workers, return_as="generator_unordered")
-    with tqdm(total=num_identities * clips_per_identity, unit="clip", desc="render") as progress:
-        for paths in parallel(jobs):
-            found += paths
-            progress.update(len(paths))
-    return sorted(found)
+    how = (clips_per_identity, frames_per_clip, size, part_frames)
+    tasks = [(folder, seed, pair, *how) for pair in range(num_identities // 2)]
+    found = run(_build_pair, tasks, num_workers, "render", "pair")
+    return sorted(path for paths in found for path in paths)

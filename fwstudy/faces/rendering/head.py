@@ -85,8 +85,6 @@ class Head:
         """
         moved = controls.copy()
         for name, amount in weights.items():
-            if name not in self.targets:
-                raise KeyError(f"no morph target {name!r} in the head model")
             indices, displacements = self.targets[name]
             moved[indices] += amount * displacements
         return moved
@@ -115,18 +113,24 @@ def _neighbor_mean(triangles: np.ndarray, count: int) -> sparse.csr_matrix:
     return (sparse.diags(1 / degree) @ linked).tocsr()
 
 
-def _part_texture(head: dict, textures: dict, targets: dict) -> np.ndarray:
+def _part_texture(
+    rest: np.ndarray,
+    triangles: np.ndarray,
+    uv: np.ndarray,
+    subdivision: sparse.csr_matrix,
+    textures: dict,
+    targets: dict,
+) -> np.ndarray:
     """Label the skin texture: nose where nose targets move the mesh, lips and lids by masks."""
     part = np.full(textures["mask_lips"].shape, PARTS.index("skin"), np.uint8)
     size = np.array(part.shape[::-1])
-    rest, triangles = head["rest"], head["triangles"]
-    corners = head["uv"] * [1, -1] + [0, 1]
-    moved = np.zeros(len(head["controls"]))
+    corners = uv * [1, -1] + [0, 1]
+    moved = np.zeros(subdivision.shape[1])
     for name in ("nose-scale-depth-incr", "nose-scale-horiz-incr", "nose-volume-incr"):
         indices, displacements = targets[f"shape/{name}"]
         length = np.linalg.norm(displacements, axis=1)
         moved[indices] = np.maximum(moved[indices], length / length.max())
-    nose = (head["subdivision"] @ moved)[triangles].mean(1) > 0.34
+    nose = (subdivision @ moved)[triangles].mean(1) > 0.34
     texel = (corners.mean(1) * (size - 1)).astype(int)
     lids = cv2.dilate(textures["mask_eyelids"], np.ones((5, 5)))[texel[:, 1], texel[:, 0]] > 60
     height, across = rest[triangles].mean(1)[:, 1], rest[triangles].mean(1)[:, 0]
@@ -197,13 +201,6 @@ def load_head(path: Path = ASSETS) -> Head:
     for name in textures:
         if name.startswith("mask_"):
             textures[name] = np.ascontiguousarray(textures[name][..., 0])
-    mesh = {
-        "rest": rest,
-        "triangles": triangles,
-        "uv": uv,
-        "controls": controls,
-        "subdivision": subdivision,
-    }
     eyes = proxies["eyes"]
     left = controls[eyes.anchors[:, 0], 0] > 0
     forward, drawn = eyes.fit(controls)[:, 2], np.zeros(len(left), bool)
@@ -223,7 +220,7 @@ def load_head(path: Path = ASSETS) -> Head:
         targets=targets,
         proxies=proxies,
         textures=textures,
-        part=_part_texture(mesh, textures, targets),
+        part=_part_texture(rest, triangles, uv, subdivision, textures, targets),
         irises=np.array(irises),
         left=left,
     )

@@ -105,9 +105,8 @@ class Identity:
         }
 
 
-def sample_identity(seed: int | tuple[int, ...]) -> Identity:
+def sample_identity(seed: tuple[int, ...]) -> Identity:
     """Draw a person; the same seed gives the same person."""
-    seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng(seed)
     ancestry = rng.dirichlet([0.3, 0.3, 0.3])
     sex = "female" if rng.random() < 0.5 else "male"

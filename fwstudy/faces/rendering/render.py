@@ -1,15 +1,21 @@
 """Pictures of a person in a scene: `Person` once, `render` per frame, `apply_camera` per picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from fwstudy.faces.rendering import raster
-from fwstudy.faces.rendering.head import Head, load_head
+from fwstudy.faces.rendering.head import load_head
 from fwstudy.faces.rendering.identity import Identity
 from fwstudy.faces.rendering.motion import State
-from fwstudy.faces.rendering.scene import Scene, background, even_directions, harmonics_of
+from fwstudy.faces.rendering.scene import (
+    Scene,
+    background,
+    even_directions,
+    harmonics,
+    harmonics_of,
+)
 from fwstudy.faces.rendering.skin import LUMINANCE, paint_skin, to_encoded, to_linear
 from fwstudy.labels import PARTS
 
@@ -68,16 +74,11 @@ def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 class Person:
-    """Everything about one identity that does not change from frame to frame.
+    """Everything about one identity that does not change from frame to frame."""
 
-    Args:
-        identity: who.
-        head: the head model; None for the tracked one.
-    """
-
-    def __init__(self, identity: Identity, head: Head | None = None):
+    def __init__(self, identity: Identity):
         self.identity = identity
-        self.head = head = head or load_head()
+        self.head = head = load_head()
         self.controls = head.morph(head.controls, identity.shape)
         self.skin, self.gloss = paint_skin(head, identity)
         self._paint_eyes_and_mouth()
@@ -166,14 +167,13 @@ class Person:
 
     def _precompute_light(self, points: np.ndarray) -> None:
         normals = self.normals(points)
-        wrap = np.zeros(self.count)
+        self.wrap = np.zeros(self.count)
         if self.hair:
-            wrap[self.hair] = 0.4
+            self.wrap[self.hair] = 0.4
         self.shadowed, self.open_sky = raster.light_transfer(
-            points, normals, wrap, self.head.coarse, self.cards, self.cards_uv, self.cards_alpha,
+            points, normals, self.wrap, self.head.coarse, self.cards, self.cards_uv, self.cards_alpha,
             even_directions(96), 128,
         )  # fmt: skip
-        self.wrap = wrap
 
     def points(self, controls: np.ndarray) -> np.ndarray:
         """All vertices (V, 3) on the given control vertices."""
@@ -211,56 +211,40 @@ class Person:
 
 def _part_of(layer: Layer, chosen: np.ndarray, part: str) -> Layer:
     """Those triangles of a layer, as one part of the part map."""
-    return Layer(
-        np.ascontiguousarray(layer.triangles[chosen]),
-        np.ascontiguousarray(layer.uv[chosen]),
-        layer.texture,
-        layer.tint,
-        PARTS.index(part),
-        layer.gloss,
-        layer.lift,
-    )
+    triangles, uv = (np.ascontiguousarray(of[chosen]) for of in (layer.triangles, layer.uv))
+    return replace(layer, triangles=triangles, uv=uv, part=PARTS.index(part))
 
 
-def _camera(person: Person, scene: Scene, side: int) -> tuple[np.ndarray, float, np.ndarray]:
-    """Place (3,), focal length in pixels and picture center (2,) of a camera on the neutral face.
+def _project(
+    points: np.ndarray, person: Person, scene: Scene, side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (V, 3) to screen (V, 3), x, y in pixels and depth; and the camera's place (3,).
 
-    It does not follow the head: head and background stay apart from frame to frame.
+    It looks at the neutral face and does not follow the head: the background stands still.
     """
     middle = person.eyes.mean(0)
     place = np.array([middle[0], middle[1] - 0.16, middle[2] + scene.distance])
     span = np.linalg.norm(person.eyes[0] - person.eyes[1])
     focal = side * EYE_SPAN / span * scene.distance * scene.zoom
-    return place, focal, side * (np.array([0.5, 0.52]) + scene.framing)
-
-
-def _project(points: np.ndarray, camera: tuple[np.ndarray, float, np.ndarray]) -> np.ndarray:
-    """Points (V, 3) to screen (V, 3): x, y in pixels, and depth."""
-    place, focal, center = camera
+    center = side * (np.array([0.5, 0.52]) + scene.framing)
     depth = place[2] - points[:, 2]
     x = (points[:, 0] - place[0]) / depth * focal + center[0]
     y = (place[1] - points[:, 1]) / depth * focal + center[1]
-    return np.stack([x, y, depth], axis=1)
-
-
-def _harmonics(directions: np.ndarray) -> np.ndarray:
-    values = raster.spherical_harmonics.py_func(*directions.T)
-    return np.stack(np.broadcast_arrays(*values), axis=1)
+    return np.stack([x, y, depth], axis=1), place
 
 
 def _illuminate(
     person: Person, scene: Scene, points: np.ndarray, normals: np.ndarray, rotation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Irradiance / pi (V, 3) and the share of each lamp that arrives (V, L)."""
-    surroundings = np.array(scene.surroundings)
     directions = even_directions(64)
-    seen_by_head = harmonics_of(directions, _harmonics(directions @ rotation.T) @ surroundings)
+    seen_by_head = harmonics_of(directions, harmonics(directions @ rotation.T) @ scene.surroundings)
     shadowed, unshadowed = person.shadowed @ seen_by_head, person.open_sky @ seen_by_head
     openness = (shadowed / np.maximum(unshadowed, 1e-3)).clip(0.1, 1.0)
     openness[person.slices["eyes"]] = openness[person.slices["eyes"]].clip(0.5)
     openness[person.slices["teeth"]] = 0.45
     openness[person.slices["tongue"]] = 0.3
-    around = (_harmonics(normals) * COSINE_LOBE) @ surroundings
+    around = (harmonics(normals) * COSINE_LOBE) @ scene.surroundings
     irradiance = np.maximum(around, 0.02) * openness
     body, smooth = person.slices["body"], person.head.neighbors
     lit = np.empty((person.count, len(scene.lamp_directions)))
@@ -271,11 +255,11 @@ def _illuminate(
     ):
         seen = raster.visibility(
             points, normals, person.head.coarse, person.cards, person.cards_uv, person.cards_alpha,
-            np.array(direction), 256, 0.025, 2,
+            direction, 256, 0.025, 2,
         )  # fmt: skip
         seen[body] = 0.5 * seen[body] + 0.5 * (smooth @ seen[body])
         lit[:, lamp] = seen
-        facing = (normals @ np.array(direction))[:, None]
+        facing = (normals @ direction)[:, None]
         soft = ((facing + softness) / (1 + softness)).clip(0, 1)
         soft += person.wrap[:, None] * (1 - soft) * 0.4
         irradiance += soft * seen[:, None] * color
@@ -309,14 +293,11 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
     points = person.points(controls)
     normals = person.normals(points)
     irradiance, lit = _illuminate(person, scene, points, normals, rotation)
-    camera = _camera(person, scene, side)
-    screen = _project(points, camera)
+    screen, camera = _project(points, person, scene, side)
     surface = raster.Surface(
         person.triangles, person.uv, person.material, points, normals, person.rest, irradiance, lit
     )
-    lamps = raster.Lamps(
-        np.array(scene.lamp_directions), 1.6 * np.array(scene.lamp_colors), camera[0]
-    )
+    lamps = raster.Lamps(scene.lamp_directions, 1.6 * scene.lamp_colors, camera)
     eyes = points[person.slices["eyes"]]
     left = person.head.left
     centers = np.array([eyes[left].mean(0), eyes[~left].mean(0)])

@@ -12,16 +12,16 @@ from fwstudy.faces.rendering.skin import clouds, to_linear
 BACKDROPS = ("wall", "room", "window", "garden", "street", "studio")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Surroundings and camera of one clip. Colors are linear RGB.
 
     Args:
         seed: integers that key the background.
         backdrop: one of `BACKDROPS`.
-        lamp_directions: ((x, y, z), ...), unit vectors towards the lamps; the first is the key.
-        lamp_colors: ((r, g, b), ...).
-        surroundings: 9 x 3, spherical harmonics of the surrounding radiance.
+        lamp_directions: (L, 3), unit vectors towards the lamps; the first is the key.
+        lamp_colors: (L, 3).
+        surroundings: (9, 3), spherical harmonics of the surrounding radiance.
         distance: from camera to head in decimetres.
         zoom: size of the face, 1 for eyes a quarter of the picture apart.
         framing: (x, y), shift of the picture as a share of its side.
@@ -31,9 +31,9 @@ class Scene:
 
     seed: tuple[int, ...]
     backdrop: str
-    lamp_directions: tuple[tuple[float, ...], ...]
-    lamp_colors: tuple[tuple[float, ...], ...]
-    surroundings: tuple[tuple[float, ...], ...]
+    lamp_directions: np.ndarray
+    lamp_colors: np.ndarray
+    surroundings: np.ndarray
     distance: float
     zoom: float
     framing: tuple[float, float]
@@ -57,10 +57,14 @@ def warm(amount: float) -> np.ndarray:
     return np.array([1 + 0.18 * amount, 1.0, 1 - 0.27 * amount])
 
 
+def harmonics(directions: np.ndarray) -> np.ndarray:
+    """The 9 spherical harmonics in directions (D, 3): (D, 9)."""
+    return np.stack(np.broadcast_arrays(*spherical_harmonics.py_func(*directions.T)), axis=1)
+
+
 def harmonics_of(directions: np.ndarray, radiance: np.ndarray) -> np.ndarray:
     """Project radiance (D, 3), given in evenly spread directions (D, 3), on 9 harmonics: (9, 3)."""
-    basis = np.stack(np.broadcast_arrays(*spherical_harmonics.py_func(*directions.T)), axis=1)
-    return np.einsum("dk,dc->kc", basis, radiance) * (4 * np.pi / len(directions))
+    return np.einsum("dk,dc->kc", harmonics(directions), radiance) * (4 * np.pi / len(directions))
 
 
 def _surroundings(rng: np.random.Generator) -> np.ndarray:
@@ -79,9 +83,8 @@ def _surroundings(rng: np.random.Generator) -> np.ndarray:
     return harmonics_of(directions, radiance)
 
 
-def sample_scene(seed: int | tuple[int, ...]) -> Scene:
+def sample_scene(seed: tuple[int, ...]) -> Scene:
     """Draw surroundings and camera; the same seed gives the same scene."""
-    seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng(seed)
     directions, colors = [], []
     for lamp in range(int(rng.choice([1, 2, 2, 3]))):
@@ -93,9 +96,9 @@ def sample_scene(seed: int | tuple[int, ...]) -> Scene:
     return Scene(
         seed=seed,
         backdrop=str(rng.choice(BACKDROPS)),
-        lamp_directions=_tuples(directions),
-        lamp_colors=_tuples(colors),
-        surroundings=_tuples(_surroundings(rng)),
+        lamp_directions=np.array(directions),
+        lamp_colors=np.array(colors),
+        surroundings=_surroundings(rng),
         distance=float(rng.uniform(8, 18)),
         zoom=float(np.exp(rng.normal(0, 0.05))),
         framing=tuple(map(float, rng.normal(0, 0.02, 2))),
@@ -105,10 +108,6 @@ def sample_scene(seed: int | tuple[int, ...]) -> Scene:
         noise=float(rng.uniform(0.003, 0.012)),
         blur=float(rng.uniform(0.3, 0.75)),
     )
-
-
-def _tuples(rows) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(value) for value in row) for row in rows)
 
 
 def _color(rng: np.random.Generator, low: float, high: float, tint: float = 0.12) -> np.ndarray:

@@ -10,7 +10,7 @@ made the data set.
 import glob
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -50,9 +50,7 @@ DIFFERENCE = 12.0  # gray levels, smoothed, by which a forged pixel differs from
 ALL = 0.5  # share of a crop that differs at least where a mask that marks all of it is right
 MUCH = 0.05  # share of a crop outside its mask that compression alone does not change
 SMOOTHING = 2.0  # px of the crop: the difference is blurred before it is compared
-MASK_LEVEL = (
-    32  # gray level of a mask video above which a pixel counts as forged: codecs blur black
-)
+MASK_LEVEL = 32  # gray level of a mask video above which a pixel is forged: codecs blur black
 MIN_SHARED = 0.9  # of its original's frame numbers that a forgery must have to go with it
 ALIGNED = 1.0  # px, mean distance of landmarks up to which a crop lies on its original's
 COMPARED = 4  # frames, whose landmarks are compared
@@ -65,11 +63,8 @@ def fingerprint(video_group: VideoGroup) -> list:
     told = [video_group.identity, video_group.split, video_group.group]
     told += [[forgery.family, forgery.source] for forgery in video_group.forgeries]
     told += [video_group.face.polygons] if video_group.face is not None else []
-    there = [isinstance(path, Path) and path.exists() for path in videos]
-    return [
-        told,
-        *(stamp(path) if is_file else None for path, is_file in zip(videos, there, strict=True)),
-    ]
+    files = (path if isinstance(path, Path) and path.exists() else None for path in videos)
+    return [told, *(path and stamp(path) for path in files)]
 
 
 def stamp(path: Path) -> list:
@@ -275,27 +270,6 @@ def _surrounds(inside: np.ndarray, face: np.ndarray) -> bool:
     return bool(around > 0.5 and inside[face].mean() < around / 2)
 
 
-@dataclass(frozen=True)
-class AlignedVideos:
-    """The videos of one group that can be read, side by side.
-
-    Args:
-        video_group: what they were made from.
-        reference: the video in which the face is looked for.
-        videos: variant to video, the original included.
-        masks: variant to mask video.
-        matches: variant to how its frames lie on the reference's.
-        mask_shifts: variant to the number of a mask's frame minus that of the reference.
-    """
-
-    video_group: VideoGroup
-    reference: Video
-    videos: dict[str, Video]
-    masks: dict[str, Video]
-    matches: dict[str, Match]
-    mask_shifts: dict[str, int]
-
-
 def apart(video: Video, original: Video, landmarks: Path, own: Path) -> str:
     """Why a crop cannot be laid on its original's frame by frame; empty if it can.
 
@@ -320,73 +294,6 @@ def landmark_distance(one: Path, other: Path, number: int) -> float:
     except InputError:
         return float("nan")
     return float(np.linalg.norm(points[0] - points[1], axis=1).mean())
-
-
-def align_videos(
-    video_group: VideoGroup, reference: Video, scale: float, remarks: Remarks
-) -> tuple[AlignedVideos, list[VideoGroup]]:
-    """Open the forgeries and masks of a group, and see how they lie on the original.
-
-    Args:
-        scale: see `face_box`.
-
-    Returns:
-        the videos, and groups of their own for forgeries that do not go with their original.
-    """
-    names = variant_names(video_group)
-    first = ORIGINAL if video_group.original is not None else names[0]
-    reel, alone = AlignedVideos(video_group, reference, {first: reference}, {}, {}, {}), []
-    reel.matches[first] = Match()
-    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)[0]])
-    for name, forgery in zip(names, video_group.forgeries, strict=True):
-        if name != first:
-            video = remarks.opened(forgery.path, left_out=True)
-            if video is None:
-                continue
-            place = forgery.path.parent.parent / "landmarks" / forgery.path.name
-            if video_group.landmarks is not None:
-                found = Match(reason=apart(video, reference, video_group.landmarks, place))
-            else:
-                found = match(original, video)
-            if found.reason:
-                remarks.add(forgery.path, f"{found.reason}: used without its original")
-                own = place if video_group.landmarks and place.is_dir() else None
-                title = f"{video_group.name}{VIDEO_MARK}{name}"
-                alone.append(
-                    replace(
-                        video_group, name=title, original=None, forgeries=(forgery,), landmarks=own
-                    )
-                )
-                continue
-            report_match(found, forgery.path, video, reference, remarks)
-            reel.videos[name], reel.matches[name] = video, found
-        mask = forgery.mask and remarks.opened(forgery.mask, left_out=False)
-        if mask:
-            count, wanted = len(mask.numbers), len(reel.videos[name].numbers)
-            if count != wanted:
-                remarks.add(forgery.mask, f"{count} frames, its video {wanted}")
-            own = first_shift(mask, reel.videos[name])
-            begins = mask.numbers[0], reel.videos[name].numbers[0]
-            if own:
-                remarks.add(forgery.mask, f"numbered {own:+d} from its video: laid on it in order")
-            elif begins[0] != begins[1]:
-                what = f"numbered from {begins[0]}, its video from {begins[1]}"
-                remarks.add(forgery.mask, f"{what}: laid on it by number")
-            reel.masks[name], reel.mask_shifts[name] = mask, reel.matches[name].shift + own
-    return reel, alone
-
-
-def report_match(
-    found: Match, path: Path, video: Video, reference: Video, remarks: Remarks
-) -> None:
-    """Say where a forgery has another length, number or shape than its original."""
-    counts = len(video.numbers), len(reference.numbers)
-    if counts[0] != counts[1]:
-        remarks.add(path, f"{counts[0]} frames, its original {counts[1]}")
-    if found.shift:
-        remarks.add(path, f"frames shifted by {found.shift:+d} from its original's: laid on them")
-    if found.shape:
-        remarks.add(path, "its pixels are not square as its original's say: stretched to its shape")
 
 
 class FrameReader:
@@ -428,23 +335,87 @@ class FrameReader:
         return cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
+Readers = dict[str, FrameReader]
+"""Variant to its video, the original first, or to its mask."""
+
+
+def align_videos(
+    video_group: VideoGroup, reference: Video, numbers: np.ndarray, scale: float, remarks: Remarks
+) -> tuple[Readers, Readers, list[VideoGroup]]:
+    """Open the forgeries and masks of a group, and see how they lie on the original.
+
+    Args:
+        numbers: of the reference's frames that are wanted.
+        scale: see `face_box`.
+
+    Returns:
+        the videos, their masks, and groups of their own for forgeries that do not go with their original.
+    """
+    names = variant_names(video_group)
+    first = ORIGINAL if video_group.original is not None else names[0]
+    videos, masks, alone = {first: FrameReader(reference, numbers, remarks)}, {}, []
+    original = Original(reference, lambda frame: [box for box, _ in find_boxes(frame, scale)[0]])
+    for name, forgery in zip(names, video_group.forgeries, strict=True):
+        if name != first:
+            video = remarks.opened(forgery.path, left_out=True)
+            if video is None:
+                continue
+            place = forgery.path.parent.parent / "landmarks" / forgery.path.name
+            if video_group.landmarks is not None:
+                found = Match(reason=apart(video, reference, video_group.landmarks, place))
+            else:
+                found = match(original, video)
+            if found.reason:
+                remarks.add(forgery.path, f"{found.reason}: used without its original")
+                own = place if video_group.landmarks and place.is_dir() else None
+                title = f"{video_group.name}{VIDEO_MARK}{name}"
+                alone.append(
+                    replace(
+                        video_group, name=title, original=None, forgeries=(forgery,), landmarks=own
+                    )
+                )
+                continue
+            report_match(found, forgery.path, video, reference, remarks)
+            videos[name] = FrameReader(video, numbers, remarks, found.shift, found.shape)
+        mask = forgery.mask and remarks.opened(forgery.mask, left_out=False)
+        if mask:
+            its = videos[name]
+            count, wanted = len(mask.numbers), len(its.video.numbers)
+            if count != wanted:
+                remarks.add(forgery.mask, f"{count} frames, its video {wanted}")
+            own = first_shift(mask, its.video)
+            begins = mask.numbers[0], its.video.numbers[0]
+            if own:
+                remarks.add(forgery.mask, f"numbered {own:+d} from its video: laid on it in order")
+            elif begins[0] != begins[1]:
+                what = f"numbered from {begins[0]}, its video from {begins[1]}"
+                remarks.add(forgery.mask, f"{what}: laid on it by number")
+            masks[name] = FrameReader(mask, numbers, remarks, its.shift + own, its.shape)
+    return videos, masks, alone
+
+
+def report_match(
+    found: Match, path: Path, video: Video, reference: Video, remarks: Remarks
+) -> None:
+    """Say where a forgery has another length, number or shape than its original."""
+    counts = len(video.numbers), len(reference.numbers)
+    if counts[0] != counts[1]:
+        remarks.add(path, f"{counts[0]} frames, its original {counts[1]}")
+    if found.shift:
+        remarks.add(path, f"frames shifted by {found.shift:+d} from its original's: laid on them")
+    if found.shape:
+        remarks.add(path, "its pixels are not square as its original's say: stretched to its shape")
+
+
 def side_by_side(
-    reel: AlignedVideos, numbers: np.ndarray, remarks: Remarks
+    videos: Readers, masks: Readers, numbers: np.ndarray, remarks: Remarks
 ) -> Iterator[tuple[int, dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """Number, images and masks of each frame; a variant is missing from the end of its video on.
 
     A frame that cannot be decoded in one video is passed over in all; masks are missing where they are.
     """
-    how = {name: (found.shift, found.shape) for name, found in reel.matches.items()}
-    videos = {
-        name: FrameReader(video, numbers, remarks, *how[name])
-        for name, video in reel.videos.items()
-    }
-    masks = {
-        name: FrameReader(video, numbers, remarks, reel.mask_shifts[name], how[name][1])
-        for name, video in reel.masks.items()
-    }
-    damaged = dict.fromkeys(reel.videos.values(), 0)
+    videos, masks = dict(videos), dict(masks)
+    damaged = {reader.video: 0 for reader in videos.values()}
     for number in numbers.tolist():
         images = {name: reader.next(number) for name, reader in videos.items()}
         covers = {name: reader.next(number) for name, reader in masks.items()}
@@ -458,33 +429,29 @@ def side_by_side(
             damaged[video] += 1
         if not broken:
             found = {name: mask for name, mask in covers.items() if isinstance(mask, np.ndarray)}
-            yield number, images, {name: binary(mask) for name, mask in found.items()}
+            marked = {name: highest(mask) > MASK_LEVEL for name, mask in found.items()}
+            yield number, images, {name: np.uint8(255) * mask for name, mask in marked.items()}
     for video, count in damaged.items():
         if count:
             remarks.add(video.path, f"{count} of {len(numbers)} frames missing or not decodable")
 
 
-def binary(mask: np.ndarray) -> np.ndarray:
-    """A mask video's frame, in color as a rule, as (H, W) uint8 of 0 and 255."""
-    return np.uint8(255) * (highest(mask) > MASK_LEVEL)
-
-
 def fitting(
     images: dict[str, np.ndarray],
     masks: dict[str, np.ndarray],
-    reel: AlignedVideos,
+    readers: tuple[Readers, Readers],
     remarks: Remarks,
 ) -> None:
     """Drop variants and masks whose frames have another shape than their original's; report them."""
     first = next(iter(images.values()))
-    for kind, found, videos in (("video", images, reel.videos), ("mask", masks, reel.masks)):
+    for kind, found, own in zip(("video", "mask"), (images, masks), readers, strict=True):
         for name in [name for name in found if not same_shape(found[name].shape, first.shape)]:
             height, width = found.pop(name).shape[:2]
             masks.pop(name, None)
-            video = videos.pop(name, None)
-            if video is not None:  # the first time
+            reader = own.pop(name, None)
+            if reader is not None:  # the first time
                 remarks.add(
-                    video.path,
+                    reader.video.path,
                     f"{kind} of {width}x{height}, the original has {first.shape[1]}x{first.shape[0]}",
                     left_out=True,
                 )
@@ -514,13 +481,13 @@ def cut_group(
         for forgery in video_group.forgeries if video_group.original else ():
             remarks.add(forgery.path, f"its original {path.name} cannot be read", True)
         return [], remarks.rows
-    reel, others = align_videos(video_group, reference, scale, remarks)
     numbers = reference.evenly(num_frames)
+    *readers, others = align_videos(video_group, reference, numbers, scale, remarks)
     if len(numbers) < num_frames:
         remarks.add(path, f"short: {len(numbers)} of {num_frames} frames")
     kept, frames, shots, unfit = [], [], [], 0
-    for number, images, masks in side_by_side(reel, numbers, remarks):
-        fitting(images, masks, reel, remarks)
+    for number, images, masks in side_by_side(*readers, numbers, remarks):
+        fitting(images, masks, readers, remarks)
         shown = next(iter(images.values()))
         try:
             boxes, odd = (
@@ -538,9 +505,7 @@ def cut_group(
     if unfit:
         remarks.add(path, f"{unfit} faces in {len(frames)} frames that no mesh fits: left out")
     made = dict(zip(variant_names(video_group), video_group.forgeries, strict=True))
-    people = by_face(
-        frames, [name for name in made if name in reel.videos and name in reel.matches]
-    )
+    people = by_face(frames, [name for name in made if name in readers[0]])
     clips, own = [], None
     if len(people) > 1:
         for further in people[1:]:
@@ -654,17 +619,14 @@ def assemble(
     return Clip(video_group.name, video_group.identity, landmarks, parts, variants, video=origin)
 
 
-def finished(video_group: VideoGroup, folder: Path, quality: str) -> list[dict] | None:
+def finished(video_group: VideoGroup, path: Path) -> list[dict] | None:
     """What there was to report of a group whose clip is there and up to date; None if it is not."""
-    path = clip_file(folder, video_group.name, video_group.quality or quality)
     try:
         video = load_header(path)["video"] if path.exists() else None
     except ValueError:
         return None
-    known = video is not None and video["fingerprint"] == json.loads(
-        json.dumps(fingerprint(video_group))
-    )
-    return video["remarks"] if known else None
+    now = json.loads(json.dumps(fingerprint(video_group)))
+    return video["remarks"] if video and video["fingerprint"] == now else None
 
 
 def unused(
@@ -687,11 +649,11 @@ def work(
     Raises:
         OSError: see `save_clip`.
     """
-    done = finished(video_group, folder, options["quality"])
+    own = clip_file(folder, video_group.name, video_group.quality or options["quality"])
+    done = finished(video_group, own)
     if done is not None:
-        stem = clip_file(folder, video_group.name, video_group.quality or options["quality"])
         alone = folder.glob(f"{glob.escape(video_group.name)}{VIDEO_MARK}*.npz")
-        return [stem, *sorted(alone)], done
+        return [own, *sorted(alone)], done
     clips, rows = cut_group(video_group, root, **options)
     rows += unused(video_group, root, clips, rows)
     if clips and clips[0].name == video_group.name:

@@ -11,7 +11,7 @@ from fwstudy.faces.videos.layouts import (
     NO_VIDEOS,
     TEST,
     Forgery,
-    Report,
+    Read,
     VideoGroup,
     accounted,
     alone,
@@ -86,9 +86,7 @@ def read_list(path: Path) -> dict[str, bool]:
 
 
 @accounted
-def celeb_df(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def celeb_df(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """Celeb-DF-v2 or ++: its list of test videos is the test split, and exactly it.
 
     Files may lie in ``videos`` or as pictures in folders, whatever the suffix in the list. A listed

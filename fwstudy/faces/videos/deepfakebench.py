@@ -10,7 +10,7 @@ Celeb-DF++ nests forgeries one level deeper, by method.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from fwstudy.faces.videos.celebdf import celeb_people
@@ -20,9 +20,11 @@ from fwstudy.faces.videos.layouts import (
     TRAIN,
     VALIDATION,
     Forgery,
-    Report,
+    Read,
     VideoGroup,
     accounted,
+    actor_people,
+    alone,
     keep_test_apart,
     read_json,
     rows_for,
@@ -49,12 +51,6 @@ def _youtube_people(stem: str) -> tuple[str, str, str]:
     return f"youtube-{target}", f"youtube-{source or target}", target
 
 
-def _actor_people(stem: str) -> tuple[str, str, str]:
-    people, scene, *_ = [*stem.split("__"), ""]
-    target, _, source = people.partition("_")
-    return f"actor-{target}", f"actor-{source or target}", f"{target}__{scene}"
-
-
 def _uadfv_people(stem: str) -> tuple[str, str, str]:
     original = stem.removesuffix("_fake")
     return f"uadfv-{original}", f"uadfv-{original}", original
@@ -70,7 +66,7 @@ PEOPLE_OF: dict[str, Callable[[str], tuple[str, str, str]]] = {
     r"id\d+_(id\d+_)?\d+(_test_.*)?": celeb_people,
     r"\d{5}": celeb_people,  # YouTube-real
     r"\d{4}(_fake)?": _uadfv_people,
-    r"\d\d(_\d\d)?__.+": _actor_people,
+    r"\d\d(_\d\d)?__.+": actor_people,
     r"\d+_(\d+_)?[A-Z]_\d+": _preview_people,
 }
 """Form of a video's name to: the name to its person, the lender, and the name of the original."""
@@ -181,9 +177,7 @@ def find_json(root: Path, name: str) -> Path:
 
 
 @accounted
-def deepfakebench(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def deepfakebench(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """DeepfakeBench: ``methods`` are names of its JSON files, e.g. ``FaceForensics++``, ``Celeb-DF-v2``.
 
     Splits of FaceForensics++ are official. Elsewhere the files name one video in several splits: test
@@ -204,15 +198,12 @@ def deepfakebench(
     return kept, report + rows
 
 
-def _groups_of(
-    root: Path, method: str, entries: Sequence[Entry], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def _groups_of(root: Path, method: str, entries: Sequence[Entry], qualities: Sequence[str]) -> Read:
     chosen: dict[tuple, Entry] = {}
     order = list(SPLITS.values())
     for entry in entries:
-        if entry.quality is not None and entry.quality not in qualities:
-            continue
-        if entry.quality in qualities[1:] and entry.split != TEST:
+        further = entry.quality in qualities[1:] and entry.split != TEST
+        if entry.quality not in (None, *qualities) or further:
             continue
         key = (entry.label, entry.quality, entry.method, entry.name)
         if key not in chosen or order.index(entry.split) < order.index(chosen[key].split):
@@ -228,12 +219,10 @@ def _groups_of(
     }
     report, originals, made, video_groups = [], {}, defaultdict(list), []
     for key, entry in chosen.items():
-        what = "/".join(part for part in (entry.label, entry.method, entry.name) if part)
+        what = "/".join(filter(None, (entry.label, entry.method, entry.name)))
         if videos.get(key) is None:
-            reason = (
-                f"named in {method}.json, but its frames are missing or lie among those of others"
-            )
-            report += rows_for([what], reason)
+            reason = "but its frames are missing or lie among those of others"
+            report += rows_for([what], f"named in {method}.json, {reason}")
         elif videos[key].is_dir() and len(list(videos[key].glob("*.*"))) != len(entry.frames):
             reason = f"its folder holds another number of pictures than {method}.json names"
             report += rows_for([videos[key]], reason, False)
@@ -251,33 +240,16 @@ def _groups_of(
         if original is not None:
             made[original].append(forgery)
         else:
-            name = "-".join(
-                part for part in (method, entry.label, entry.method, entry.name) if part
-            )
-            video_groups.append(
-                VideoGroup(
-                    name,
-                    person,
-                    None,
-                    (forgery,),
-                    entry.quality,
-                    _split(entry),
-                    landmarks=beside(video, "landmarks"),
-                )
-            )
+            single = alone(forgery, person, entry.quality, _split(entry))
+            name = "-".join(filter(None, (method, entry.label, entry.method, entry.name)))
+            place = beside(video, "landmarks")
+            video_groups.append(replace(single, name=name, landmarks=place))
     for key, entry in present.items():
         if entry.is_real:
-            video_groups.append(
-                VideoGroup(
-                    f"{method}-{entry.name}",
-                    people_of(entry.name)[0],
-                    videos[key],
-                    tuple(made[key]),
-                    entry.quality,
-                    _split(entry),
-                    landmarks=beside(videos[key], "landmarks"),
-                )
-            )
+            name, person = f"{method}-{entry.name}", people_of(entry.name)[0]
+            forged, split = tuple(made[key]), _split(entry)
+            group = VideoGroup(name, person, videos[key], forged, entry.quality, split)
+            video_groups.append(replace(group, landmarks=beside(videos[key], "landmarks")))
     return video_groups, report
 
 

@@ -133,11 +133,8 @@ def _opened(path: Path) -> Iterator[tuple]:
         streams = [s for s in container.streams.video if not s.disposition & parts]
         if container.format.name == "tty" or not streams:
             raise ValueError("it holds no pictures")
-        yield container, max(streams, key=_rank)
-
-
-def _rank(stream) -> tuple[bool, int]:
-    return bool(stream.disposition & av.stream.Disposition.default), stream.width * stream.height
+        default = [s for s in streams if s.disposition & kinds.default]
+        yield container, max(default or streams, key=lambda s: s.width * s.height)
 
 
 def _index(path: Path) -> VideoIndex:
@@ -215,12 +212,6 @@ def _has_alpha(frame: av.VideoFrame) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
-def _images(path: Path, index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple]:
-    """Time stamp and image of the frames at (or next after) the wanted time stamps."""
-    with _opened(path) as (container, stream):
-        yield from _decode(container, stream, wanted, index.keys)
-
-
 def spread(stamps: np.ndarray, end: float, count: int) -> np.ndarray:
     """Of sorted time stamps, those shown in the middle of ``count`` equal spans of time, once each.
 
@@ -230,25 +221,25 @@ def spread(stamps: np.ndarray, end: float, count: int) -> np.ndarray:
     return stamps[np.unique(np.searchsorted(stamps, middles, side="right") - 1)]
 
 
-def _decode(container, stream, wanted: np.ndarray, keys: list[tuple]) -> Iterator[tuple]:
-    """The frames at (or next after) the wanted time stamps; seeks only where that saves decoding.
+def _images(path: Path, index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple]:
+    """Time stamp and image of the frames at (or next after) the wanted time stamps.
 
-    Args:
-        keys: time stamp and decoding time of the frames at which decoding can begin.
+    Seeks only where that saves decoding.
     """
     # One reformatter: its table for HDR takes seconds to make, and is kept from frame to frame.
     position, decoded, reformatter = None, iter(()), VideoReformatter()
-    aspect = stream.sample_aspect_ratio or 1
-    for pts in wanted.tolist():
-        key = keys[max(0, bisect_right(keys, (pts, pts)) - 1)]
-        if position is None or key[0] > position:
-            container.seek(key[1], stream=stream)
-            decoded = _undamaged(container, stream)
-        for frame in decoded:
-            position = frame.pts if frame.pts is not None else pts
-            if position >= pts:
-                yield position, _upright(frame, _to_rgb(frame, reformatter), aspect)
-                break
+    with _opened(path) as (container, stream):
+        aspect = stream.sample_aspect_ratio or 1
+        for pts in wanted.tolist():
+            key = index.keys[max(0, bisect_right(index.keys, (pts, pts)) - 1)]
+            if position is None or key[0] > position:
+                container.seek(key[1], stream=stream)
+                decoded = _undamaged(container, stream)
+            for frame in decoded:
+                position = frame.pts if frame.pts is not None else pts
+                if position >= pts:
+                    yield position, _upright(frame, _to_rgb(frame, reformatter), aspect)
+                    break
 
 
 def _undamaged(container, stream) -> Iterator[av.VideoFrame]:

@@ -21,6 +21,7 @@ from fwstudy.faces.people import IDENTITY_PATTERN, printable
 from fwstudy.faces.pictures import SUFFIXES as PICTURES
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
 MAX_ROWS = 20  # of one kind of remark that are listed one by one
 NO_VIDEOS = {".json", ".csv", ".txt", ".npy", ".md", ".pdf", ".zip", ".wav", ".mp3"}
 
@@ -90,7 +91,8 @@ class VideoGroup:
 
 
 Report = list[dict]
-Reader = Callable[[Path, Sequence[str], Sequence[str]], tuple[list[VideoGroup], Report]]
+Read = tuple[list[VideoGroup], Report]
+Reader = Callable[[Path, Sequence[str], Sequence[str]], Read]
 """root, methods and qualities (the study's first, then others for the test split) to groups and report."""
 
 
@@ -141,25 +143,21 @@ def accounted(reader: Reader) -> Reader:
         groups = list(unique.values())
         taken = {path for group in groups for path in group.paths()}
         told = {row["file"] for row in report if isinstance(row["file"], Path)}
-        kinds, rest = Counter(), defaultdict(list)
+        rest = defaultdict(list)
 
         @cache
-        def kind(path: Path) -> str:
+        def known(path: Path) -> bool:
             if path in taken or path in told:
-                return "read" if path in taken else "reported"
-            if path.parent in taken and path.suffix.lower() in PICTURES:
-                return "read"
-            return "rest" if path == root or path.parent in taken else kind(path.parent)
+                return True
+            if path.parent in taken:
+                return path.suffix.lower() in PICTURES
+            return path != root and known(path.parent)
 
         for file in files_below(root):
-            kinds[kind(file)] += 1
-            if kind(file) == "rest":
+            if not known(file):
                 rest[file.parent].append(file)
         for folder, files in rest.items():
             report = report + rows_for([files[0] if len(files) == 1 else folder], _rest(files))
-        told_of = kinds["reported"] + sum(map(len, rest.values()))
-        if kinds.total() != kinds["read"] + told_of:
-            raise RuntimeError(f"{root}: {kinds.total()} files, but {kinds['read']} + {told_of}")
         for row in report:
             file = row["file"]
             inside = isinstance(file, Path) and file.is_relative_to(root)
@@ -241,7 +239,7 @@ def folder_of(parent: Path, *names: str) -> Path:
     raise FileNotFoundError(f"{parent / names[0]}: no such folder; expected in this layout")
 
 
-def keep_test_apart(video_groups: list[VideoGroup]) -> tuple[list[VideoGroup], Report]:
+def keep_test_apart(video_groups: list[VideoGroup]) -> Read:
     """Leave out of training whoever is seen, or lends a face, in the official test split.
 
     Groups without a split whose person is in the test split go; of the others, the forgeries with a
@@ -313,9 +311,7 @@ def mask_videos(folder: Path) -> dict[str, Path]:
 
 
 @accounted
-def faceforensics(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def faceforensics(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """FaceForensics++: target and source are the two numbers of a forgery's name, e.g. ``000_003``.
 
     DeepFakeDetection (videos of actors) has no official split: all of it is test.
@@ -332,9 +328,7 @@ def faceforensics(
     return video_groups, report
 
 
-def _youtube(
-    root: Path, methods: Sequence[str], quality: str, wanted: set[str]
-) -> tuple[list[VideoGroup], Report]:
+def _youtube(root: Path, methods: Sequence[str], quality: str, wanted: set[str]) -> Read:
     split_of = official_splits(root)
     originals = sequences(folder_of(root, "original_sequences") / "youtube", quality)
     forged = defaultdict(list)
@@ -363,30 +357,28 @@ def _youtube(
     report += rows_for(
         [forgery.path for name in lost for forgery in forged[name]], "its original is missing"
     )
-    video_groups = [
-        VideoGroup(
-            f"youtube-{name}",
-            f"youtube-{name}",
-            originals[name],
-            tuple(forged[name]),
-            quality,
-            split_of[name],
-        )
-        for name in sorted(split_of)
-        if name in originals and split_of[name] in wanted
-    ]
+    video_groups = []
+    for name in sorted(set(split_of) & set(originals)):
+        person, made, split = f"youtube-{name}", tuple(forged[name]), split_of[name]
+        if split in wanted:
+            video_groups.append(VideoGroup(person, person, originals[name], made, quality, split))
     return video_groups, report
 
 
-def _actors(root: Path, quality: str) -> tuple[list[VideoGroup], Report]:
+def actor_people(stem: str) -> tuple[str, str, str]:
+    """Person, lender and name of the original of a video of actors: ``01_02__scene__code``."""
+    people, scene, *_ = [*stem.split("__"), ""]
+    target, _, source = people.partition("_")
+    return f"actor-{target}", f"actor-{source or target}", f"{target}__{scene}"
+
+
+def _actors(root: Path, quality: str) -> Read:
     originals = sequences(folder_of(root, "original_sequences") / "actors", quality)
     folder = folder_of(root / "manipulated_sequences", ACTORS)
     masks, forged, lonely = mask_videos(folder), defaultdict(list), []
     for stem, path in sequences(folder, quality).items():
-        people, scene, *_ = [*stem.split("__"), ""]
-        target, _, source = people.partition("_")
-        forgery = Forgery(ACTORS, path, f"actor-{source or target}", masks.get(stem))
-        original = f"{target}__{scene}"
+        _, lender, original = actor_people(stem)
+        forgery = Forgery(ACTORS, path, lender, masks.get(stem))
         (forged[original] if original in originals else lonely).append(forgery)
     video_groups = [
         VideoGroup(f"actor-{stem}", f"actor-{stem[:2]}", path, tuple(forged[stem]), quality, TEST)
@@ -409,9 +401,7 @@ def alone(forgery: Forgery, identity: str, quality: str | None, split: str | Non
 
 
 @accounted
-def dfdc(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def dfdc(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """DFDC: folders with ``metadata.json``; people recur within a folder, so that a folder is a group.
 
     ``test`` with ``labels.csv`` (filename, label) or ``metadata.json`` (is_fake), if there, is the test
@@ -437,7 +427,7 @@ def dfdc(
     return video_groups, report
 
 
-def _dfdc_part(path: Path) -> tuple[list[VideoGroup], Report]:
+def _dfdc_part(path: Path) -> Read:
     group, videos, video_groups = path.parent.name, videos_in(path.parent), []
     entries = {Path(name).stem: entry for name, entry in read_entries(path).items()}
     report = rows_for(
@@ -507,9 +497,7 @@ PREVIEW_FAMILIES = {"method_A": "DFDCP-A", "method_B": "DFDCP-B"}
 
 
 @accounted
-def dfdc_preview(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def dfdc_preview(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """DFDC preview: ``dataset.json`` names label, target, lender and set of every video.
 
     A forgery's ``source_video`` names its original, up to the number at the end of both names; where
@@ -556,13 +544,9 @@ def dfdc_preview(
 
 # FFIW10K
 
-FFIW_SPLITS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
-
 
 @accounted
-def ffiw(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def ffiw(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """FFIW10K: ``source`` holds originals, ``target`` their forgeries, ``target_mask`` masks, by split.
 
     Several people are seen and one of them is forged; the mask tells which. Nothing is known of who
@@ -571,7 +555,7 @@ def ffiw(
     """
     folder_of(root, "source")
     video_groups, report = [], []
-    for name, split in FFIW_SPLITS.items():
+    for name, split in SPLITS.items():
         parts = [
             videos_in(root / kind / name) | videos_in(root / name / kind)
             for kind in ("source", "target", "target_mask")
@@ -593,9 +577,7 @@ REAL, FAKE, MASKS = "real", "fake", "masks"
 
 
 @accounted
-def folder(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def folder(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """``real/`` and ``fake/``, with ``masks/`` if there are any: pictures, videos, or folders of pictures.
 
     A forgery belongs to the real video whose name it has, or begins with (then a blank, ``_`` or

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fwstudy.faces.videos.layouts import (
-    TEST,
-    TRAIN,
-    VALIDATION,
+    SPLITS,
     Forgery,
     Outline,
+    Read,
     Report,
     VideoGroup,
     accounted,
@@ -19,16 +19,10 @@ from fwstudy.faces.videos.layouts import (
 )
 
 ENDING = "_poly.json"
-SPLITS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
-"""Beginning of a part's name, in lower case, to its split; Test-Dev and Test-Challenge are both for tests."""
-IS_FAKE = {0: False, 1: True}
-"""What a category says."""
 
 
 @accounted
-def openforensics(
-    root: Path, methods: Sequence[str], qualities: Sequence[str]
-) -> tuple[list[VideoGroup], Report]:
+def openforensics(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     """OpenForensics: ``<part>_poly.json`` outlines real (category 0) and forged (1) faces of pictures.
 
     Each outlined face is a video of one frame and, since nobody is named, a person. A forged face has no
@@ -46,6 +40,7 @@ def openforensics(
     video_groups, report = [], []
     for path in lists:
         part = path.name.removesuffix(ENDING)
+        # Test-Dev and Test-Challenge are both for tests.
         split = next((s for start, s in SPLITS.items() if part.lower().startswith(start)), None)
         if split is None:
             raise ValueError(f"{path}: the name begins with none of {', '.join(SPLITS)}")
@@ -79,26 +74,16 @@ def _part(path: Path, part: str, split: str, files: dict[str, Path]) -> tuple[li
                 continue
             outline = Outline(file, (height, width), tuple(map(tuple, polygons)))
             person = f"{part}-{file.stem}-{number}"
-            made = (Forgery("OpenForensics", file, person, outline),)
-            is_fake = IS_FAKE[category]
-            video_groups.append(
-                VideoGroup(
-                    person,
-                    person,
-                    None if is_fake else file,
-                    made if is_fake else (),
-                    None,
-                    split,
-                    face=outline,
-                )
-            )
+            made = (Forgery("OpenForensics", file, person, outline),) if category else ()
+            group = VideoGroup(person, person, None if made else file, made, None, split)
+            video_groups.append(replace(group, face=outline))
     missing = [f"{part}/{name}" for name, *_ in images.values() if name not in files]
     return video_groups, report + rows_for(missing, f"named in {path.name}, but missing")
 
 
 def _unusable(category: object, polygons: object, width: int, height: int) -> str:
     """Why an outlined face is left out; empty if it is not."""
-    if category not in list(IS_FAKE):
+    if category not in (0, 1):
         return f"its category is {category}, neither 0 (real) nor 1 (forged)"
     drawn = polygons if isinstance(polygons, list) else []
     if not drawn or not all(len(p) >= 6 and len(p) % 2 == 0 for p in drawn):

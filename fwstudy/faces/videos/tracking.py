@@ -95,13 +95,10 @@ def by_face(frames: Sequence[Sequence[Candidate]], names: Iterable[str]) -> list
     groups: list[list[str]] = []
     for name, own in faces.items():
         for group in groups:
-            both = [
-                (one, other)
+            held = [
+                other.shares.get(name, 0.0) >= SAME_FACE * one.shares[name]
                 for one, other in zip(own, faces[group[0]], strict=True)
                 if one and other
-            ]
-            held = [
-                other.shares.get(name, 0.0) >= SAME_FACE * one.shares[name] for one, other in both
             ]
             if sum(held) >= len(held) / 2:
                 group.append(name)
