@@ -28,7 +28,7 @@ class StageError(RuntimeError):
 
 
 def stages_to_run() -> dict[str, set[str]]:
-    """The stages that `dvc repro` would look at beyond their stamps: changed ones, and all after them.
+    """The stages that changed, and all that come after them.
 
     Returns:
         for each stage those among them that it waits for.
