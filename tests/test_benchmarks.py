@@ -133,9 +133,9 @@ def test_cost_of_films_is_extrapolated_from_one_core():
     assert shown["videos a minute"].tolist()[:4] == [30, 15, 60, 30]
 
 
-def test_the_films_of_the_benchmark_show_a_face_that_is_found(people, tmp_path):
+def test_the_films_of_the_benchmark_show_a_face_that_is_found(person, tmp_path):
     kind = videos.Kind(160, 240, 1, True, 0, 64)
-    path = save_clip(tmp_path, people[0])
+    path = save_clip(tmp_path, person)
     take = videos.make_take(tmp_path, path, kind, 1)
     assert len(open_video(take.original).numbers) == videos.RATE
     assert videos.ours([take], kind, 3, 1, tmp_path / "clips") == 6

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from fwstudy.runtime import run
+from fwstudy.runtime import run, workers
 
 
 def square(number, folder=None):
@@ -28,3 +28,15 @@ def test_no_more_results_wait_than_are_asked_for(tmp_path):
     time.sleep(0.5)  # workers would go on if they could
     assert len(list(tmp_path.iterdir())) <= 4
     assert len(list(results)) == 39
+
+
+def test_a_cluster_of_two_workers_gives_the_same(tmp_path):
+    from dask.distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        workers(cluster.scheduler_address),
+    ):
+        found = list(run(square, [(number, tmp_path) for number in range(6)], -1, "squares"))
+    assert found == [number * number for number in range(6)]
+    assert len(list(tmp_path.iterdir())) == 6

@@ -32,9 +32,9 @@ FINE = {"crf": "8"}
 
 
 @pytest.fixture(scope="module")
-def persons(people) -> list[np.ndarray]:
+def persons(person) -> list[np.ndarray]:
     """Of a rendered person and of the astronaut of scikit-image one frame, and of the first one forged."""
-    first = people[0].variants
+    first = person.variants
     astronaut = Image.fromarray(data.astronaut()[45:195, 150:300]).resize((112, 112))
     return [first[ORIGINAL].frames[0], np.array(astronaut), first["Deepfakes"].frames[0]]
 
@@ -545,9 +545,9 @@ def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(p
 
 
 @pytest.mark.parametrize("shift", [0, 3])
-def test_crops_that_lie_elsewhere_than_their_original_stand_alone(people, tmp_path, shift):
+def test_crops_that_lie_elsewhere_than_their_original_stand_alone(person, tmp_path, shift):
     """As in DeepfakeBench, where every video was cut out by its own landmarks."""
-    clip = people[0]
+    clip = person
     for name, moved in ((ORIGINAL, 0), ("Deepfakes", shift)):
         for kind in ("frames", "landmarks"):
             (tmp_path / kind / name).mkdir(parents=True)
@@ -651,18 +651,6 @@ def test_a_read_only_folder_is_an_error_that_names_it(dataset, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OSError, match=r"disk: cannot write the clip of video0.*[Rr]ead-only"):
         build(dataset, small_disk)
-
-
-def test_a_cluster_of_two_workers_cuts_the_same_clips(dataset, tmp_path):
-    from dask.distributed import LocalCluster
-
-    here, _ = build(dataset, tmp_path / "here")
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        workers(cluster.scheduler_address),
-    ):
-        there, _ = build(dataset, tmp_path / "there", -1)
-    assert [path.read_bytes() for path in here] == [path.read_bytes() for path in there]
 
 
 def test_no_scheduler_is_an_error_that_names_the_address():

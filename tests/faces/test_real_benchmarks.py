@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -73,12 +74,10 @@ def settings(source: str, root) -> dict:
 
 @pytest.fixture(scope="module")
 def trees(people, tmp_path_factory):
-    """The data sets, by name."""
+    """The data sets, by name, each made when it is asked for."""
     root = tmp_path_factory.mktemp("trees")
     options = {"faceforensics": {"methods": METHODS, "qualities": ("c23", "c40")}}
-    return {
-        name: tree(root / name, people, **options.get(name, {})) for name, tree in TREES.items()
-    }
+    return cache(lambda name: TREES[name](root / name, people, **options.get(name, {})))
 
 
 @pytest.fixture
@@ -127,7 +126,7 @@ def assert_nobody_is_in_two_splits(manifest: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("source", TREES)
 def test_from_videos_to_crops(trees, people, project, source):
-    change(settings(source, trees[source]) | {"ablations.run": []})
+    change(settings(source, trees(source)) | {"ablations.run": []})
     params = load_params()
     crops, report = crops_of(params, project)
     asked = [row for row in report if "not asked for" not in row["reason"]]
@@ -157,7 +156,7 @@ def test_from_videos_to_crops(trees, people, project, source):
 )
 def test_from_crops_to_what_the_axes_mean(trees, project, source):
     """The other sources differ in their readers alone; `test_the_whole_pipeline` runs them all."""
-    change(settings(source, trees[source]) | {"ablations.run": []})
+    change(settings(source, trees(source)) | {"ablations.run": []})
     params = load_params()
     crops, _ = crops_of(params, project)
     whole = crops.manifest[crops.manifest["kind"] == "whole"]
@@ -256,7 +255,7 @@ def test_the_pipeline_on_pictures_without_originals(people, tmp_path, monkeypatc
 def test_the_whole_pipeline(trees, tmp_path, monkeypatch, source):
     """Every notebook but those of a second data set, by `dvc repro`."""
     monkeypatch.chdir(tmp_path)
-    copy_of_the_project(tmp_path, settings(source, trees[source]))
+    copy_of_the_project(tmp_path, settings(source, trees(source)))
     done = dvc_repro()
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
     results = tmp_path / "data" / "results"
