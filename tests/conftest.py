@@ -59,6 +59,18 @@ def make_clip(person: int, number: int, num_frames: int = 2) -> Clip:
     return Clip(f"{person:03d}_{number}", f"{person:03d}", landmarks, parts, variants, attributes)
 
 
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project without data in the working folder; training in it is deterministic, what follows is not."""
+    import torch
+
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def clip_paths(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
@@ -80,6 +92,33 @@ def crops(clip_paths, tmp_path_factory):
     )
     assert left_out == 0
     return built
+
+
+@pytest.fixture(scope="session")
+def training(crops):
+    return crops.select(split="train", quality="c23")
+
+
+@pytest.fixture(scope="session")
+def baseline(crops):
+    from .models import tiny_baseline  # timm, which few tests need
+
+    return tiny_baseline(crops)
+
+
+@pytest.fixture(scope="session")
+def aligned(baseline, training):
+    from .models import aligned_detector
+
+    return aligned_detector(baseline, training)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """A photograph of a face."""
+    from skimage import data
+
+    return data.astronaut()[:320, 60:380]
 
 
 def rendered(folder, count: int) -> list[Clip]:

@@ -1,20 +1,24 @@
 """Tiny models: of random weights, the whitened variant of it that the blobs give, and of known weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
 from fwstudy.crops.cropset import CropSet, to_tensor
-from fwstudy.params import Params, Whitening, load_params
+from fwstudy.params import Params, Whitening, applied, checked, read
 from fwstudy.training import variants
 from fwstudy.training.runs import Detector
 from fwstudy.whitening.surgery import create_model
 
 
-def some_params() -> Params:
-    return load_params(Path(__file__).parent / "params.yaml")
+def some_params(changes: dict[str, Any] | None = None) -> Params:
+    """The settings of the tests; those changed that are named by dotted keys."""
+    path = Path(__file__).parent / "params.yaml"
+    content = read(path.read_text(encoding="utf-8"))
+    return checked(applied(content, changes or {}), str(path))
 
 
 def quick_settings() -> Whitening:

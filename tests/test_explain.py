@@ -16,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.special import expit
-from skimage import data
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
@@ -103,11 +102,6 @@ def detector(crops):
     layer.set_rotation(random_rotation(256, torch.Generator().manual_seed(0)))
     made = make_trained(model, layer, FORGED_PARTS, crops, **ABOUT)
     return dataclasses.replace(made, slope=0.8, intercept=1.5)
-
-
-@pytest.fixture(scope="module")
-def astronaut() -> np.ndarray:
-    return data.astronaut()[:320, 60:380]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
 
 from fwstudy.faces.inputs import find_face, find_faces, list_inputs
 from fwstudy.faces.videos.footage import InputError, read_frames, spread
@@ -35,11 +34,6 @@ MATRICES = {  # display matrix a, b, c, d: x' = a x + c y, y' = b x + d y
 
 
 @pytest.fixture(scope="module")
-def astronaut() -> np.ndarray:
-    return data.astronaut()[:320, 60:380]
-
-
-@pytest.fixture(scope="module")
 def wall() -> np.ndarray:
     return np.full((240, 320, 3), 90, np.uint8)
 
@@ -63,6 +57,37 @@ def write_clip(path, images, times=None, codec="libx264", pixels="yuv420p", opti
             container.mux(video.encode(frame))
         container.mux(video.encode())
     return path
+
+
+def turn(path, orientation):
+    """Write a display matrix into an mp4 file."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44  # ISO 14496-12: the matrix in a track header, version 0
+    a, b, c, d = (65536 * value for value in MATRICES[orientation])
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4")
+    assert content[start : start + 4] == np.array(65536, ">i4").tobytes()
+    content[start : start + 36] = matrix.tobytes()
+    path.write_bytes(content)
+
+
+def sound(path, cover=False):
+    """A file of silence, with a picture of its cover or without."""
+    with av.open(str(path), "w") as container:
+        silent = container.add_stream("aac", rate=44100)
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width = picture.height = 64
+            picture.pix_fmt = "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+        for number in range(20):
+            silence = np.zeros((2, 1024), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = 44100, 1024 * number
+            container.mux(silent.encode(frame))
+        if cover:
+            image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            container.mux([*picture.encode(image), *picture.encode()])
+        container.mux(silent.encode())
 
 
 def levels_of(footage):
@@ -137,13 +162,7 @@ def test_photographs_and_clips_are_turned_upright(tmp_path, orientation):
     stored = np.ascontiguousarray(ORIENTATIONS[orientation](upright))
     Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
     path = write_clip(tmp_path / "clip.mp4", [stored])
-    content = bytearray(path.read_bytes())
-    start = content.index(b"tkhd") + 44  # ISO 14496-12: the matrix in a track header, version 0
-    a, b, c, d = (65536 * value for value in MATRICES[orientation])
-    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4")
-    assert content[start : start + 4] == np.array(65536, ">i4").tobytes()
-    content[start : start + 36] = matrix.tobytes()
-    path.write_bytes(content)
+    turn(path, orientation)
     for name, limit in (("photo.png", 0), ("clip.mp4", 6)):
         (image,) = read_frames(tmp_path / name, 1).images
         assert image.shape == upright.shape, name
@@ -228,8 +247,9 @@ def test_seeking_finds_the_frames_that_decoding_all_finds(tmp_path, suffix, coun
 
 def test_odd_sizes_and_pixels_that_are_not_square(tmp_path):
     odd = gray_frames([90, 90], 47, 63)
-    path = write_clip(tmp_path / "odd.mkv", odd, codec="ffv1", pixels="bgr0")
-    assert [image.shape for image in read_frames(path, 2).images] == [(47, 63, 3)] * 2
+    for pixels in ("bgr0", "gray"):
+        path = write_clip(tmp_path / f"{pixels}.mkv", odd, codec="ffv1", pixels=pixels)
+        assert [image.shape for image in read_frames(path, 2).images] == [(47, 63, 3)] * 2
     wide = {"sample_aspect_ratio": Fraction(4, 3)}
     path = write_clip(tmp_path / "wide.mp4", gray_frames([90] * 2), **wide)
     assert [image.shape for image in read_frames(path, 2).images] == [(48, 85, 3)] * 2
@@ -238,22 +258,7 @@ def test_odd_sizes_and_pixels_that_are_not_square(tmp_path):
 @pytest.mark.parametrize("cover", [False, True])
 def test_sound_alone_is_no_clip_even_with_a_cover(tmp_path, cover):
     path = tmp_path / "sound.mp4"
-    with av.open(str(path), "w") as container:
-        sound = container.add_stream("aac", rate=44100)
-        if cover:
-            picture = container.add_stream("mjpeg", rate=1)
-            picture.width = picture.height = 64
-            picture.pix_fmt = "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
-        for number in range(20):
-            silence = np.zeros((2, 1024), np.float32)
-            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = 44100, 1024 * number
-            container.mux(sound.encode(frame))
-        if cover:
-            image = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-            container.mux([*picture.encode(image), *picture.encode()])
-        container.mux(sound.encode())
+    sound(path, cover)
     with pytest.raises(InputError, match=r"sound\.mp4: .*it holds no pictures"):
         read_frames(path, 4)
 

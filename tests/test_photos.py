@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
 
 from fwstudy.clips import load_clip
 from fwstudy.faces import photos
@@ -18,11 +17,6 @@ SIZE = 96
 LONDON = Path(__file__).parents[1] / "data" / "photos"
 EVERYTHING = {ORIGINAL, *FAMILIES, *(f"part:{part}" for part in FORGED_PARTS)}
 OWN = {"Face2Face", "NeuralTextures"}
-
-
-@pytest.fixture(scope="module")
-def astronaut() -> np.ndarray:
-    return data.astronaut()[:320, 60:380]
 
 
 @pytest.fixture(scope="module")
@@ -192,20 +186,6 @@ def test_files_of_one_name_get_clips_of_their_own(tmp_path):
     names = ["a/b-c.jpg", "x/b-c.jpg", "a-b/c.jpg", "x/c.jpg", "x/c.png", "d.jpg"]
     clips = photos._clip_names([tmp_path / name for name in names], tmp_path)
     assert clips == ["a-b-c.jpg", "x-b-c.jpg", "a-b-c.jpg_", "x-c.jpg", "x-c.png", "d"]
-
-
-def test_deep_gray_and_transparent_photographs_are_read_as_they_are_shown(astronaut, tmp_path):
-    gray = np.asarray(Image.fromarray(astronaut).convert("L"), np.uint16)
-    Image.fromarray(gray * 257).save(tmp_path / "deep.png")
-    cut_out = np.dstack([astronaut, np.full((320, 320), 255, np.uint8)])
-    cut_out[:, :8] = 0, 255, 0, 0  # hidden green
-    Image.fromarray(cut_out).save(tmp_path / "cut.png")
-    deep, notes = photos.load_face(tmp_path / "deep.png", SIZE)
-    plain, _ = photos.load_face(tmp_path / "cut.png", SIZE)
-    assert notes == [] and np.abs(deep.landmarks - plain.landmarks).max() < 4
-    assert 60 < deep.image.mean() < 200
-    (image,) = photos.read_frames(tmp_path / "cut.png", 1).images
-    assert (image[:, :8] == 255).all() and (image[:, 8:] == astronaut[:, 8:]).all()
 
 
 def test_errors_name_the_folder_and_the_pattern(folder, tmp_path):

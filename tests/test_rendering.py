@@ -18,7 +18,7 @@ from fwstudy.faces.rendering.motion import (
     sample_driven_clip,
 )
 from fwstudy.faces.rendering.render import Person, apply_camera, render
-from fwstudy.faces.rendering.scene import background, even_directions, harmonics_of, sample_scene
+from fwstudy.faces.rendering.scene import even_directions, harmonics_of, sample_scene
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS, SKIN_TONES
 
 SEED, FRAMES, SIZE = 7, 2, 96
@@ -162,11 +162,6 @@ def test_harmonics_of_uniform_light():
     directions = even_directions(256)
     coefficients = harmonics_of(directions, np.ones((256, 1)))[:, 0]
     np.testing.assert_allclose(coefficients, [np.sqrt(4 * np.pi)] + [0.0] * 8, atol=0.01)
-
-
-def test_background_does_not_depend_on_the_person(scene):
-    assert background(scene, 48) is background(scene, 48)
-    assert background(scene, 48).min() >= 0
 
 
 def test_frontal_face_lies_as_it_should(frontal):

@@ -81,20 +81,12 @@ def test_every_link_of_the_site_leads_somewhere(root):
             assert f'id="{anchor}"' in first.read_text(encoding="utf-8")
     text = first.read_text(encoding="utf-8")
     assert "<td>0.874</td>" in text and "Story of 04_ablations" in text and "rest" not in text
-
-
-def test_navigation_marks_the_page(root):
-    report.write_report(root, root / "site")
     page = (root / "site" / "02_train_seed1.html").read_text(encoding="utf-8")
     assert re.findall(r"<a [^>]*aria-current[^>]*>([^<]*)</a>", page) == ["2 train"]
-    assert '<a href="04_ablations.html">4 ablations</a>' in page
-
-
-def test_old_pages_do_not_stay(root):
-    report.write_report(root, root / "site")
+    assert '<a href="04_ablations.html">4 ablations</a>' in page  # navigation marks the page
     (root / "notebooks" / "executed" / "00_faces.ipynb").unlink()
     report.write_report(root, root / "site")
-    assert not (root / "site" / "00_faces.html").exists()
+    assert not (root / "site" / "00_faces.html").exists()  # old pages do not stay
 
 
 def test_bad_input_is_named(root):

@@ -1,16 +1,20 @@
-"""A crop set: opened, selected, stored in two ways, sent to a process."""
+"""A crop set: opened, selected, stored in two ways, sent to a process; how its crops are cut and mixed."""
 
 import dataclasses
 import pickle
 import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fwstudy.crops import boxes
+from fwstudy.crops.composites import forged_parts, transplant
 from fwstudy.crops.cropset import ARRAYS, CropSet, to_tensor
 from fwstudy.crops.writers import WRITERS
+from fwstudy.labels import FORGED_PARTS, PARTS
 from fwstudy.preprocess import build
 
 from ..conftest import NUM_PEOPLE
@@ -97,3 +101,58 @@ def test_taken_crops_keep_their_order_and_even_ones_reach_both_ends(crops):
     last = len(rows) - 1
     assert even == [rows[0], rows[last // 3], rows[last * 2 // 3], rows[last]]
     assert len(chosen.evenly(10**6)) == len(chosen)
+    assert chosen.evenly(None) is chosen.evenly(len(chosen)) is chosen
+
+
+# The square around a face
+
+
+def test_face_box_golden():
+    landmarks = np.array([[10, 20], [50, 40]])
+    # longer side 40, times 1.5 = 60, about (30, 30)
+    assert boxes.face_box(landmarks, 1.5).tolist() == [0, 0, 60, 60]
+
+
+def test_crop_reaches_outside_by_mirroring():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    cut = boxes.crop(image, np.array([-1, -1, 3, 3]), 4, cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(cut, np.pad(image, 1, mode="reflect")[:4, :4])
+
+
+def test_image_and_mask_are_cut_alike():
+    rng = np.random.default_rng(0)
+    image = np.zeros((50, 60, 3), np.uint8)
+    mask = np.zeros((50, 60), np.uint8)
+    y, x = rng.integers(10, 40, 2)
+    image[y : y + 5, x : x + 5] = mask[y : y + 5, x : x + 5] = 255
+    box = np.array([-7, 3, 61, 71])
+    a = boxes.crop(image, box, 32, cv2.INTER_AREA)
+    b = boxes.crop(mask, box, 32, cv2.INTER_AREA)
+    np.testing.assert_array_equal(a[..., 0], b)
+    assert b.any()
+
+
+# One part of a face taken from its forgery
+
+
+def test_transplant_takes_its_parts_and_nothing_else():
+    parts = np.zeros((64, 64), np.uint8)
+    parts[10:20, 10:20], parts[40:50, 40:50] = PARTS.index("nose"), PARTS.index("mouth")
+    original = np.random.default_rng(0).integers(0, 100, (64, 64, 3)).astype(np.uint8)
+    forged = original + 100
+    image, where = transplant(original, forged, parts, [2])
+    assert np.array_equal(image[~where], original[~where])
+    assert np.array_equal(image[12:18, 12:18], forged[12:18, 12:18])
+    assert where[10:20, 10:20].all() and not where[30:].any()
+    assert not transplant(original, forged, parts, [0])[1].any()
+
+
+def test_forged_parts_are_those_that_changed_for_the_most_part():
+    parts = np.zeros((20, 20), np.uint8)
+    parts[:10, :10], parts[10:, 10:] = PARTS.index("nose"), PARTS.index("mouth")
+    changed = np.zeros((20, 20), bool)
+    changed[:10, :6], changed[10:, 10:14] = True, True  # 60 % and 40 %
+    found = forged_parts(changed, parts)
+    assert [name for name, is_forged in zip(FORGED_PARTS, found, strict=True) if is_forged] == [
+        "nose"
+    ]

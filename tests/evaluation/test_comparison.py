@@ -9,17 +9,14 @@ import pytest
 from fwstudy.evaluation import comparison
 from fwstudy.params import load_params
 
+from .tables import images_of
+
 
 def predictions(shift=0.0, seeds=(0,)):
     tables = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        rows = [
-            {"seed": seed, "group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f,
-             "variant": v, "quality": "c23", "label": int(v != "original")}
-            for i in range(8) for f in range(3) for v in ("original", "FaceSwap")
-        ]  # fmt: skip
-        table = pd.DataFrame(rows)
+        table = images_of(8, 3).assign(seed=seed)
         tables.append(table.assign(score=rng.normal(table["label"] * shift)))
     return pd.concat(tables, ignore_index=True)
 

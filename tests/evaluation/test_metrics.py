@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from scipy.optimize import brentq
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fwstudy.evaluation import metrics
+
+from .tables import images_of
 
 
 def table(scores, labels, identities):
@@ -79,36 +80,11 @@ def test_auc_interval_is_that_of_the_bootstrap():
     np.testing.assert_allclose([found["auc_low"], found["auc_high"]], slow, atol=1e-12)
 
 
-def test_auc_interval_of_independent_images_is_delongs():
-    """DeLong, DeLong and Clarke-Pearson 1988: the variance of the AUC from each image's placement."""
-    rng = np.random.default_rng(0)
-    positive, negative = rng.normal(1, 1, 150), rng.normal(0, 1, 120)
-    won = (positive[:, None] > negative).astype(float)
-    variance = won.mean(axis=1).var(ddof=1) / 150 + won.mean(axis=0).var(ddof=1) / 120
-    labels = np.repeat([1, 0], [150, 120])
-    data = table(np.r_[positive, negative], labels, np.arange(270))
-    found = metrics.auc_interval(data, repeats=4000)
-    width = 2 * stats.norm.ppf(0.975) * np.sqrt(variance)
-    assert found["auc"] == pytest.approx(won.mean())
-    assert found["auc_high"] - found["auc_low"] == pytest.approx(width, rel=0.06)
-
-
 @pytest.mark.parametrize("labels", [[0, 1], [1, 1]])
 def test_auc_interval_of_one_group_or_class_is_unknown(labels):
     found = metrics.auc_interval(table([0.0, 1], labels, ["a", "a"]))
     assert np.isnan([found["auc_low"], found["auc_high"]]).all()
     assert found["auc"] == 1 if labels == [0, 1] else np.isnan(found["auc"])
-
-
-def test_interval_covers():
-    """Of 40 samples of 30 people the 95 % interval of the mean holds the truth nearly always."""
-    rng, hits = np.random.default_rng(1), 0
-    for trial in range(40):
-        people = np.repeat(rng.normal(size=30), 4)
-        data = table(people + rng.normal(size=120) * 0.1, 0, np.repeat(np.arange(30), 4))
-        low, high = metrics.group_interval(data, lambda part: part["score"].mean(), trial, 200)
-        hits += low <= 0 <= high
-    assert hits >= 34
 
 
 def test_mean_interval_is_that_of_the_bootstrap():
@@ -134,12 +110,9 @@ def test_mean_interval_leaves_out_what_is_undefined():
 
 def test_detection_table_levels_and_families():
     rng = np.random.default_rng(0)
-    rows = [
-        {"split": "test", "group": f"{i}", "identity": f"{i}", "clip": f"{i}_0", "frame": f, "variant": v, "quality": "c23",
-         "label": int(v != "original"), "score": rng.normal(v != "original")}
-        for i in range(6) for f in range(2) for v in ("original", "FaceSwap", "Deepfakes")
-    ]  # fmt: skip
-    result = metrics.detection_table(pd.DataFrame(rows), 0.5)
+    table = images_of(6, 2, families=("FaceSwap", "Deepfakes"))
+    table["score"] = rng.normal(table["label"])
+    result = metrics.detection_table(table, 0.5)
     assert set(result["level"]) == {"frame", "video"}
     assert set(result["family"]) == {"all", "FaceSwap", "Deepfakes"}
     frame = result[(result["level"] == "frame")].set_index("family")["num_images"]

@@ -1,6 +1,5 @@
 """Readers of the official layouts: names, lists and JSON; most files here are empty."""
 
-import json
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +12,8 @@ from fwstudy.faces.videos.layouts import TEST, TRAIN, VALIDATION, VideoGroup, ac
 from fwstudy.faces.videos.openforensics import openforensics
 from fwstudy.params import VIDEO_SOURCES
 
+from .trees import write_json
+
 METHODS = ["Deepfakes", "FaceShifter"]
 
 
@@ -21,11 +22,6 @@ def touch(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
-
-
-def write(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def summary(video_groups) -> dict:
@@ -69,7 +65,7 @@ def assert_nobody_is_in_two_splits(video_groups):
 def faceforensics(tmp_path):
     pairs = {"train": ("000", "003"), "val": ("001", "870"), "test": ("002", "054")}
     for name, pair in pairs.items():
-        write(tmp_path / f"{name}.json", [list(pair)])
+        write_json(tmp_path / f"{name}.json", [list(pair)])
         for one, other in (pair, pair[::-1]):
             for quality in ("c23", "c40"):
                 touch(tmp_path, f"original_sequences/youtube/{quality}/videos/{one}.mp4")
@@ -311,7 +307,7 @@ def test_celeb_df_needs_its_list(celeb):
 def test_dfdc(tmp_path):
     part = tmp_path / "dfdc_train_part_0"
     touch(part, "a.mp4", "b.mp4", "c.mp4", "lonely.mp4", "unknown.mp4")
-    write(
+    write_json(
         part / "metadata.json",
         {
             "a.mp4": {"label": "REAL", "split": "train"},
@@ -367,7 +363,7 @@ def test_dfdc_names_a_label_that_it_cannot_read(tmp_path, content, error):
         layouts.dfdc(tmp_path, [], ["c23"])
     (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,Fake\n")
     assert len(layouts.dfdc(tmp_path, [], ["c23"])[0][0].forgeries) == 1
-    write(tmp_path / "part_0/metadata.json", {"a.mp4": {"split": "train"}})
+    write_json(tmp_path / "part_0/metadata.json", {"a.mp4": {"split": "train"}})
     touch(tmp_path, "part_0/a.mp4")
     with pytest.raises(ValueError, match=r"metadata\.json: a: label is None"):
         layouts.dfdc(tmp_path, [], ["c23"])
@@ -385,7 +381,7 @@ def test_dfdc_preview(tmp_path):
             "label": "fake", **known, "swapped_id": lender, "source_video": f"{person}_A",
         }  # fmt: skip
     content["original_videos/9/9_A_001.mp4"] = content[real]
-    write(tmp_path / "dataset.json", content)
+    write_json(tmp_path / "dataset.json", content)
     video_groups, report = layouts.dfdc_preview(tmp_path, [], ["c23"])
     assert summary(video_groups) == {
         "1_A_001": (TEST, "1_A_001.mp4", [("DFDCP-B", "1_2_A_001.mp4", "2")]),
@@ -418,7 +414,7 @@ def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
             "train": {"c23": {"001_870": {"label": "FF-DF", "frames": ["/gone/001_870/0.png"]}}},
         },
     }
-    write(tmp_path / "preprocessing/dataset_json/FaceForensics++.json", {data: tree})
+    write_json(tmp_path / "preprocessing/dataset_json/FaceForensics++.json", {data: tree})
     video_groups, report = deepfakebench(tmp_path, [data], ["c23", "c40"])
     assert summary(video_groups) == {
         f"{data}-000": (TEST, "000", [("Deepfakes", "000_003", "youtube-003")]),
@@ -448,7 +444,7 @@ def bench(root: Path, name: str, tree: dict) -> None:
             return {"label": "x", "frames": [f"/gone/{path}" for path in node]}
         return {key: entries(inner) for key, inner in node.items()}
 
-    write(root / f"dataset_json/{name}.json", {name: entries(tree)})
+    write_json(root / f"dataset_json/{name}.json", {name: entries(tree)})
 
 
 def test_deepfakebench_knows_people_by_their_names_in_df40(tmp_path):
@@ -518,7 +514,9 @@ def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
     entry = {name: {"label": "CelebDFv2_real", "frames": [path]} for name, path in videos.items()}
     tested = {"id0_0000": entry["id0_0000"]}
     splits = {"train": entry, "val": tested, "test": tested}
-    write(tmp_path / "dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": {"CelebDFv2_real": splits}})
+    write_json(
+        tmp_path / "dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": {"CelebDFv2_real": splits}}
+    )
     video_groups, report = deepfakebench(tmp_path, ["Celeb-DF-v2"], ["c23"])
     assert {video_group.name: video_group.split for video_group in video_groups} == {
         "Celeb-DF-v2-id0_0000": TEST,
@@ -653,7 +651,7 @@ def test_openforensics(tmp_path):
     faces.append({"id": 2, "image_id": 7, "category_id": 1, "segmentation": []})
     names = {7: "Images/Train/a.jpg", 8: "Images/Train/gone.jpg"}
     images = [{"id": n, "file_name": f, "height": 20, "width": 30} for n, f in names.items()]
-    write(tmp_path / "Train_poly.json", {"images": images, "annotations": faces})
+    write_json(tmp_path / "Train_poly.json", {"images": images, "annotations": faces})
     (real, fake), report = openforensics(tmp_path, [], ["c23"])
     assert (real.name, real.original.name, real.forgeries) == ("Train-a-0", "a.jpg", ())
     assert (fake.name, fake.original, fake.split) == ("Train-a-1", None, TRAIN)
@@ -663,7 +661,7 @@ def test_openforensics(tmp_path):
         ("Train/a.jpg: face 2", "a face without a polygon", True),
     }
     assert not_read(report) == {"Images/Val/spare.jpg": "not read"}
-    write(tmp_path / "Val_poly.json", {"images": images})
+    write_json(tmp_path / "Val_poly.json", {"images": images})
     with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
         openforensics(tmp_path, [], ["c23"])
 

@@ -7,22 +7,7 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.interpretability.model import BATCH_NORM, WHITENED, Subject
 from fwstudy.training.runs import Detector, control
 
-from ..models import aligned_detector, quick_settings, tiny_baseline
-
-
-@pytest.fixture(scope="session")
-def training(crops):
-    return crops.select(split="train", quality="c23")
-
-
-@pytest.fixture(scope="session")
-def baseline(crops):
-    return tiny_baseline(crops)
-
-
-@pytest.fixture(scope="session")
-def aligned(baseline, training):
-    return aligned_detector(baseline, training)
+from ..models import quick_settings
 
 
 @pytest.fixture(scope="session")

@@ -232,14 +232,3 @@ def test_correlations_against_scipy():
 def test_tables_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"fall \(4, 4\) and evidence \(4, 5\) must both be"):
         faithfulness.restoration_table(manifest_of(4), np.ones((4, 4)), np.ones((4, 5)))
-
-
-def test_measures_describe_what_is_returned():
-    images = block(1)
-    areas = faithfulness.deletion_insertion(Adding(), images, places(images), 0 * images, steps=2)
-    assert {"deletion", "insertion"} <= set(areas.columns) & set(faithfulness.MEASURES)
-    assert {measure.better for measure in faithfulness.MEASURES.values()} <= {
-        "higher",
-        "lower",
-        "-",
-    }

@@ -81,18 +81,6 @@ def test_two_maxima_share_the_point():
     assert localization.pointing_game(relevance, mask) == pytest.approx(1 / 3)
 
 
-def test_rank_is_the_expectation_over_orders_of_ties(masks):
-    rng = np.random.default_rng(0)
-    relevance = rng.integers(0, 3, masks.shape).astype(float)
-    drawn = [
-        localization.relevance_rank(relevance + 0.1 * rng.random(masks.shape), masks)
-        for _ in range(4000)
-    ]
-    expected = localization.relevance_rank(relevance, masks)
-    assert 0 < expected.min() and expected.max() < 1
-    np.testing.assert_allclose(np.mean(drawn, axis=0), expected, atol=0.02)
-
-
 @pytest.mark.parametrize("levels", [3, 10**6])
 def test_pixel_auc_against_scikit_learn(masks, levels):
     rng = np.random.default_rng(levels)
@@ -125,16 +113,6 @@ def test_full_mask_tells_nothing_apart():
     )
     assert table.loc[0].isna().to_dict() == {name: name == "pixel_auc" for name in SCORES}
     assert (table.drop(columns="pixel_auc") == 1).all(axis=None)
-
-
-def test_table_keeps_the_order(masks):
-    relevance = np.random.default_rng(0).random(masks.shape).astype(np.float32)
-    masks[1] = False
-    table = localization_scores(relevance, masks)
-    assert list(table) == list(SCORES) and set(SCORES) < set(MEASURES)
-    assert (table.dtypes == np.float64).all() and table.index.tolist() == [0, 1, 2]
-    backwards = localization_scores(relevance[::-1], masks[::-1])
-    pd.testing.assert_frame_equal(table, backwards[::-1].reset_index(drop=True))
 
 
 def test_prior_may_be_broadcast_and_no_image_give_no_row(masks):

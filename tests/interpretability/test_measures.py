@@ -17,6 +17,7 @@ from fwstudy.whitening.statistics import whiteness
 from ..models import some_params
 
 KEYS = ["topic", "model", "method", "subset", "measure"]
+ONE_SEED = {"train.seeds": [0], "ablations.seeds": [0]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,14 +120,9 @@ def test_all_variants(pair, crops, monkeypatch):
     found = {"batch": pair[BATCH_NORM].detector, "whitening": pair[WHITENED].detector}
     monkeypatch.setattr(measures, "load", lambda run, params: found[run.settings.norm])
     monkeypatch.setattr(measures, "PURITY_IMAGES", 4)
-    params = some_params()
-    changes = {
-        "train": {"seeds": [0]},
-        "ablations": {"run": ["whitening_only", "random_rotation"], "seeds": [0]},
-        "interpretability": {"num_images": 4},
-    }
-    sections = {key: getattr(params, key).model_copy(update=new) for key, new in changes.items()}
-    rows, images = measures.explain_variants(params.model_copy(update=sections), crops)
+    changes = {"ablations.run": ["whitening_only", "random_rotation"]} | ONE_SEED
+    params = some_params(changes | {"interpretability.num_images": 4})
+    rows, images = measures.explain_variants(params, crops)
     table = worth(rows).set_index("variant")
     assert set(table.index) == {"batch_norm", "whitened", "whitening_only", "random_rotation"}
     assert table.loc["batch_norm", ["purity", "relevance_mass"]].isna().all()
@@ -138,11 +134,8 @@ def test_all_variants(pair, crops, monkeypatch):
     assert image_difference(images, "part_top1", "whitened", "random_rotation")["value"] == 0
 
 
-def test_a_variant_is_measured_once(pair, crops, monkeypatch, tmp_path):
+def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
     """Measured again are only models whose weights, logits or settings changed."""
-    for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measures, "load", lambda run, params: pair[BATCH_NORM].detector)
     table = pd.DataFrame({"measure": ["part_top1"], "row": [7], "group": ["007"], "value": [1 / 3]})
     values = ["verdict", "m", "axes", "all", "x", 0.1, np.nan, 2.0, 3]
@@ -151,13 +144,7 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, tmp_path):
     monkeypatch.setattr(
         measures, "_of_variant", lambda subject: asked.append(subject.name) or [rows, table]
     )
-    params = some_params()
-    changes = {
-        "train": {"seeds": [0]},
-        "ablations": {"run": ["whitening_only"], "seeds": [0]},
-    }
-    sections = {key: getattr(params, key).model_copy(update=new) for key, new in changes.items()}
-    params = params.model_copy(update=sections)
+    params = some_params({"ablations.run": ["whitening_only"]} | ONE_SEED)
     runs = [find_run(params, name, 0) for name in ("batch_norm", "whitened", "whitening_only")]
     for path in [path for run in runs for path in (run.weights, run.predictions)]:
         path.parent.mkdir(parents=True, exist_ok=True)

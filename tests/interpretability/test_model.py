@@ -49,17 +49,6 @@ def test_verdicts_are_found_in_any_order(pair):
     np.testing.assert_allclose(subject.decomposed(chosen).logits, logits, atol=1e-4)
 
 
-def test_images_are_chosen_evenly(training):
-    rows = training.manifest["row"].to_numpy()
-    chosen = training.evenly(3).manifest["row"].to_numpy()
-    assert chosen.tolist() == rows[[0, (len(rows) - 1) // 2, -1]].tolist()
-    assert training.evenly(None) is training.evenly(len(rows)) is training
-    sizes = [len(batch) for batch in training.evenly(7).batches(3)]
-    assert sizes == [3, 2, 2]
-    batches = torch.cat(list(training.evenly(7).batches(3)))
-    assert torch.equal(batches, training.evenly(7).tensor())
-
-
 def test_every_method_explains_every_image(pair):
     for subject in pair.values():
         crops = subject.faces("test", 3, kind="whole", label=1)

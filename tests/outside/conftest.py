@@ -74,6 +74,21 @@ def fails():
 """
 
 
+def write_onnx(path, shape, nodes, values):
+    """A network from `images` of a shape to `logit`: operations with their inputs and output, weights."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node(name, inputs, [output]) for name, inputs, output in nodes],
+        "planted",
+        [helper.make_tensor_value_info("images", kind.FLOAT, shape)],
+        [helper.make_tensor_value_info("logit", kind.FLOAT, [shape[0], 1])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in values.items()],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_draws():
     with pytest.MonkeyPatch.context() as patch:
@@ -84,14 +99,8 @@ def few_draws():
 @pytest.fixture(scope="session")
 def params():
     """Settings that fit the tiny data."""
-    params = some_params()
-    sections = {
-        "preprocess": params.preprocess.model_copy(
-            update={"crop_size": 64, "further_test_qualities": ["c40"]}
-        ),
-        "interpretability": params.interpretability.model_copy(update={"num_images": 4}),
-    }
-    return params.model_copy(update=sections)
+    crops = {"preprocess.crop_size": 64, "preprocess.further_test_qualities": ["c40"]}
+    return some_params(crops | {"interpretability.num_images": 4})
 
 
 @pytest.fixture(scope="session")

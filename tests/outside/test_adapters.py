@@ -12,6 +12,8 @@ from fwstudy.outside.adapters import Adapter, adapted, lacking
 from fwstudy.params import OutsideDetector
 from fwstudy.whitening.surgery import create_model
 
+from .conftest import write_onnx
+
 
 def module(name: str, **options) -> OutsideDetector:
     return OutsideDetector(name="mine", module=f"planted:{name}", **options)
@@ -91,11 +93,9 @@ def test_timm_with_its_weights(folder, images, classes):
 def onnx_files(folder):
     """A linear model of 32 pixels, for one, four or any number of images."""
     pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto
     nodes = [
-        helper.make_node("Flatten", ["images"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logit"]),
+        ("Flatten", ["images"], "flat"),
+        ("Gemm", ["flat", "weight", "bias"], "logit"),
     ]
     weight = np.random.default_rng(0).normal(size=(3 * 32 * 32, 1)).astype(np.float32)
     values = {"weight": weight, "bias": np.float32([0.5])}
@@ -106,17 +106,7 @@ def onnx_files(folder):
         "nhwc": ["n", 32, 32, 3],
     }
     for name, shape in shapes.items():
-        graph = helper.make_graph(
-            nodes,
-            "linear",
-            [helper.make_tensor_value_info("images", kind.FLOAT, shape)],
-            [helper.make_tensor_value_info("logit", kind.FLOAT, [shape[0], 1])],
-            [onnx.numpy_helper.from_array(array, key) for key, array in values.items()],
-        )
-        opsets = [helper.make_opsetid("", 18)]
-        onnx.save(
-            helper.make_model(graph, opset_imports=opsets, ir_version=9), folder / f"{name}.onnx"
-        )
+        write_onnx(folder / f"{name}.onnx", shape, nodes, values)
     (folder / "broken.onnx").write_bytes(b"no graph")
     return weight
 

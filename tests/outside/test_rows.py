@@ -14,6 +14,8 @@ from fwstudy.outside.rows import (
 )
 from fwstudy.params import OutsideDetector
 
+from .conftest import write_onnx
+
 KEYS = ["topic", "model", "method", "subset", "measure"]
 MODULES = {
     "layered": {"module": "planted:one", "layer": "edges"},
@@ -107,26 +109,16 @@ def test_no_detector_is_an_empty_table(params, crops, folder):
 
 def test_an_onnx_file_gives_what_the_module_gives(crops, params, folder, measured):
     pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto
     kernel = np.array([[1, -1], [-1, 1]], np.float32) / 12
     values = {"kernel": np.broadcast_to(kernel, (1, 3, 2, 2)).copy(), "gain": np.float32([40])}
     nodes = [
-        helper.make_node("Conv", ["images", "kernel"], ["maps"]),
-        helper.make_node("Abs", ["maps"], ["edges"]),
-        helper.make_node("GlobalMaxPool", ["edges"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Mul", ["flat", "gain"], ["logit"]),
+        ("Conv", ["images", "kernel"], "maps"),
+        ("Abs", ["maps"], "edges"),
+        ("GlobalMaxPool", ["edges"], "pooled"),
+        ("Flatten", ["pooled"], "flat"),
+        ("Mul", ["flat", "gain"], "logit"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "planted",
-        [helper.make_tensor_value_info("images", kind.FLOAT, ["n", 3, 64, 64])],
-        [helper.make_tensor_value_info("logit", kind.FLOAT, ["n", 1])],
-        [onnx.numpy_helper.from_array(array, name) for name, array in values.items()],
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), folder / "planted.onnx")
+    write_onnx(folder / "planted.onnx", ["n", 3, 64, 64], nodes, values)
     about = OutsideDetector(name="m_onnx", onnx="planted.onnx")
     table, predictions = measure_detectors(
         params.model_copy(update={"detectors": [about]}), crops, folder

@@ -23,38 +23,33 @@ GOLDEN = {  # seed 1, step 3, by the code before batches were divided: means of 
 GOLDEN_LABELS = [1, 1, 0, 1, 0, 0, 1, 0]
 
 
-@pytest.fixture(scope="module")
-def train(crops):
-    return crops.select(split="train", quality="c23")
+def make(training, partial_forgery_ratio=0.0, seed=0, **options):
+    return batches.PairedBatches(training, 4, seed, partial_forgery_ratio, **options)
 
 
-def make(train, partial_forgery_ratio=0.0, seed=0, **options):
-    return batches.PairedBatches(train, 4, seed, partial_forgery_ratio, **options)
-
-
-def test_a_round_shows_every_frame_once(train):
-    paired = make(train)
-    table = train.manifest.set_index("row")
+def test_a_round_shows_every_frame_once(training):
+    paired = make(training)
+    table = training.manifest.set_index("row")
     seen = np.concatenate([paired.rows(step) for step in range(4)])
     assert (table.loc[seen, "variant"] == "original").all()
     assert len(set(seen)) == len(seen) == 8
 
 
-def test_batch_depends_on_seed_and_step_alone(train):
-    one, again, other = (make(train, 0.5, seed) for seed in (0, 0, 1))
+def test_batch_depends_on_seed_and_step_alone(training):
+    one, again, other = (make(training, 0.5, seed) for seed in (0, 0, 1))
     assert torch.equal(one.batch(5).images, again.batch(5).images)
     assert not torch.equal(one.batch(5).images, other.batch(5).images)
     assert one.batch(5).labels.tolist() == [0, 0, 1, 1]
-    fresh = make(train, 0.5).batch(5)  # `one` has drawn step 5 before, and steps in between
+    fresh = make(training, 0.5).batch(5)  # `one` has drawn step 5 before, and steps in between
     one.batch(9)
     for name in ("images", "labels", "mask", "parsing"):
         assert torch.equal(getattr(one.batch(5), name), getattr(fresh, name))
 
 
 @pytest.mark.parametrize("partial_forgery_ratio", [0.0, 0.5, 1.0])
-def test_pairs_differ_where_the_mask_says(train, partial_forgery_ratio):
+def test_pairs_differ_where_the_mask_says(training, partial_forgery_ratio):
     for step in range(8):
-        batch = make(train, partial_forgery_ratio).batch(step)
+        batch = make(training, partial_forgery_ratio).batch(step)
         original, forged = batch.images.unflatten(0, (2, 2))
         assert not batch.mask[:2].any() and torch.equal(batch.parsing[:2], batch.parsing[2:])
         differs = (original - forged).abs().amax(dim=1) > 0.3  # the codec alone does less
@@ -65,18 +60,18 @@ def test_pairs_differ_where_the_mask_says(train, partial_forgery_ratio):
         assert inside > differs[elsewhere].float().mean()
 
 
-def test_part_share_decides_how_much_is_forged(train):
+def test_part_share_decides_how_much_is_forged(training):
     areas = {
-        share: np.mean([make(train, share).batch(step).mask.sum() for step in range(16)])
+        share: np.mean([make(training, share).batch(step).mask.sum() for step in range(16)])
         for share in (0.0, 1.0)
     }
     assert areas[1.0] < 0.7 * areas[0.0]
 
 
-def test_random_labels_swap_label_and_mask_together(train):
+def test_random_labels_swap_label_and_mask_together(training):
     swapped = 0
     for step in range(16):
-        given, drawn = (make(train, random_labels=flag).batch(step) for flag in (False, True))
+        given, drawn = (make(training, random_labels=flag).batch(step) for flag in (False, True))
         assert torch.equal(given.images, drawn.images)
         assert torch.equal(drawn.labels[:2], 1 - drawn.labels[2:])
         assert torch.equal(drawn.mask.flatten(1).any(dim=1), drawn.labels.bool())
@@ -103,17 +98,9 @@ def test_colours_of_a_pair_change_alike():
     assert differing.tolist() == [1, 1] and not torch.equal(out, images)
 
 
-def test_no_forgeries_is_an_error(train):
+def test_no_forgeries_is_an_error(training):
     with pytest.raises(ValueError, match="no forged crop"):
-        make(train.select(label=0))
-
-
-def test_images_are_those_of_the_crops(train):
-    paired = make(train)
-    batch, rows = paired.batch(0), paired.rows(0)
-    plain = to_tensor(train.images[rows])
-    near = torch.nn.functional.cosine_similarity(batch.images[:2].flatten(1), plain.flatten(1))
-    assert (near > 0.5).all()
+        make(training.select(label=0))
 
 
 @pytest.fixture

@@ -12,17 +12,14 @@ from ..models import some_params
 
 
 @pytest.fixture
-def params(tmp_path, monkeypatch, crops):
+def params(project, crops):
     """Settings, in a project with the blobs as the study's crops and as the photographs."""
-    for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).touch()
     for folder in ("crops", "cross_dataset/photos/crops"):
-        writer = WRITERS["npy"](tmp_path / "data" / folder)
+        writer = WRITERS["npy"](project / "data" / folder)
         columns = ["original_row", "row"]
         for row in crops.manifest.drop(columns=columns).to_dict("records")[::-1]:
             writer.add(row, crops.images[0], crops.mask[0], crops.parsing[0])
         writer.close()
-    monkeypatch.chdir(tmp_path)
     return some_params()
 
 
@@ -73,8 +70,7 @@ def test_unfinished_work_is_known_by_both_data_sets(params):
 
 
 def test_a_study_of_photographs_has_rendered_people_beside_it(params):
-    faces = params.faces.model_copy(update={"source": "photos"})
-    turned = params.model_copy(update={"faces": faces})
+    turned = some_params({"faces.source": "photos"})
     assert turned.other_faces("photos").source == "rendered"
     assert params.other_faces("photos").source == "photos"
     study = cross_study(turned, "photos", "both")

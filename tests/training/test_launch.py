@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.params import Launch, Schedule, load_params
+from fwstudy.params import Launch, Schedule
 from fwstudy.training import launch, runs
 from fwstudy.training.batches import PairedBatches
 from fwstudy.training.launch import launched
@@ -22,7 +22,8 @@ from fwstudy.training.trainer import fit
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.sync import local_shard, rank, share_of, world_size
 
-ROOT = Path(__file__).parents[2]
+from ..models import some_params
+
 ONE = Launch(num_processes=1, max_restarts=0)
 TWO = Launch(num_processes=2, max_restarts=1)
 SCHEDULE = Schedule(
@@ -58,7 +59,7 @@ def two_masks(changed, parts):
 
 
 def train_small(crops: CropSet, checkpoint: Path, kill: Path | None) -> tuple:
-    """The history, the weights, and the step from which it went on; the second process dies once."""
+    """History, weights, the step from which it went on, a price; the second process dies once."""
     model = Small()
     loss = ConstrainedLoss(model.norm, 2, two_masks, concept_weight=1.0, bottleneck=0.5)
     batches = PairedBatches(crops.select(split="train"), 8, seed=0, partial_forgery_ratio=0.5)
@@ -72,7 +73,8 @@ def train_small(crops: CropSet, checkpoint: Path, kill: Path | None) -> tuple:
 
     validation = crops.select(split="validation", kind="whole", quality="c23")
     history = fit(model, batches, validation, SCHEDULE, checkpoint, loss, after_step)
-    return history, {name: value.numpy() for name, value in model.state_dict().items()}, begun[0]
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    return history, weights, begun[0], price()
 
 
 def fail() -> None:
@@ -95,57 +97,43 @@ def assert_same(one: tuple, other: tuple) -> None:
 
 
 def test_two_processes_train_as_one_and_outlive_a_killed_worker(crops, tmp_path):
+    """The price of the unnamed is that of the whole batch: the first has three of five values."""
     alone = train_small(crops, tmp_path / "alone", None)
     killed = tmp_path / "killed"
     together = launched(train_small, TWO, crops, tmp_path / "state", killed)
     assert killed.exists() and together[2] == 5, "it should go on after the checkpoint of step 4"
     assert_same(alone, together)
     assert not (tmp_path / "state").exists()
-
-
-def test_the_price_of_the_unnamed_is_that_of_the_whole_batch():
-    """The first of two processes has three of the five values."""
-    value, gradient = launched(price, TWO)
-    whole, expected = price()
+    (value, gradient), (whole, expected) = together[3], alone[3]
     assert value == pytest.approx(whole) and gradient == pytest.approx(expected[:3])
 
 
 def tiny_study(folder: Path, crops: CropSet):
-    """Settings of a study of four steps, in a project folder that has its crops."""
-    (folder / "params.yaml").write_text((ROOT / "tests" / "params.yaml").read_text())
-    (folder / "dvc.yaml").touch()
+    """Settings of a study of four steps, and its crops in the folder."""
     (folder / "data" / "crops").mkdir(parents=True)
     for name in ("images", "mask", "parsing"):
         np.save(folder / f"data/crops/{name}.npy", getattr(crops, name))
     table = crops.manifest.drop(columns=["row", "original_row"])
     table.to_csv(folder / "data/crops/manifest.csv", index=False)
-    params = load_params(folder / "params.yaml")
     schedule = {"steps": 4, "learning_rate": 1e-3, "evaluation_interval": 2}
-    short = {
-        "batch_size": 16,
-        "baseline": params.train.baseline.model_copy(update=schedule),
-        "fine_tune": params.train.fine_tune.model_copy(update=schedule),
-    }
-    return params.model_copy(update={"train": params.train.model_copy(update=short)})
+    stages = ("train.baseline", "train.fine_tune")
+    short = {f"{stage}.{key}": value for stage in stages for key, value in schedule.items()}
+    return some_params(short | {"train.batch_size": 16})
 
 
-def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
-    params = tiny_study(tmp_path, crops)
-    monkeypatch.chdir(tmp_path)
+def test_the_study_in_two_processes(crops, project):
+    params = tiny_study(project, crops)
     histories = []
-    for processes in (ONE, TWO):
+    for processes, names in ((ONE, ["baseline", "whitened"]), (TWO, ["whitened"])):
         train = params.train.model_copy(update={"launch": processes})
         used, found = params.model_copy(update={"train": train}), CropSet.open("data/crops")
-        baseline, whitened = (
-            runs.train(runs.find_run(used, name, 0), used, found)
-            for name in ("baseline", "whitened")
-        )
-        runs.complete(runs.own_runs(used, 0)[::2], used)
+        for chosen in (runs.find_run(used, name, 0) for name in names):
+            whitened = runs.train(chosen, used, found)
+            runs.complete([chosen], used)
         assert whitened.cost["minutes"] > 0 and isinstance(whitened.layer, FeatureWhitening)
         predictions = runs.score_held_out(whitened, used, found)
         assert predictions["score"].notna().all()
-        histories.append(pd.concat([baseline.history, whitened.history]))
-    torch.use_deterministic_algorithms(False)
+        histories.append(whitened.history)
     one, two = histories
     assert one["step"].tolist() == two["step"].tolist() and list(one) == list(two)
     # The backbone's BatchNorm layers see half the batch: alike, not equal.
@@ -155,9 +143,9 @@ def test_the_study_in_two_processes(crops, tmp_path, monkeypatch):
 
 def test_workers_that_keep_failing_say_why():
     before, environment = signal.getsignal(signal.SIGINT), dict(os.environ)
-    message = r"in 2 processes.*after 1 restarts:\n(.*\n)*.*the planted error"
+    message = r"in 2 processes.*after 0 restarts:\n(.*\n)*.*the planted error"
     with pytest.raises(RuntimeError, match=message) as caught:
-        launched(fail, TWO)
+        launched(fail, TWO.model_copy(update={"max_restarts": 0}))
     assert "in fail" in str(caught.value) and len(str(caught.value).splitlines()) < 12
     assert signal.getsignal(signal.SIGINT) == before and dict(os.environ) == environment
 
@@ -178,12 +166,7 @@ def test_what_the_machine_lacks_is_said(monkeypatch):
         launch.backend_for(4)
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, monkeypatch):
-    text = (ROOT / "tests" / "params.yaml").read_text()
-    path = tmp_path / "params.yaml"
-    path.write_text(text.replace("num_processes: 1", "num_processes: 3"))
-    with pytest.raises(ValueError, match=r"train\.launch\.num_processes: 3 .* 16 .*batch_size"):
-        load_params(path)
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
     monkeypatch.setattr("fwstudy.whitening.sync.world_size", lambda: 3)
     with pytest.raises(ValueError, match=r"train\.batch_size: 16 pairs .* 3 processes"):
         share_of(16)

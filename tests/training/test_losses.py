@@ -1,5 +1,7 @@
 """The rotation's updates during training: axes follow concepts, the classifier stays whole."""
 
+import copy
+
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
@@ -185,38 +187,24 @@ def test_constrained_loss_without_constraint_is_classification(model, batch):
     assert_close(loss_of(model, 0.0, 0.0)(model, batch), expected)
 
 
-@pytest.mark.parametrize("norm", ["whitening", "batch"])
+@pytest.mark.parametrize("norm", ["whitening", "batch", "fused"])
 def test_concept_loss_reads_the_axes_before_their_activation(model, batch, norm):
+    """Of timm's fused norm, too, once `set_activation` has given it the softplus."""
     if norm == "batch":
         model.norm = nn.Sequential(nn.BatchNorm2d(CHANNELS), nn.ReLU())
         model.norm.act = model.norm[1]
-        inner = model.norm[0]
-    else:
-        inner = model.norm
-        inner.act, kept = nn.Identity(), inner.act
-    model.eval()
-    axes = inner(model.conv(batch.images))[:, :4]
-    if norm == "whitening":
-        inner.act = kept
-    masks = CONCEPT_SETS["forged_parts"].masks(batch.mask, batch.parsing, 2).float()
-    present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
-    expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
-    assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
-    assert present[:4].sum() == 0 and present[4:].any()
-    assert not model.norm.act._forward_pre_hooks
-
-
-def test_concept_loss_reads_timms_fused_norm(model, batch):
-    """As the backbones have it, once `set_activation` has given it the softplus."""
-    model.norm = BatchNormAct2d(CHANNELS, act_layer=nn.SiLU)
-    set_activation(model.norm, "softplus")
-    model.eval()
-    plain = nn.BatchNorm2d(CHANNELS).eval()  # both start with the same statistics
+    if norm == "fused":
+        model.norm = BatchNormAct2d(CHANNELS, act_layer=nn.SiLU)
+        set_activation(model.norm, "softplus")
+    plain = copy.deepcopy(model.eval().norm)
+    plain = plain[0] if norm == "batch" else plain
+    plain.act = nn.Identity()
     axes = plain(model.conv(batch.images))[:, :4]
     masks = CONCEPT_SETS["forged_parts"].masks(batch.mask, batch.parsing, 2).float()
     present = nn.functional.adaptive_avg_pool2d(masks, axes.shape[-2:]) > losses.PRESENT
     expected = loss_of(model, 0.0, 0.0)(model, batch) + 3 * losses.concept_loss(axes, present)
     assert_close(loss_of(model, 3.0, 0.0)(model, batch), expected)
+    assert present[:4].sum() == 0 and present[4:].any()
     assert not model.norm.act._forward_pre_hooks
 
 

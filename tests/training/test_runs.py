@@ -29,17 +29,13 @@ def tiny(tmp_path_factory):
     (folder / "data" / "crops").mkdir(parents=True)
     for name in ("images.npy", "manifest.csv"):
         (folder / "data" / "crops" / name).touch()  # what unfinished work is known by
-    params = some_params()
-    schedule = changed(params.train.fine_tune, steps=2, evaluation_interval=1)
+    schedule = some_params().train.fine_tune.model_dump() | {"steps": 2, "evaluation_interval": 1}
     short = {"batch_size": 4, "baseline": schedule, "fine_tune": schedule, "seeds": [0]}
+    changes = {f"train.{key}": value for key, value in short.items()}
+    changes |= {"ablations.run": ["whitening_only"], "ablations.seeds": [0]}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield changed(
-            params,
-            train=changed(params.train, **short),
-            preprocess=changed(params.preprocess, crop_size=64),
-            ablations=changed(params.ablations, run=["whitening_only"], seeds=[0]),
-        )
+        yield some_params(changes | {"preprocess.crop_size": 64})
     torch.use_deterministic_algorithms(False)
 
 

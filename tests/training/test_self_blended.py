@@ -85,30 +85,25 @@ def test_skin_alone_will_do_and_no_face_is_an_error():
         self_blended.self_blended(image, parts * 0, np.random.default_rng(0))
 
 
-@pytest.fixture(scope="module")
-def train(crops):
-    return crops.select(split="train", quality="c23")
-
-
-def test_without_a_ratio_no_batch_changes(train, monkeypatch):
+def test_without_a_ratio_no_batch_changes(training, monkeypatch):
     """`test_one_process_draws_the_batches_it_always_drew` says what they were."""
     plain, without, some = (
-        PairedBatches(train, 8, 1, 0.5, self_blended_ratio=ratio) for ratio in (0.0, 0, 0.5)
+        PairedBatches(training, 8, 1, 0.5, self_blended_ratio=ratio) for ratio in (0.0, 0, 0.5)
     )
     assert not torch.equal(plain.batch(3).images, some.batch(3).images)
     monkeypatch.setattr(batches, "self_blended", None)  # not called
-    default = PairedBatches(train, 8, 1, 0.5)
+    default = PairedBatches(training, 8, 1, 0.5)
     for step in range(6):
         for name in ("images", "labels", "mask", "parsing"):
             values = [getattr(of.batch(step), name) for of in (default, plain, without)]
             assert all(torch.equal(values[0], value) for value in values[1:]), name
 
 
-def test_self_blended_alone_reads_no_other_forgery(train, monkeypatch):
+def test_self_blended_alone_reads_no_other_forgery(training, monkeypatch):
     """Labels and masks are right, and a pair differs nowhere else."""
     monkeypatch.setattr(PairedBatches, "stored", None)
     monkeypatch.setattr(PairedBatches, "_compose", None)
-    paired = PairedBatches(train, 8, 1, 0.5, self_blended_ratio=1.0)
+    paired = PairedBatches(training, 8, 1, 0.5, self_blended_ratio=1.0)
     for step in range(4):
         batch = paired.batch(step)
         assert batch.labels.tolist() == [0] * 4 + [1] * 4

@@ -1,7 +1,6 @@
 """Folding for deployment: the same logits with standard layers only, and the same once exported."""
 
 import copy
-import doctest
 from functools import partial
 
 import onnxruntime
@@ -10,7 +9,6 @@ import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
-import fwstudy.whitening.folding
 from fwstudy.whitening.folding import fold
 from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
@@ -107,16 +105,11 @@ def check(model, images, num_added):
     return folded
 
 
-def test_docstring_examples():
-    assert doctest.testmod(fwstudy.whitening.folding).failed == 0
-
-
-@pytest.mark.parametrize("num_groups", [1, 4])
 @pytest.mark.parametrize("case", CASES)
-def test_every_family_keeps_its_logits(case, num_groups):
+def test_every_family_keeps_its_logits(case):
     architecture, options, name, num_added = CASES[case]
     model = create_model(architecture, num_classes=3, **options)
-    whitened(model, name or last_norm(model), num_groups=num_groups)
+    whitened(model, name or last_norm(model), num_groups=4)
     check(model, smooth_images(2), num_added)
 
 
@@ -324,33 +317,12 @@ def test_logits_that_differ_are_an_error():
         fold(nn.Sequential(nn.Conv2d(3, 4, 1), random_layer(4)), images * float("nan"))
 
 
-@pytest.fixture
-def deployed():
-    """A folded model with a merged and an inserted layer, and images to export it with."""
+def test_onnx_has_the_same_logits(tmp_path):
+    """At any batch size; by way of `torch.export`."""
     depthwise, last = "blocks.3.0.bn2", "bn2"
     model = whitened(create_model("test_efficientnet"), depthwise, last)
-    images = smooth_images(2)
-    return check(model, images, MERGED + INSERTED), images
-
-
-def assert_same_at_any_batch_size(run, model):
-    images = smooth_images(3)
-    with torch.no_grad():
-        expected = model(images)
-    assert_same_logits(run(images), expected)
-    assert_same_logits(torch.cat([run(image[None]) for image in images]), expected)
-
-
-def test_exported_program_has_the_same_logits(deployed):
-    folded, images = deployed
-    shapes = ({0: torch.export.Dim.DYNAMIC},)
-    exported = torch.export.export(folded, (images,), dynamic_shapes=shapes).module()
-    assert_same_at_any_batch_size(exported, folded)
-
-
-def test_onnx_has_the_same_logits(deployed, tmp_path):
-    folded, images = deployed
-    path = tmp_path / "folded.onnx"
+    images, path = smooth_images(2), tmp_path / "folded.onnx"
+    folded = check(model, images, MERGED + INSERTED)
     options = {"dynamic_shapes": ({0: "n"},), "verbose": False}
     torch.onnx.export(folded, (images,), path, dynamo=True, **options)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -359,4 +331,8 @@ def test_onnx_has_the_same_logits(deployed, tmp_path):
     def run(images):
         return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 
-    assert_same_at_any_batch_size(run, folded)
+    others = smooth_images(3)
+    with torch.no_grad():
+        expected = folded(others)
+    assert_same_logits(run(others), expected)
+    assert_same_logits(torch.cat([run(image[None]) for image in others]), expected)

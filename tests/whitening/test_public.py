@@ -1,8 +1,11 @@
 """What an outsider imports: enough for the example of the README, and nothing heavy behind it."""
 
+import doctest
+import importlib
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
@@ -25,6 +28,21 @@ def test_the_import_loads_pytorch_only():
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "benchmarks.alignment",
+        "fwstudy.whitening.folding",
+        "fwstudy.whitening.layer",
+        "fwstudy.whitening.rotation",
+        "fwstudy.whitening.solvers",
+        "fwstudy.whitening.surgery",
+    ],
+)
+def test_docstring_examples(name):
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 def test_all_names_exist():

@@ -1,23 +1,12 @@
 """The alignments to compare with: monotone ascent, the published search, bad input."""
 
-import doctest
 from itertools import pairwise
 
 import pytest
 import torch
 
-import benchmarks.alignment
 from benchmarks.alignment import align_max, cayley_search, max_objective, mean_objective
 from fwstudy.whitening.rotation import align_mean, orthogonality_error, random_rotation
-
-
-@pytest.fixture(autouse=True)
-def fixed_seed():
-    torch.manual_seed(0)
-
-
-def test_docstring_examples():
-    assert doctest.testmod(benchmarks.alignment).failed == 0
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3])
@@ -63,25 +52,9 @@ def test_align_max_finds_planted_axes():
     assert (rotation[:4] * axes[:4]).sum(1).min() > 0.99
 
 
-def test_align_max_without_iterations_is_the_start():
-    previous = random_rotation(6)
-    rotation, history = align_max(torch.randn(2, 3, 6, 2, 2), previous=previous, max_iterations=0)
-    torch.testing.assert_close(rotation, previous)
-    assert len(history) == 1
-
-
-@pytest.mark.parametrize(
-    ("maps", "message"),
-    [
-        ([], "concept_maps must be tensors"),
-        ([torch.randn(3, 4)], "concept_maps must be tensors"),
-        ([torch.randn(0, 4, 2, 2)], "concept_maps must be tensors"),
-        (torch.randn(5, 2, 4, 2, 2), "1 <= k <= C"),
-        ([torch.full((1, 4, 2, 2), torch.nan)], "must be finite"),
-    ],
-)
-def test_align_max_errors(maps, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("maps", [[], [torch.randn(3, 4)], [torch.randn(0, 4, 2, 2)]])
+def test_align_max_refuses_maps_that_are_none_flat_or_empty(maps):
+    with pytest.raises(ValueError, match="concept_maps must be tensors"):
         align_max(maps)
 
 
@@ -96,9 +69,3 @@ def test_cayley_search_ascends_to_the_closed_form_slowly():
     assert all(later >= earlier - 1e-4 for earlier, later in pairwise(objectives))
     assert objectives[0] < 0.9 * best
     assert best * 0.9 < objectives[-1] <= best * (1 + 1e-6)
-
-
-def test_cayley_search_at_the_optimum_stays():
-    means = torch.randn(6, 2)
-    best = align_mean(means)
-    torch.testing.assert_close(cayley_search(means, best), best, atol=1e-4, rtol=0)
