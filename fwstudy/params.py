@@ -180,7 +180,7 @@ class Backbone(Section):
 
 
 class Schedule(Section):
-    """One run of the optimiser; see `fwstudy.training.trainer.OPTIMIZERS` and `learning_rate_factor`."""
+    """One run of the optimizer; see `fwstudy.training.trainer.OPTIMIZERS` and `learning_rate_factor`."""
 
     steps: Count
     optimizer: Literal["adamw", "adam", "sgd"]
@@ -302,7 +302,7 @@ class CrossDataset(Section):
 
 
 class Interpretability(Section):
-    """Stage ``interpretability``: how much is shown; half of the images for curves of deletion."""
+    """How many images every method explains; curves of deletion take half of them."""
 
     num_images: Annotated[int, Field(ge=2)]
 

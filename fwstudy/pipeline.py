@@ -7,24 +7,27 @@ left to do; it remains the way to run the study one stage after another.
 
 import argparse
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from graphlib import TopologicalSorter
+from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 from fwstudy.runtime import default_device, project_root
 
 MEMORY_OF_A_STAGE = 4e9  # bytes; what the largest takes
-LAST_LINES = 40  # of the output of a stage that failed
-
-
-class StageError(RuntimeError):
-    """A stage failed; the message holds its name and what it said last."""
+LAST_LINES = 20  # of the output of a stage that failed
+MOVES = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]"
+)  # of the cursor, by progress bars within progress bars
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def stages_to_run() -> dict[str, set[str]]:
@@ -32,10 +35,13 @@ def stages_to_run() -> dict[str, set[str]]:
 
     Returns:
         for each stage those among them that it waits for.
+
+    Raises:
+        DvcException: dvc.yaml cannot be read, or another run writes what a stage reads.
     """
     from dvc.repo import Repo  # a second to import
 
-    with Repo() as repo:
+    with Repo(_wait_for_lock=True) as repo:
         stages = repo.index.graph
         graph = {stage.addressing: {s.addressing for s in stages[stage]} for stage in stages}
         changed = set(repo.status())
@@ -47,87 +53,118 @@ def stages_to_run() -> dict[str, set[str]]:
     return found
 
 
-def run_all(graph: dict[str, set[str]], run: Callable[[str], None], jobs: int) -> None:
+def run_all(graph: dict[str, set[str]], run: Callable[[str], bool], jobs: int) -> list[str]:
     """Call a function with each name, after those that it waits for, several at a time.
 
     Args:
         graph: for each name those that come before it.
-        run: is called in a thread.
+        run: is called in a thread; tells whether it went well. If not, what runs then comes to its end,
+            and nothing more is started.
         jobs: how many run at a time.
 
-    Raises:
-        Whatever the function raises first; what runs then comes to its end, nothing more is started.
+    Returns:
+        the names with which it did not go well.
     """
     order = TopologicalSorter(graph)
     order.prepare()
-    ready, running = deque(order.get_ready()), {}
+    ready, running, failed = deque(order.get_ready()), {}, []
     with ThreadPoolExecutor(jobs) as pool:
-        while order.is_active():
-            while ready and len(running) < jobs:
+        while running or (ready and not failed):
+            while ready and len(running) < jobs and not failed:
                 name = ready.popleft()
                 running[pool.submit(run, name)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                future.result()
-                order.done(running.pop(future))
+                name = running.pop(future)
+                if future.result():
+                    order.done(name)
+                else:
+                    failed.append(name)
             ready += order.get_ready()
+    return failed
 
 
-def reproduce(
-    name: str, environment: dict[str, str], processes: set[Popen], tell: Callable[[str], None]
-) -> None:
-    """Let DVC reproduce one stage.
+class Stages:
+    """Reproduces stages by DVC, each in a process of its own, and can end all that run.
 
     Args:
-        name: of the stage.
-        environment: of its process, which leads a group of its own.
-        processes: holds its process while it runs.
-        tell: called with each line of output and each state of a progress bar.
-
-    Raises:
-        StageError: it failed.
+        environment: of the processes.
+        folder: for what each stage says, in a file of its own.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    streams = {"stdout": PIPE, "stderr": STDOUT, "text": True, "errors": "replace"}
-    with Popen(command, env=environment, process_group=0, **streams) as process:
-        processes.add(process)
-        for line in process.stdout:  # also at the \r of a progress bar
-            if line.strip():
-                last.append(line.rstrip())
-                tell(last[-1])
-    processes.discard(process)
-    if process.returncode:
-        raise StageError(
-            "\n".join([*last, f"error: stage {name} failed; its last lines are above"])
-        )
 
+    def __init__(self, environment: dict[str, str], folder: Path):
+        self.environment, self.folder = environment, folder
+        self.running: set[Popen] = set()
+        self.stopping = threading.Event()
+        folder.mkdir(parents=True, exist_ok=True)
 
-def end_with_this(processes: set[Popen]) -> None:
-    """When this process is told to stop, end the groups of the others, and leave by an exception."""
+    def log(self, name: str) -> Path:
+        """The file for what a stage says."""
+        return self.folder / f"{name}.txt"
 
-    def end(number: int, frame) -> None:
-        for process in list(processes):
-            with suppress(ProcessLookupError):  # it has just ended
-                os.killpg(process.pid, signal.SIGTERM)
+    def reproduce(self, name: str, tell: Callable[[str], None]) -> bool:
+        """Let DVC reproduce one stage.
+
+        Args:
+            name: of the stage.
+            tell: called with each line of output and each state of a progress bar.
+
+        Returns:
+            whether it went well.
+        """
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+        streams = {"stdout": PIPE, "stderr": STDOUT, "text": True, "errors": "replace"}
+        with (
+            self.log(name).open("w", encoding="utf-8") as log,
+            Popen(command, env=self.environment, process_group=0, **streams) as process,
+        ):
+            self.running.add(process)
+            if self.stopping.is_set():
+                process.terminate()
+            for line in process.stdout:  # also at the \r of a progress bar
+                if text := MOVES.sub("", line).strip():
+                    print(text, file=log, flush=True)
+                    tell(text)
+        self.running.discard(process)
+        return process.returncode == 0
+
+    def stop(self, number: int, frame) -> None:
+        """End what DVC has started, so that it lets go of its locks, and leave by an exception."""
+        import psutil
+
+        self.stopping.set()
+        for process in list(self.running):
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has just ended
+                dvc = psutil.Process(process.pid)
+                below = dvc.children(recursive=True)  # a kernel leads a group of its own
+                group = [one for one in below if os.getpgid(one.pid) == process.pid]
+                for one in group or [dvc]:
+                    one.terminate()
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
+
+def memory() -> float:
+    """Bytes that there are for all processes: of this machine, or of the container."""
+    import psutil
+
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    total = psutil.virtual_memory().total
+    return min(total, int(text)) if text.isdigit() else total
 
 
 def default_jobs() -> int:
     """One a core, as far as the memory lasts; one alone where there is a GPU, which a stage fills."""
     import joblib
-    import psutil
 
     if default_device().type == "cuda":
         return 1
-    return max(1, min(joblib.cpu_count(), int(psutil.virtual_memory().total / MEMORY_OF_A_STAGE)))
+    return max(1, min(joblib.cpu_count(), int(memory() / MEMORY_OF_A_STAGE)))
 
 
 def main() -> None:
     """Read the command line and run what has changed."""
     import joblib
+    from dvc.exceptions import DvcException
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column
@@ -141,37 +178,46 @@ def main() -> None:
     if jobs < 1:
         parser.error(f"--jobs: at least 1, not {jobs}")
     os.chdir(project_root())
+    try:
+        graph = stages_to_run()
+    except DvcException as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
+    if not graph:
+        print("Every stage is up to date.")
+        return
     threads = str(max(1, joblib.cpu_count() // jobs))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ
-    graph, processes, finished = stages_to_run(), set(), []
+    stages = Stages({"OMP_NUM_THREADS": threads} | os.environ, Path("data", "partial", "log"))
+    done: list[str] = []
     one_line = Column(no_wrap=True, overflow="ellipsis")
     text = TextColumn("{task.description}", markup=False, table_column=one_line)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     progress = Progress(SpinnerColumn(), TimeElapsedColumn(), text, console=console, transient=True)
 
-    def run(name: str) -> None:
+    def run(name: str) -> bool:
         start, task = time.monotonic(), progress.add_task(name)
         if not console.is_terminal:
-            console.print(f"{name} started", markup=False)
+            console.print(f"{name} started")
+        went_well = stages.reproduce(
+            name, lambda line: progress.update(task, description=f"{name}: {line}")
+        )
+        progress.remove_task(task)
+        progress.refresh()
+        if went_well:
+            done.append(name)
+            minutes = (time.monotonic() - start) / 60
+            console.print(f"{len(done)} of {len(graph)}: {name}, {minutes:.1f} min")
+        elif not stages.stopping.is_set():
+            last = stages.log(name).read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
+            console.print(*last, f"{name} failed; what runs beside it comes to its end", sep="\n")
+        return went_well
 
-        def tell(line: str) -> None:
-            progress.update(task, description=f"{name}: {line}")
-
-        try:
-            reproduce(name, environment, processes, tell)
-        finally:
-            progress.remove_task(task)
-        finished.append(name)
-        minutes = (time.monotonic() - start) / 60
-        console.print(f"{len(finished)} of {len(graph)}: {name}, {minutes:.1f} min", markup=False)
-
-    end_with_this(processes)
+    for number in STOPS:
+        signal.signal(number, stages.stop)
     with progress:
-        try:
-            run_all(graph, run, jobs)
-        except StageError as error:
-            raise SystemExit(str(error)) from None
-        console.print("Every stage is up to date.")
+        failed = run_all(graph, run, jobs)
+    if failed:
+        places = ", ".join(str(stages.log(name)) for name in failed)
+        raise SystemExit(f"error: failed: {', '.join(failed)}; all they said is in {places}")
 
 
 if __name__ == "__main__":

@@ -420,6 +420,9 @@ def codec_topic(subject: Subject, other: CropSet, quality: str) -> Rows:
     there = places >= 0  # of videos, a face may not have been found at the other quality
     faces, again = faces.take(there), again.take(places[there])
     for key in checked(subject):
+        if not len(faces):  # a detector handed back no map at this quality
+            yield row("stability", key, quality, "stability_rank", np.nan, np.nan, np.nan, 0)
+            continue
         rank = sanity.rank_similarity(subject.maps(key, faces), subject.maps(key, again))
         table = about(faces, stability_rank=rank)
         yield mean_row("stability", key, quality, "stability_rank", table)

@@ -35,7 +35,9 @@ README = """# {count} face crops to be scored by a detector
 - `manifest.csv`: a row for each crop. `id`; `label`, 1 for forged; `variant`, the family of the forgery,
   the one part that was forged (where `kind` is part), or original; `quality` of the codec; `split`;
   `identity`, who is seen; `source`, who lent the face; `group` of people who lend each other faces, on which
-  intervals rest; `original`, the id of the same frame without forgery. The rest names frame and person.
+  intervals rest; `original`, the id of the same frame without forgery. Of videos, `family` is that of the
+  forgery that a part was taken from, and `mask_source` tells how the changed pixels are known. The rest names
+  frame and person.
 - `images/ID.png`: RGB, 8 bits.
 - `masks/ID.png`: 255 where the forgery changed the pixel, before the codec; of forgeries alone.
 - `parts/ID.png`: what each pixel shows, in the original: {parts}.

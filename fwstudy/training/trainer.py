@@ -1,4 +1,4 @@
-"""Training: one optimiser loop for every model, selection on validation only, resumable."""
+"""Training: one optimizer loop for every model, selection on validation only, resumable."""
 
 import json
 import math
@@ -85,7 +85,7 @@ def learning_rate_factor(step: int, steps: int, decay: str | Sequence[float]) ->
 def save_state(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, best: dict, history: list[dict]
 ) -> None:
-    """Write weights, the optimiser's moments, the best weights so far and the history, in one step."""
+    """Write weights, the optimizer's moments, the best weights so far and the history, in one step."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"best/{name}": value for name, value in best.items()}
     for index, moments in optimizer.state_dict()["state"].items():
