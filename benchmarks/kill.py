@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.whitening import describe_machine
-from tests.test_pipeline import ENVIRONMENT, SMOKE, copy_of_the_project
+from tests.project import ENVIRONMENT, SMOKE, copy_of_the_project
 
 COST = ["minutes", "core_seconds", "peak_memory_gb"]
 PATIENCE = 120  # s
