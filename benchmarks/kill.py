@@ -1,9 +1,9 @@
 """Kill the pipeline at random moments, finish it, and compare all tables with those of a run left alone.
 
 No test: it takes as long as three runs and more. The project is copied, with the smallest settings of the
-tests and few photographs. A run is killed again and again, so that it goes on from what it had. By turns SIGKILL goes
-to DVC's whole process group and SIGTERM to DVC alone. Tables are compared byte for byte, but for what time and memory
-a model or an explanation took.
+tests and few photographs. A run is killed again and again, so that it goes on from what it had: by turns one of DVC, and
+one of stages side by side; with SIGKILL to all its processes, and with SIGTERM to the first. Tables are compared byte
+for byte, but for what time and memory a model or an explanation took.
 """
 
 import argparse
@@ -29,10 +29,8 @@ COST = ["minutes", "core_seconds", "peak_memory_gb"]
 PATIENCE = 120  # s
 START = 5  # s, before which DVC has not begun
 PHOTOGRAPHS = 24
-WAYS: dict[str, Callable[[int], None]] = {
-    "SIGKILL to the group": lambda number: os.killpg(number, signal.SIGKILL),
-    "SIGTERM to DVC": lambda number: os.kill(number, signal.SIGTERM),
-}
+REPRO = ["dvc", "repro"]
+SIDE_BY_SIDE = [sys.executable, "-m", "fwstudy.pipeline", "--jobs", "2"]
 
 
 def copied(project: Path) -> Path:
@@ -44,11 +42,11 @@ def copied(project: Path) -> Path:
     return project
 
 
-def start(project: Path) -> subprocess.Popen:
-    """`dvc repro` in a process group of its own; what it prints is kept."""
+def start(project: Path, command: Sequence[str]) -> subprocess.Popen:
+    """A run in a process group of its own; what it prints is kept."""
     options = {"env": os.environ | ENVIRONMENT, "start_new_session": True, "cwd": project}
     with open(project.with_suffix(".log"), "ab") as log:
-        return subprocess.Popen(["dvc", "repro"], stdout=log, stderr=subprocess.STDOUT, **options)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **options)
 
 
 def alive(project: Path) -> list[str]:
@@ -60,20 +58,43 @@ def alive(project: Path) -> list[str]:
     return found
 
 
-def disturb(project: Path, seconds: float, end: Callable[[int], None]) -> tuple[str, str]:
+def kill(process: subprocess.Popen, project: Path) -> None:
+    """SIGKILL to every process of a run, as when the power fails."""
+    for number in alive(project):
+        with suppress(ProcessLookupError):
+            os.kill(int(number), signal.SIGKILL)
+
+
+def terminate(process: subprocess.Popen, project: Path) -> None:
+    """SIGTERM to the first process of a run."""
+    process.terminate()
+
+
+WAYS: dict[str, tuple[list[str], Callable[[subprocess.Popen, Path], None]]] = {
+    "DVC, SIGKILL": (REPRO, kill),
+    "DVC, SIGTERM": (REPRO, terminate),
+    "side by side, SIGKILL": (SIDE_BY_SIDE, kill),
+    "side by side, SIGTERM": (SIDE_BY_SIDE, terminate),
+}
+"""How a run is begun and ended."""
+
+
+def disturb(project: Path, seconds: float, way: str) -> tuple[str, str]:
     """Begin a run and end it; the stage it was in, and the seconds until its last process was gone."""
-    process = start(project)
+    command, end = WAYS[way]
+    process = start(project, command)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        end(process.pid)
+        end(process, project)
     else:
         return "none: it had ended", "0"
     process.wait()
     begun = time.monotonic()
     while alive(project) and time.monotonic() - begun < PATIENCE:
         time.sleep(0.5)
-    stages = re.findall(r"Running stage '(.+)'", project.with_suffix(".log").read_text())
+    told = project.with_suffix(".log").read_text()
+    stages = re.findall(r"^(?:Running stage '|)(\S+?)(?:':| started)$", told, re.MULTILINE)
     left = len(alive(project))
     gone = f"{left} alive" if left else f"{time.monotonic() - begun:.0f}"
     return stages[-1] if stages else "before the first", gone
@@ -94,7 +115,7 @@ def tables(project: Path) -> dict[str, bytes]:
 
 def report(options: argparse.Namespace, length: float, kills: list, ends: list) -> str:
     """What was seen so far."""
-    heads = ["run", "signal", "after, s", "in stage", "all gone, s later"]
+    heads = ["run", "begun and ended", "after, s", "in stage", "all gone, s later"]
     return (
         f"# Runs killed up to {options.kills} times each, and finished\n\n{describe_machine()}\n\nLeft "
         f"alone, the pipeline takes {length:.0f} s. Each run is begun, killed and begun again, the last time "
@@ -117,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(tempfile.mkdtemp()).resolve()
     os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     project, begun = copied(folder / "alone"), time.monotonic()
-    if start(project).wait():
+    if start(project, REPRO).wait():
         sys.exit(f"the run that was left alone failed: {folder / 'alone.log'}")
     length, expected = time.monotonic() - begun, tables(project)
     for run in range(options.runs):
@@ -125,9 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number in range(options.kills):
             way = list(WAYS)[number % len(WAYS)]
             moment = START + rng.uniform(0, 2 * length / options.kills)
-            kills.append([run, way, f"{moment:.0f}", *disturb(project, moment, WAYS[way])])
+            kills.append([run, way, f"{moment:.0f}", *disturb(project, moment, way)])
             print(*kills[-1], sep="\t", flush=True)
-        failed = start(project).wait()
+        failed = start(project, [REPRO, SIDE_BY_SIDE][run % 2]).wait()
         found = tables(project)
         differing = [name for name, content in expected.items() if found.get(name) != content]
         ends.append([run, len(expected), "failed" if failed else ", ".join(differing) or "none"])
