@@ -24,9 +24,7 @@ from fwstudy.runtime import default_device, project_root
 
 MEMORY_OF_A_STAGE = 4e9  # bytes; what the largest takes
 LAST_LINES = 20  # of the output of a stage that failed
-MOVES = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]"
-)  # of the cursor, by progress bars within progress bars
+MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of the cursor, by nested progress bars
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 

@@ -1,5 +1,6 @@
 """Explainers ranked over detectors, on the tiny data and on tables whose ranks are known."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -173,3 +174,17 @@ def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, mo
 def test_other_weights_have_another_fingerprint(pair):
     one, other = (leaderboard.fingerprint(subject.model) for subject in pair.values())
     assert one != other and one == leaderboard.fingerprint(next(iter(pair.values())).model)
+
+
+def test_scores_are_kept_by_weights_and_layer(pair, tmp_path, monkeypatch):
+    """Another layer of the same network is another subject."""
+    keys = []
+    monkeypatch.setattr(leaderboard, "array_stamps", lambda folders: [])
+    monkeypatch.setattr(leaderboard, "read_or_made", lambda folder, names, make: [])
+    monkeypatch.setattr(leaderboard, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(leaderboard, "partial_folder", lambda stage, what, **_: keys.append(what))
+    subject = pair[WHITENED]
+    other = replace(subject, detector=replace(subject.detector, layer_name="elsewhere"))
+    for one in (subject, subject, other):
+        leaderboard.kept_scores(one, 2)
+    assert keys[0] == keys[1] != keys[2]

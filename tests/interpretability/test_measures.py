@@ -169,3 +169,9 @@ def test_trust_tables(pair):
     assert len(tables[WHITENED]["leakage"]) == 3 and len(tables[BATCH_NORM]["leakage"]) == 1
     assert "relevance_mass" in tables[WHITENED]["slices"]
     assert "relevance_mass" not in tables[BATCH_NORM]["slices"]
+
+
+def test_without_any_map_at_a_quality_its_stability_is_empty(pair, crops):
+    none = crops.select(split="test", quality="c40").take(np.array([], int))
+    rows = list(measures.codec_topic(pair[BATCH_NORM], none, "c40"))
+    assert rows and all(np.isnan(row["value"]) and row["num_images"] == 0 for row in rows)
