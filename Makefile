@@ -10,6 +10,9 @@ READY := $(VENV)/.ready
 
 # PyTorch's threads sleep at a barrier instead of spinning, so that a busy neighbor costs little.
 export GOMP_SPINCOUNT ?= 10000
+# The C library keeps the memory of freed tensors for the next step (glibc; others ignore it).
+export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+export MALLOC_TRIM_THRESHOLD_ ?= 2147483647
 # No telemetry, no look-ups at run time; processes share the cores through joblib, not through BLAS.
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE ?= 1

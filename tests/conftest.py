@@ -2,9 +2,9 @@
 
 import os
 
-from fwstudy.execute import SPINS
+from fwstudy.execute import ENVIRONMENT
 
-os.environ.update({key: os.environ.get(key, value) for key, value in SPINS.items()})
+os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
 
 import cv2  # after the line above: OpenMP reads it when it is loaded
 import numpy as np
