@@ -71,7 +71,8 @@ def run_all(graph: dict[str, set[str]], run: Callable[[str], bool], jobs: int) -
             while ready and len(running) < jobs and not failed:
                 name = ready.popleft()
                 running[pool.submit(run, name)] = name
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # a signal may reach a thread that waits, and is heeded when this one wakes
+            for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 if future.result():
                     order.done(name)
