@@ -42,7 +42,7 @@ $(READY): requirements.lock pyproject.toml | $(UV)
 repro: setup
 	python -m fwstudy.params
 	python -m fwstudy.pipeline $(if $(JOBS),--jobs $(JOBS))
-	dvc metrics show
+	@cat data/results/ablations.md
 
 # Two processes of one thread each, each test file in one of them.
 test: setup

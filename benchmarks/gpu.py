@@ -402,7 +402,9 @@ def targets(table: pd.DataFrame) -> pd.DataFrame:
     found = []
     for method, least in TARGETS.items():
         for batch, part in models.groupby("batch"):
-            shares = part["share"].filter(regex=f"^{method}")
+            shares = part["share"].filter(regex=f"^{method}").dropna()
+            if shares.empty:  # the device's memory was too small
+                continue
             found.append(
                 {
                     "images a second, BatchNorm = 1": f"{method}, at least {least}",

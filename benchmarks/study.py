@@ -20,6 +20,9 @@ import pandas as pd
 import yaml
 
 from benchmarks.whitening import describe_machine
+from fwstudy.execute import (
+    ENVIRONMENT,
+)  # the present revision sets these; the earlier one knew none
 
 EARLIER = "da9e974"  # before the study was made fast
 STEPS = (20, 80)  # of baseline and fine-tuning
@@ -48,7 +51,8 @@ def run(folder: Path, *command: str) -> float:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, env=os.environ | paths)
+    inherited = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
+    subprocess.run(command, cwd=folder, check=True, env=inherited | paths)
     return time.perf_counter() - start
 
 
@@ -101,7 +105,10 @@ def times(folder: Path) -> dict[str, float]:
 
 
 def projected(params: dict, found: dict[str, float]) -> dict[str, float]:
-    """What one model, and all training of the default list, takes: steps and starts of stages."""
+    """What one model, and all training of the default list, takes: steps and starts of stages.
+
+    Without the networks that explanations are compared on, which have other steps.
+    """
     train, variants = params["train"], params.get("ablations", params.get("ablation"))
     generalization = params.get("generalization", params.get("generalisation"))
     triples = len(train["seeds"])
@@ -109,11 +116,14 @@ def projected(params: dict, found: dict[str, float]) -> dict[str, float]:
     run_, full = variants["run"], variants["variants"]
     names = variants.get(run_, full) if isinstance(run_, str) else run_
     alone = len(names) * len(variants["seeds"])
+    across = params.get("cross_dataset", {"sources": [], "trainings": []})
+    single = across["trainings"].count("self_blended") * len(across["sources"])  # a baseline alone
+    triples += len(across["trainings"]) * len(across["sources"]) - single
     baseline, tuned = (train[name]["steps"] for name in ("baseline", "fine_tune"))
-    steps = triples * (baseline + 2 * tuned) + alone * tuned
+    steps = triples * (baseline + 2 * tuned) + alone * tuned + single * baseline
     start = found["stage train besides steps"]
-    seconds = steps * found["training step"] + triples * start + alone * start / OWN
-    models = OWN * triples + alone
+    seconds = steps * found["training step"] + (triples + (alone + single) / OWN) * start
+    models = OWN * triples + alone + single
     return {"models": models, "one model": seconds / models, "all training": seconds}
 
 
@@ -127,7 +137,9 @@ def main() -> None:
     revisions = {"earlier": arguments.earlier, "present": "HEAD"}
     columns = {}
     for name, revision in revisions.items():
-        folder = arguments.folder.resolve() / name
+        asked_for = ["git", "rev-parse", "--short", revision]
+        commit = subprocess.run(asked_for, cwd=ROOT, check=True, capture_output=True, text=True)
+        folder = arguments.folder.resolve() / f"{name}-{commit.stdout.strip()}"
         checkout(revision, folder)
         columns[name] = times(folder)
     table = pd.DataFrame(columns).assign(ratio=lambda t: t["present"] / t["earlier"])

@@ -50,3 +50,6 @@ def family_of(variant: str) -> str:
 
 SKIN_TONES = {"dark": 0.13, "medium": 0.27, "light": 1.0}
 """Upper end of each bin, as the luminance of the albedo."""
+
+ONLY_EMPTY = {"keep_default_na": False, "na_values": [""]}
+"""How pandas reads tables of people: a person may be called NA, and only an empty cell is missing."""

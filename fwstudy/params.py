@@ -592,9 +592,9 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise ValueError(f"{path}: expected a mapping of sections, got {type(content).__name__}")  # noqa: TRY004
     params = checked(content, str(path))
     for name in params.profiles:
-        place = f"{path}: profiles.{name}"
-        try:
-            checked(applied(copy.deepcopy(content), params.profile(name)), place)
+        place, alone = f"{path}: profiles.{name}", {"train.launch.num_processes": 1}
+        try:  # not against the number of GPUs of this machine
+            checked(applied(copy.deepcopy(content), alone | params.profile(name)), place)
         except KeyError as error:
             raise ValueError(f"{place}: there is no key {error}") from None
     return params

@@ -1,7 +1,8 @@
 """The stages of dvc.yaml, several at a time: ``python -m fwstudy.pipeline``, for ``make repro``.
 
 DVC runs one stage after another, and a small network cannot use many cores. Here a stage starts as soon
-as those are done that it depends on. DVC itself reproduces every one, so that ``dvc repro`` finds nothing
+as those are done that it depends on, first the one that the most work waits for: ``meta: {minutes: …}``
+of dvc.yaml says how long each is known to take. DVC itself reproduces every one, so that ``dvc repro`` finds nothing
 left to do; it remains the way to run the study one stage after another.
 """
 
@@ -12,13 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
+from types import MappingProxyType
 
 from fwstudy.runtime import default_device, project_root
 
@@ -28,11 +29,11 @@ MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of the cursor, by nested progre
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
-def stages_to_run() -> dict[str, set[str]]:
+def stages_to_run() -> tuple[dict[str, set[str]], dict[str, float]]:
     """The stages that changed, and all that come after them.
 
     Returns:
-        for each stage those among them that it waits for.
+        for each stage those among them that it waits for; and the minutes that each is known to take.
 
     Raises:
         DvcException: dvc.yaml cannot be read, or another run writes what a stage reads.
@@ -42,16 +43,32 @@ def stages_to_run() -> dict[str, set[str]]:
     with Repo(_wait_for_lock=True) as repo:
         stages = repo.index.graph
         graph = {stage.addressing: {s.addressing for s in stages[stage]} for stage in stages}
+        minutes = {stage.addressing: (stage.meta or {}).get("minutes", 0.0) for stage in stages}
         changed = set(repo.status())
     found: dict[str, set[str]] = {}
     for name in TopologicalSorter(graph).static_order():
         waits_for = graph[name] & found.keys()
         if waits_for or name in changed:
             found[name] = waits_for
-    return found
+    return found, {name: minutes[name] for name in found}
 
 
-def run_all(graph: dict[str, set[str]], run: Callable[[str], bool], jobs: int) -> list[str]:
+def minutes_left(graph: dict[str, set[str]], minutes: Mapping[str, float]) -> dict[str, float]:
+    """For each name the minutes of the longest chain that begins with it: the critical path's rule."""
+    left = dict.fromkeys(graph, 0.0)
+    for name in reversed(list(TopologicalSorter(graph).static_order())):
+        left[name] += minutes.get(name, 0.0)
+        for before in graph[name]:
+            left[before] = max(left[before], left[name])
+    return left
+
+
+def run_all(
+    graph: dict[str, set[str]],
+    run: Callable[[str], bool],
+    jobs: int,
+    minutes: Mapping[str, float] = MappingProxyType({}),
+) -> list[str]:
     """Call a function with each name, after those that it waits for, several at a time.
 
     Args:
@@ -59,17 +76,21 @@ def run_all(graph: dict[str, set[str]], run: Callable[[str], bool], jobs: int) -
         run: is called in a thread; tells whether it went well. If not, what runs then comes to its end,
             and nothing more is started.
         jobs: how many run at a time.
+        minutes: that each is known to take; of those that could start, the one with the most work from
+            it to the end does.
 
     Returns:
         the names with which it did not go well.
     """
     order = TopologicalSorter(graph)
     order.prepare()
-    ready, running, failed = deque(order.get_ready()), {}, []
+    ready, running, failed = list(order.get_ready()), {}, []
+    left = minutes_left(graph, minutes)
     with ThreadPoolExecutor(jobs) as pool:
         while running or (ready and not failed):
             while ready and len(running) < jobs and not failed:
-                name = ready.popleft()
+                name = max(ready, key=left.get)
+                ready.remove(name)
                 running[pool.submit(run, name)] = name
             # a signal may reach a thread that waits, and is heeded when this one wakes
             for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
@@ -178,7 +199,7 @@ def main() -> None:
         parser.error(f"--jobs: at least 1, not {jobs}")
     os.chdir(project_root())
     try:
-        graph = stages_to_run()
+        graph, minutes = stages_to_run()
     except DvcException as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     if not graph:
@@ -203,8 +224,8 @@ def main() -> None:
         progress.refresh()
         if went_well:
             done.append(name)
-            minutes = (time.monotonic() - start) / 60
-            console.print(f"{len(done)} of {len(graph)}: {name}, {minutes:.1f} min")
+            took = (time.monotonic() - start) / 60
+            console.print(f"{len(done)} of {len(graph)}: {name}, {took:.1f} min")
         elif not stages.stopping.is_set():
             last = stages.log(name).read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
             console.print(*last, f"{name} failed; what runs beside it comes to its end", sep="\n")
@@ -213,7 +234,7 @@ def main() -> None:
     for number in STOPS:
         signal.signal(number, stages.stop)
     with progress:
-        failed = run_all(graph, run, jobs)
+        failed = run_all(graph, run, jobs, minutes)
     if failed:
         places = ", ".join(str(stages.log(name)) for name in failed)
         raise SystemExit(f"error: failed: {', '.join(failed)}; all they said is in {places}")

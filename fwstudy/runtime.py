@@ -115,7 +115,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else CUDA refuses
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a fifth of a step
 
@@ -126,6 +125,8 @@ def default_device() -> "torch.device":
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    # PyTorch looks once, at the first product; without it `seed_everything` makes all others fail
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="CSV; beside the scores by default")
     arguments = parser.parse_args()
     from fwstudy.crops.cropset import CropSet
+    from fwstudy.explain.__main__ import check_output
     from fwstudy.outside.rows import measure_detector, remarks
     from fwstudy.params import OutsideDetector, ValidationError, describe, load_params
     from fwstudy.runtime import project_root
@@ -23,9 +24,11 @@ def main() -> None:
     files |= {"maps": str(arguments.maps)} if arguments.maps else {}
     output = arguments.output or arguments.scores.with_suffix(".rows.csv")
     try:
+        check_output(output.resolve().parent)
         root, about = project_root(), OutsideDetector(name=arguments.name, **files)
         params, crops = load_params(root / "params.yaml"), CropSet.open(root / "data" / "crops")
         table, _ = measure_detector(about, params, crops, Path.cwd())
+        output.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(output, index=False)
     except ValidationError as error:
         raise SystemExit(f"error: {describe(error, OutsideDetector)}") from None

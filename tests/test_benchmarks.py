@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import videos
+from benchmarks import gpu, study, videos
 from benchmarks.whitening import (
     CALLS,
     LAYERS,
@@ -139,3 +139,20 @@ def test_the_films_of_the_benchmark_show_a_face_that_is_found(person, tmp_path):
     take = videos.make_take(tmp_path, path, kind, 1)
     assert len(open_video(take.original).numbers) == videos.RATE
     assert videos.ours([take], kind, 3, 1, tmp_path / "clips") == 6
+
+
+def test_the_earlier_revision_gets_none_of_the_presents_settings(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, env, **__: given.update(env))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    study.run(tmp_path, "true")
+    assert given and "GOMP_SPINCOUNT" not in given
+
+
+def test_a_batch_that_does_not_fit_has_no_target():
+    rows = [
+        {"section": "model", "mode": "TF32", "batch": batch, "method": method, "ratio": ratio}
+        for batch, ratio in ((64, 1.1), (128, np.nan))
+        for method in ("iternorm", "exact", "amortized")
+    ]
+    assert set(gpu.targets(pd.DataFrame(rows))["batch"]) == {64}

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fwstudy.faces import inputs
 from fwstudy.faces.inputs import find_face, find_faces, list_inputs
+from fwstudy.faces.mesh import NO_MESH
 from fwstudy.faces.videos.footage import InputError, read_frames, spread
 
 SIZE, SCALE = 64, 1.3
@@ -136,6 +138,12 @@ def test_every_kind_of_pixels_is_read_as_eight_bit_colour(astronaut, tmp_path, m
     limit = {"1": 30, "P": 20, "CMYK": 4, "YCbCr": 4}.get(mode, 0.6)
     error = np.abs(means[0] - means[1]).mean()
     assert error < limit
+
+
+def test_a_picture_longer_than_opencv_warps_is_refused(tmp_path):
+    Image.new("RGB", (33000, 2)).save(tmp_path / "panorama.png")
+    with pytest.raises(InputError, match="shrink it"):
+        read_frames(tmp_path / "panorama.png", 1)
 
 
 def test_transparency_is_laid_on_white(tmp_path):
@@ -320,6 +328,17 @@ def test_of_several_faces_the_largest_or_the_nearest(astronaut):
     assert np.abs(near.box - other.box).max() < 12 and near.notes == []
     (note,) = find_face(astronaut, SIZE, SCALE, near=np.array([900, 900, 950, 950]))[0].notes
     assert "perhaps another person" in note
+
+
+def test_a_face_that_turns_away_is_not_taken_for_another_one(astronaut, monkeypatch):
+    """The nearest face, which no mesh fits, is a gap; the other face is of somebody else."""
+    canvas = np.hstack([astronaut, astronaut[:, ::-1]])
+    left, fit = find_face(astronaut, SIZE, SCALE)[0], inputs.fit_first
+    away = [face for face in inputs.detect_faces(canvas) if face.box[0] > 300]
+    monkeypatch.setattr(
+        inputs, "fit_first", lambda image, faces: fit(image, [f for f in faces if f.box[0] > 300])
+    )
+    assert len(away) == 1 and find_face(canvas, SIZE, SCALE, left.box) == (None, NO_MESH)
 
 
 def test_one_face_is_followed_through_a_clip_with_gaps(astronaut, wall, tmp_path):

@@ -273,6 +273,8 @@ def test_what_is_impossible_names_its_key(content, key, value, message):
         ({"train.backbone.weights": "gone.safetensors"}, r"weights: .*gone.safetensors is not"),
         ({"train.backbone": {"name": "darknet17", "weights": "hub"}}, r"weights: timm has none"),
         ({"train.backbone": {"name": "resnet18", "weights": "package"}}, r"\.weights: package holds"),
+        ({"train.backbone": {"name": "fwstudy_small"}, "preprocess.crop_size": 100},
+         r"crop_size: 100: .*multiples of 16"),
         ({"whitening.num_groups": 7}, r"whitening: num_groups must divide .* 256, not 7"),
         ({"whitening.concepts": "grid", "whitening.grid_size": 17}, r"whitening: .* 289 axes"),
         ({f"{NEW}.layer": "blocks.4.0.bn9"}, rf"{NEW}: 'blocks.4.0.bn9' is not.*blocks.4.0.bn3"),

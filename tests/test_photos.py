@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from fwstudy.clips import load_clip
-from fwstudy.faces import photos
+from fwstudy.faces import photos, sources
 from fwstudy.faces.forging import families, warp
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS
+from fwstudy.params import load_params
 
 SIZE = 96
 LONDON = Path(__file__).parents[1] / "data" / "photos"
@@ -128,6 +129,22 @@ def test_finished_clips_are_kept_and_broken_ones_made_again(dataset, folder):
         assert all(np.array_equal(remade[name], file[name]) for name in file)  # deterministic
 
 
+def test_clips_of_a_photograph_are_not_kept_under_its_new_name(project, monkeypatch):
+    work = []
+    monkeypatch.setitem(
+        sources.SOURCES, "photos", lambda _, folder: (work.append(folder), [])[1:] * 2
+    )
+    faces = load_params(LONDON.parents[1] / "params.yaml").faces
+    own = faces.photos.model_copy(update={"root": str(project / "in")})
+    (project / "in").mkdir()
+    path = project / "in" / "ann_2.jpg"
+    for person in ("ann", "eve"):
+        path = path.rename(path.with_stem(f"{person}_2")) if path.exists() else path
+        path.write_bytes(b"the same picture")
+        sources.build_faces(faces.model_copy(update={"source": "photos", "photos": own}))
+    assert work[0] != work[1]
+
+
 def test_same_stems_in_two_folders_and_a_pattern_with_a_group(astronaut, tmp_path):
     source = tmp_path / "in"
     for mood in ("calm", "glad"):
@@ -165,6 +182,18 @@ def test_numbered_photographs_in_a_folder_a_person_belong_to_the_folder(tmp_path
     assert [name for name, _ in people] == ["0001", "0002", "0001", "ann"] and not remarks
 
 
+def test_hidden_files_are_nobodys_photographs(monkeypatch, tmp_path):
+    """As macOS leaves on foreign disks: ``.`` in two folders made every folder a person."""
+    for name in ("a/ann_1.jpg", "a/._ann_1.jpg", "b/bob_1.jpg", "b/._bob_1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    asked = []
+    monkeypatch.setattr(photos, "find_identities", lambda *given: asked.extend(given[0]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        photos.photo_dataset(tmp_path, tmp_path / "out", SIZE, 0)
+    assert [path.name for path in asked] == ["ann_1.jpg", "bob_1.jpg"]
+
+
 def test_names_that_a_table_lists_or_that_stay_in_one_folder_are_the_persons(tmp_path):
     moods = ["neutral/001_03.jpg", "smiling/001_08.jpg"]
     assert people_of(tmp_path, moods, known={"001": {}}) == ([("001", "_03"), ("001", "_08")], [])
@@ -186,6 +215,15 @@ def test_files_of_one_name_get_clips_of_their_own(tmp_path):
     names = ["a/b-c.jpg", "x/b-c.jpg", "a-b/c.jpg", "x/c.jpg", "x/c.png", "d.jpg"]
     clips = photos._clip_names([tmp_path / name for name in names], tmp_path)
     assert clips == ["a-b-c.jpg", "x-b-c.jpg", "a-b-c.jpg_", "x-c.jpg", "x-c.png", "d"]
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_read(tmp_path):
+    """A folder may be the person, whose name is written to tables."""
+    for name in ("ann\udcfc/1.jpg", "bob/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"ann\\udcfc.1\.jpg: its name is no text in UTF-8"):
+        photos.photo_dataset(tmp_path, tmp_path / "out", SIZE, 0)
 
 
 def test_errors_name_the_folder_and_the_pattern(folder, tmp_path):

@@ -166,3 +166,13 @@ def test_a_full_disk_leaves_the_settings_as_they_were(path, monkeypatch):
     with pytest.raises(OSError, match=r"No space left on device: '.*params\.partial'"):
         write_profile(path, PROFILES[0])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [["cross_dataset.seed=1"], ["train.launch.num_processes=3", "train.batch_size=48"]],
+)
+def test_a_profile_that_nobody_asked_for_forbids_no_setting(path, changes):
+    path.write_text(SHIPPED.read_text())
+    apply_overrides(path, changes)
+    assert load_params(path)

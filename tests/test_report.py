@@ -89,6 +89,13 @@ def test_every_link_of_the_site_leads_somewhere(root):
     assert not (root / "site" / "00_faces.html").exists()  # old pages do not stay
 
 
+def test_a_notebook_of_ones_own_is_a_page_too(root):
+    folder = root / "notebooks" / "executed"
+    shutil.copy(folder / "00_faces.ipynb", folder / "scratch.ipynb")
+    page = report.write_report(root, root / "site").read_text(encoding="utf-8")
+    assert '<a href="scratch.html">scratch</a>' in page
+
+
 def test_bad_input_is_named(root):
     bad = root / "notebooks" / "executed" / "05_bad.ipynb"
     bad.write_text("{")

@@ -130,6 +130,14 @@ def test_imports_run_one_way():
     assert homeless == {"fwstudy/__init__.py"}
 
 
+def test_every_notebook_has_its_minutes():
+    """What takes longest starts first, where stages run side by side."""
+    stages = PIPELINE["stages"]
+    executed = {name for name, stage in stages.items() if stage["cmd"].startswith("${run}")}
+    assert {name for name, stage in stages.items() if "meta" in stage} == executed
+    assert all(stages[name]["meta"]["minutes"] > 0 for name in executed)
+
+
 @pytest.mark.parametrize("path", STAGED, ids=lambda path: path.stem)
 def test_stage_depends_on_the_rooms_its_notebook_uses(path):
     """But for those whose code changes no file that the stage writes, as dvc.yaml says."""

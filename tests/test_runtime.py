@@ -1,5 +1,6 @@
 """Root, seeds, cost and unfinished work."""
 
+import os
 import time
 
 import numpy as np
@@ -59,3 +60,12 @@ def test_seed_repeats():
         values.append((torch.rand(2), np.random.rand(2)))
     assert torch.equal(values[0][0], values[1][0]) and (values[0][1] == values[1][1]).all()
     torch.use_deterministic_algorithms(False)
+
+
+def test_cuda_is_told_before_the_first_product(monkeypatch):
+    """PyTorch looks once; a model that was loaded before the seed is set made training fail."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert runtime.default_device().type == "cuda"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from fwstudy.pipeline import run_all, stages_to_run
+from fwstudy.pipeline import minutes_left, run_all, stages_to_run
 
 ROOT = Path(__file__).parents[1]
 MEET = """
@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch):
     Path("source").write_text("1")
     stages = {
         "last": stage("cat left right > last", ["left", "right"], "last"),
-        "left": stage("python meet.py left right", ["first"], "left"),
+        "left": stage("python meet.py left right", ["first"], "left") | {"meta": {"minutes": 3}},
         "right": stage("python meet.py right left", ["first"], "right"),
         "first": stage("cp source first", ["source"], "first"),
     }
@@ -54,16 +54,19 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project):
-    found = list(stages_to_run())
+    found = list(stages_to_run()[0])
     assert found[0] == "first" and found[-1] == "last" and len(found) == 4
     done = run("--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4: last" in done.stdout
     with Repo() as repo:
         assert repo.status() == {}
-    assert stages_to_run() == {}
+    assert stages_to_run() == ({}, {})
     Path("left").unlink()
-    assert stages_to_run() == {"left": set(), "last": {"left"}}
+    assert stages_to_run() == (
+        {"left": set(), "last": {"left"}},
+        {"left": 3, "last": 0},
+    )
 
 
 def test_stages_that_fail_are_named_with_what_they_said(project):
@@ -82,7 +85,7 @@ def test_stages_that_fail_are_named_with_what_they_said(project):
     assert message.startswith("error: failed: ") and "left" in message and "right" in message
     assert "the left one" in Path("data/partial/log/left.txt").read_text()
     assert not Path("last").exists()
-    assert {"left", "right", "last"} <= stages_to_run().keys()
+    assert {"left", "right", "last"} <= stages_to_run()[0].keys()
 
 
 def test_what_dvc_cannot_read_is_one_line(project):
@@ -144,3 +147,12 @@ def test_after_a_failure_nothing_is_started():
 
     assert run_all(GRAPH, work, 1) == ["b"]
     assert done == ["a", "b"]
+
+
+def test_what_the_most_work_waits_for_comes_first():
+    minutes = {"a": 1, "b": 1, "c": 2, "d": 5, "e": 1, "f": 4}
+    left = minutes_left(GRAPH, minutes)
+    assert left == {"a": 7, "b": 7, "c": 3, "d": 6, "e": 1, "f": 4}
+    done = []
+    run_all(GRAPH, lambda name: done.append(name) or True, 1, minutes)
+    assert done == ["a", "b", "d", "f", "c", "e"]

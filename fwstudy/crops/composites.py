@@ -41,4 +41,4 @@ def forged_parts(changed: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Which of FORGED_PARTS a forgery changed for the most part: (S, S) masks to (k,) bool."""
     inside = FORGED_PART_OF[parts] == NUMBERS
     area = inside.sum(axis=(1, 2))
-    return (inside & changed).sum(axis=(1, 2)) > np.maximum(area * MIN_CHANGED, 0)
+    return (inside & changed).sum(axis=(1, 2)) > area * MIN_CHANGED

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fwstudy.labels import ORIGINAL
+from fwstudy.labels import ONLY_EMPTY, ORIGINAL
 
 ARRAYS = ("images", "mask", "parsing")
 FRAME_KEYS = ["clip", "frame", "quality"]
@@ -83,7 +83,7 @@ class CropSet:
         names = dict.fromkeys(("identity", "source", "clip", "group", "video"), str)
         path = folder / "manifest.csv"
         with naming(path):
-            manifest = pd.read_csv(path, dtype=names)
+            manifest = pd.read_csv(path, dtype=names, **ONLY_EMPTY)
             manifest["row"] = np.arange(len(manifest))
             originals = manifest[manifest["variant"] == ORIGINAL].set_index(FRAME_KEYS)["row"]
             frames = pd.MultiIndex.from_frame(manifest[FRAME_KEYS])

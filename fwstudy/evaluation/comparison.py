@@ -17,10 +17,10 @@ from fwstudy.evaluation.paired_tests import (
     minimum_detectable,
     pair,
 )
-from fwstudy.labels import ORIGINAL
+from fwstudy.labels import ONLY_EMPTY, ORIGINAL
 from fwstudy.params import Whitening
 
-TEXT = {"group": str, "identity": str, "clip": str}
+TEXT = {"group": str, "identity": str, "clip": str, "video": str}
 DIFFERENCE = ["auc", "auc_low", "auc_high", "difference", "difference_low", "difference_high",
     "difference_least", "difference_most", "p_value", "detectable",
     "num_seeds", "num_images", "num_identities"]  # fmt: skip
@@ -46,13 +46,14 @@ def read_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
         folder: ``data/predictions``.
         name: of the model's file, as in `fwstudy.evaluation.models`.
     """
-    held_out = held_out_predictions(folder, name, seeds)
+    held_out = read_seeds(folder, name, seeds)
     return held_out[held_out["split"] == "test"].drop(columns="split").reset_index(drop=True)
 
 
-def held_out_predictions(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
-    """As `read_predictions`, with the validation split; column split tells them apart."""
-    tables = [pd.read_csv(folder / f"seed{seed}" / f"{name}.csv", dtype=TEXT) for seed in seeds]
+def read_seeds(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
+    """One table of ``data/predictions`` or ``data/measures`` from several seeds, with a column seed."""
+    paths = [folder / f"seed{seed}" / f"{name}.csv" for seed in seeds]
+    tables = [pd.read_csv(path, dtype=TEXT, **ONLY_EMPTY) for path in paths]
     return pd.concat(
         [t.assign(seed=s) for t, s in zip(tables, seeds, strict=True)], ignore_index=True
     )
@@ -90,9 +91,7 @@ def detection_by_seed(folder: Path, models: dict[str, list[int]]) -> pd.DataFram
         columns of `detection_table`, model (the last part of the name) and seed.
     """
     tables = [
-        detection_table(held_out_predictions(folder, name, [seed])).assign(
-            model=short(name), seed=seed
-        )
+        detection_table(read_seeds(folder, name, [seed])).assign(model=short(name), seed=seed)
         for name, seeds in tqdm(models.items(), "detection")
         for seed in seeds
     ]
@@ -329,16 +328,10 @@ def worth(rows: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index().rename(columns={"model": "variant"})
 
 
-def read_measures(folder: Path, name: str, seeds: list[int]) -> pd.DataFrame:
-    """One table of ``data/measures`` from several training seeds, with a column seed."""
-    tables = [pd.read_csv(folder / f"seed{seed}" / f"{name}.csv") for seed in seeds]
-    return pd.concat(tables, ignore_index=True)
-
-
 def measures_over_seeds(folder: Path, seeds: list[int]) -> pd.DataFrame:
     """`mean_over_seeds` of the values of ``measures.csv``: topic, model, method, subset, measure."""
     ends = {"low": "value_low", "high": "value_high"}
-    table = read_measures(folder, "measures", seeds).rename(columns=ends)
+    table = read_seeds(folder, "measures", seeds).rename(columns=ends)
     return mean_over_seeds(table, ["topic", "model", "method", "subset", "measure"], ["value"])
 
 

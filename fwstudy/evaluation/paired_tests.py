@@ -40,14 +40,15 @@ def pair(model: pd.DataFrame, reference: pd.DataFrame) -> Pair:
     """Lay two tables of predictions side by side, on the seeds of the first.
 
     Args:
-        model, reference: columns `KEYS`, seed, score.
+        model, reference: columns `KEYS`, seed, score, and video where the faces are of videos.
 
     Raises:
         ValueError: the two were not scored on the same images, or not the same in every seed.
     """
     seeds = model["seed"].unique()
+    keys = [*KEYS, *({"video"} & set(model))]  # one family may have forged a clip more than once
     wide = [
-        table[table["seed"].isin(seeds)].pivot(index=KEYS, columns="seed", values="score")
+        table[table["seed"].isin(seeds)].pivot(index=keys, columns="seed", values="score")
         for table in (model, reference)
     ]
     if not wide[0].index.equals(wide[1].index) or any(

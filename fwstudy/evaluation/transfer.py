@@ -24,7 +24,7 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
         num_identities, auc with _low, _high, _least and _most, num_seeds.
 
     Raises:
-        ValueError: crops of another size.
+        ValueError: crops of another size, or no whole face of the test split at the study's quality.
     """
     size = params.preprocess.crop_size
     if crops.images.shape[1] != size:
@@ -33,6 +33,11 @@ def transfer_table(params: Params, crops: CropSet) -> pd.DataFrame:
             f"the models were trained on {size} (preprocess.crop_size)"
         )
     test, tables = crops.select(split="test", kind="whole", quality=params.preprocess.quality), []
+    if not len(test):
+        raise ValueError(
+            "generalization.other_crops: no whole face of the split test at "
+            f"{params.preprocess.quality} (preprocess.quality)"
+        )
     for run in tqdm(all_runs(params), "other source"):
         # The threshold is of no account: AUC needs none, and there may be no validation split.
         table = detection_table(score(load(run, params), test), threshold=0.0)

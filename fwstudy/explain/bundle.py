@@ -18,7 +18,8 @@ from fwstudy.explain.detector import MahalanobisOOD, TrainedExplainer, build, ma
 from fwstudy.params import Params, load_params
 from fwstudy.runtime import partial_folder
 
-ROOMS = ("crops", "explain", "labels.py", "runtime.py", "training", "whitening")
+ROOMS = ("crops", "explain", "interpretability/calibration.py", "labels.py", "runtime.py")
+ROOMS += ("training", "whitening")
 
 SHIPPED = Path("data", "assets", "detector")
 SETTINGS, TENSORS, SUMS = "detector.json", "detector.safetensors", "SHA256SUMS"

@@ -95,11 +95,12 @@ def find_face(
         overlap = generalized_box_iou(boxes, torch.from_numpy(near[None]).float())[:, 0].tolist()
         if max(overlap) < 0:
             notes.append("the face has moved far since the frame before: perhaps another person")
-        order = sorted(range(len(faces)), key=lambda place: -overlap[place])
-        faces = [faces[place] for place in order]
-    elif len(faces) > 1:
-        notes.append(f"{len(faces)} faces found, the largest taken")
-    shape = fit_first(image, faces)
+        wanted = [faces[int(np.argmax(overlap))]]  # no other: it may be of another person
+    else:
+        wanted = faces
+        if len(faces) > 1:
+            notes.append(f"{len(faces)} faces found, the largest taken")
+    shape = fit_first(image, wanted)
     if shape is None:
         return None, NO_MESH
     points, box = shape.landmarks, face_box(shape.landmarks, scale)

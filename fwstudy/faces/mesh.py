@@ -121,9 +121,8 @@ def cut_out(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         (size, size, 3) uint8; beyond the picture its border is repeated.
     """
     fine = max(1, int(np.ceil(1 / np.hypot(*matrix[:, 0]))))
-    large = cv2.warpAffine(
-        image, matrix * fine, (size * fine,) * 2, borderMode=cv2.BORDER_REPLICATE
-    )
+    matrix = matrix * fine + [[0, 0, (fine - 1) / 2]]  # whole numbers are the centers of pixels
+    large = cv2.warpAffine(image, matrix, (size * fine,) * 2, borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
 
 

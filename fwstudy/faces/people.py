@@ -19,16 +19,16 @@ def split_name(stem: str, pattern: re.Pattern) -> tuple[str, str] | None:
 
 
 def printable(path: Path) -> Path:
-    """The path, if its name can be written to tables.
+    """The path, if its name and those of its folders can be written to tables.
 
     Raises:
         ValueError: it is no text in UTF-8 (of an old archive, or another system); the message names it.
     """
     try:
-        path.name.encode()
+        str(path).encode()
     except UnicodeEncodeError:
-        name = path.name.encode(errors="backslashreplace").decode()
-        raise ValueError(f"{path.parent / name}: its name is no text in UTF-8, rename it") from None
+        name = str(path).encode(errors="backslashreplace").decode()
+        raise ValueError(f"{name}: its name is no text in UTF-8, rename it") from None
     return path
 
 

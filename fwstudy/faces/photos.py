@@ -224,7 +224,7 @@ def photo_dataset(
     """Turn a folder tree of face photographs into clips; readable clips already there are kept.
 
     Args:
-        folder_in: searched with all its sub-folders for `SUFFIXES`.
+        folder_in: searched with all its sub-folders for `SUFFIXES`; hidden files are passed over.
         folder_out: created if need be.
         size: height and width of the frames in pixels.
         seed: of all random choices.
@@ -239,7 +239,8 @@ def photo_dataset(
         ValueError: no photographs, no usable face, or what `find_identities` raises.
     """
     folder_in, folder_out = Path(folder_in), Path(folder_out)
-    files = sorted(printable(path) for path in folder_in.rglob("*") if path.is_file())
+    found = (path for path in folder_in.rglob("*") if not path.name.startswith("."))
+    files = sorted(printable(path) for path in found if path.is_file())
     paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {folder_in}")

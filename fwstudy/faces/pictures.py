@@ -20,6 +20,7 @@ HEIC_REFUSED = (
     "HEIC pictures are not read, convert them to JPEG or PNG "
     "(macOS: sips -s format jpeg IN --out OUT.jpg; Linux: heif-convert IN OUT.jpg)"
 )
+LONGEST = 32766  # px of a side: OpenCV warps no larger picture
 SAME_COLOR = 2  # gray levels: a profile that moves no color farther counts as sRGB
 
 
@@ -60,6 +61,8 @@ def read_picture(path: Path) -> tuple[np.ndarray, list[str]] | None:
     if photo is None:
         return None
     with photo:
+        if max(photo.size) > LONGEST:
+            raise ValueError(f"a side is longer than {LONGEST} px; shrink it")
         count = getattr(photo, "n_frames", 1)
         pages = count > 1 and photo.format != "MPO"  # MPO: JPEG with previews
         image, notes = _to_rgb(ImageOps.exif_transpose(photo))

@@ -96,9 +96,12 @@ def build_faces(settings: Faces, place: str = "faces") -> tuple[list[Path], Repo
     """
     # Clips of videos remember their own files, so that one more video does not undo the others.
     inputs = [ASSETS] if settings.source == "rendered" else []
-    if settings.source == "photos":
-        inputs = [path for path in photos_root(settings).rglob("*") if path.is_file()]
     what = settings.model_dump(exclude={"num_workers", "scheduler"})
+    if settings.source == "photos":
+        root = photos_root(settings)
+        inputs = [path for path in root.rglob("*") if path.is_file()]
+        # A name says who is on a photograph: the same bytes under another are another data set.
+        what["files"] = sorted(path.relative_to(root).as_posix() for path in inputs)
     work = partial_folder(place, what, inputs, rooms=ROOMS)
     paths, report = SOURCES[settings.source](settings, work)
     folder = project_root() / "data" / place

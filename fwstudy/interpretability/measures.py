@@ -54,11 +54,11 @@ from fwstudy.interpretability.model import (
     originals_of,
     truth_of,
 )
-from fwstudy.labels import FORGED_PARTS, ORIGINAL
+from fwstudy.labels import FORGED_PARTS, ONLY_EMPTY, ORIGINAL
 from fwstudy.params import Params
-from fwstudy.runtime import partial_folder
+from fwstudy.runtime import partial_folder, project_root
 from fwstudy.training.concept_sets import forged_part_concepts
-from fwstudy.training.runs import BASELINE, Run, all_runs, load
+from fwstudy.training.runs import BASELINE, Run, all_runs, array_stamps, load
 from fwstudy.training.trainer import predict
 from fwstudy.training.variants import NORMS, pooled_activations
 from fwstudy.whitening.covariance import as_rows
@@ -332,7 +332,7 @@ def part_hits(subject: Subject, key: Method) -> pd.DataFrame:
     every = subject.evidence_is_by_part(key)
     crops = subject.faces("test", kind="part") if every else subject.explained("part")
     given = subject.concept_evidence(crops) if every else subject.part_evidence(key, "part")
-    part = np.array([list(FORGED_PARTS).index(name) for name in crops.manifest["variant"]])
+    part = np.array([list(FORGED_PARTS).index(name) for name in crops.manifest["variant"]], int)
     return about(crops, part_top1=localization.part_top1(given, part))
 
 
@@ -359,7 +359,7 @@ def restoration_topic(subject: Subject) -> Rows:
         given = subject.part_evidence(key, "whole")
         table = faithfulness.restoration_table(crops.manifest, falls, given)
         for measure, statistic in faithfulness.STATISTICS.items():
-            yield row("faithfulness", key, "all", measure, *measured(table, statistic), len(table))
+            yield row("faithfulness", key, "all", measure, *measured(table, statistic), len(crops))
 
 
 def deletion_topic(subject: Subject) -> Rows:
@@ -487,12 +487,14 @@ def _of_variant(subject: Subject) -> list[pd.DataFrame]:
 def _kept(run: Run, num_images: int, measure: Callable[[], list[pd.DataFrame]]) -> list:
     """The tables that ``measure`` makes of a model, read again if it was measured before.
 
-    They are kept by the model's weights, its logits on the crops, and the code.
+    They are kept by the model's weights, its logits, the arrays of the crops (masks, which logits do
+    not tell), and the code.
     """
     inputs = [run.weights, run.predictions]
     if not all(path.exists() for path in inputs):
         return measure()
     what = {"settings": run.settings.model_dump(), "seed": run.seed, "num_images": num_images}
+    what |= {"arrays": array_stamps([project_root() / "data" / "crops"])}
     folder = partial_folder(f"measured/{run.name}", what, inputs, rooms=ROOMS)
     return read_or_made(folder, ("rows", "images"), measure)
 
@@ -507,7 +509,7 @@ def read_or_made(
             table.to_csv(path.with_suffix(".new"), index=False)
             path.with_suffix(".new").replace(path)
     types = {"group": str, "subset": str, "method": str}
-    return [pd.read_csv(path, dtype=types) for path in paths]
+    return [pd.read_csv(path, dtype=types, **ONLY_EMPTY) for path in paths]
 
 
 def explain_variants(params: Params, crops: CropSet) -> tuple[pd.DataFrame, pd.DataFrame]:

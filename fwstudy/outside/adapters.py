@@ -55,9 +55,11 @@ def one_logit(found: Tensor, count: int, source: str) -> Tensor:
     """What a network returned for ``count`` images as (count, 1) float32; see `Adapter`.
 
     Raises:
-        ValueError: it is neither one logit nor two classes an image.
+        ValueError: it is neither one logit nor two classes an image, or no floats.
     """
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if isinstance(found, Tensor) and not found.is_floating_point():
+        raise ValueError(f"{source} returned {found.dtype}, classes perhaps; wanted is a logit")
     if shape in ((count,), (count, 1)):
         return found.reshape(count, 1).float()
     if shape == (count, 2):
@@ -85,12 +87,11 @@ def from_module(about: OutsideDetector, folder: Path) -> nn.Module:
     name, function = about.module.split(":")
     sys.path.insert(0, str(folder))
     try:
-        make = getattr(import_module(name), function)
+        made = getattr(import_module(name), function)()
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{about.source}: {error}; modules are sought in {folder} too") from error
     finally:
         sys.path.remove(str(folder))
-    made = make()
     if not isinstance(made, nn.Module):
         kind = type(made).__name__
         raise ValueError(f"{about.source} returned {kind}, not a torch module")  # noqa: TRY004

@@ -62,7 +62,7 @@ def crop_ids(manifest: pd.DataFrame) -> pd.Series:
         manifest[["quality", "clip", "frame", "kind", "variant"]].astype(str).agg("_".join, axis=1)
     )
     plain = told.map(lambda text: re.sub(r"[^A-Za-z0-9.-]+", "_", text))
-    return manifest["row"].map("{:06d}_".format) + plain
+    return manifest["row"].map("{:06d}_".format) + plain.str[:200]  # file systems take 255 bytes
 
 
 def export_crops(crops: CropSet, folder: Path, splits: Sequence[str]) -> int:
@@ -77,6 +77,7 @@ def export_crops(crops: CropSet, folder: Path, splits: Sequence[str]) -> int:
 
     Raises:
         ValueError: the folder holds something already; there is no crop of these splits.
+        OSError: a file cannot be written (named).
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty; name a new folder")
@@ -96,7 +97,9 @@ def export_crops(crops: CropSet, folder: Path, splits: Sequence[str]) -> int:
         pictures = {"images": crops.images[row][..., ::-1], "parts": crops.parsing[row]}
         pictures |= {"masks": np.uint8(crops.mask[row]) * 255} if label else {}
         for place, picture in pictures.items():
-            cv2.imwrite(str(folder / place / f"{name}.png"), np.ascontiguousarray(picture))
+            path = folder / place / f"{name}.png"
+            if not cv2.imwrite(str(path), np.ascontiguousarray(picture)):
+                raise OSError(f"{path}: cannot be written")
     manifest.to_csv(folder / "manifest.csv", index=False)
     text = README.format(
         count=len(manifest),
@@ -124,7 +127,7 @@ def read_scores(path: Path) -> pd.Series:
             the message names the file and the ids.
     """
     try:
-        table = pd.read_csv(path, dtype={"id": str})
+        table = pd.read_csv(path, dtype={"id": str}, index_col=False)
     except (OSError, ValueError) as error:  # the parser's errors are of the second kind
         raise ValueError(f"{path}: cannot be read as a CSV file: {error}") from error
     kinds = [name for name in ("score", "probability") if name in table]
@@ -180,7 +183,7 @@ def coverage(
 
 
 def list_maps(folder: Path, size: int) -> tuple[dict[str, Path], str]:
-    """The maps of a folder by id, all of them looked at without being read.
+    """The maps of a folder by id, all of them looked at without being read; hidden files are passed over.
 
     Args:
         size: of the crops.
@@ -193,7 +196,7 @@ def list_maps(folder: Path, size: int) -> tuple[dict[str, Path], str]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    files, others = {path.stem: path for path in sorted(folder.glob("*.npy"))}, set()
+    files, others = {path.stem: path for path in sorted(folder.glob("[!.]*.npy"))}, set()
     for path in files.values():
         array = opened(path)
         if array.ndim != 2 or array.shape[0] != array.shape[1] or array.dtype.kind not in "fiub":

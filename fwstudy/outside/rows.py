@@ -20,7 +20,7 @@ from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.metrics import detection_table
 from fwstudy.interpretability import faithfulness, localization
 from fwstudy.interpretability.calibration import Calibration, calibrate, calibration_table
-from fwstudy.interpretability.explainers import NEEDS
+from fwstudy.interpretability.explainers import EXPLAINERS, NEEDS
 from fwstudy.interpretability.measures import (
     COLUMNS,
     codec_topic,
@@ -53,7 +53,9 @@ CHECKED = ("Grad-CAM", "integrated gradients", "occlusion")  # the first there i
 REVERSED = 0.35  # below this AUC on every family, the labels are likely to be the other way round
 NOT_RUN = "only what it handed back is known: it cannot be run on other images"
 NO_MAPS = "it handed back no maps of forged test images"
+NO_VALUE = "there is no image on which it is defined"
 NO_VALIDATION = "no scores of originals and forgeries of the split validation"
+NO_TEST = "no scores of originals and forgeries of the split test"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Known:
             and why.
         quality: the study's, at which validation is.
         covered: rows on what was handed back.
+        refused: explainers that it cannot be asked for, and why.
     """
 
     subject: Subject
@@ -96,6 +99,7 @@ class Known:
     lacks: dict[str, str]
     quality: str
     covered: list[dict] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def validation(self) -> pd.DataFrame:
@@ -117,6 +121,16 @@ def qualities(crops: CropSet, params: Params) -> dict[str, CropSet]:
     return {quality: crops.select(split="test", quality=quality) for quality in further}
 
 
+def paired(crops: CropSet, quality: str, lacks: dict[str, str]) -> CropSet:
+    """Crops of a quality that have their original; where a split has none, ``lacks`` then says so."""
+    chosen = crops.select(quality=quality)
+    try:
+        return chosen.paired()
+    except ValueError as error:
+        lacks["maps"] = str(error)
+        return chosen.take(slice(0))
+
+
 def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: Path) -> Known:
     """A network, scored on the crops.
 
@@ -127,9 +141,10 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
     with torch.inference_mode():
         adapter(crops.evenly(2).tensor(default_device()))  # another shape is told before all is run
     lacks = lacking(adapter, about, crops.images.shape[1])
-    quick = {name: explain for name, explain in QUICK.items() if not NEEDS[name] & lacks.keys()}
     layer = f"model.{about.layer}" if about.layer else "model"
     detector = Detector(adapter, layer, pd.DataFrame())
+    cannot = refused(detector, lacks, crops)
+    quick = {name: explain for name, explain in QUICK.items() if name not in cannot}
     predictions = score(detector, whole_faces(crops, params.preprocess.quality))
     wrong = predictions.loc[~np.isfinite(predictions["score"]), "row"]
     if len(wrong):
@@ -139,13 +154,29 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
         about.name,
         detector,
         None,
-        crops.select(quality=params.preprocess.quality).paired(),
+        paired(crops, params.preprocess.quality, lacks),
         seed=0,
         num_images=params.interpretability.num_images,
         explainers=quick,
         checked=tuple(name for name in CHECKED if name in quick)[:1],
     )
-    return Known(subject, qualities(crops, params), predictions, lacks, params.preprocess.quality)
+    further, quality = qualities(crops, params), params.preprocess.quality
+    return Known(subject, further, predictions, lacks, quality, refused=cannot)
+
+
+def refused(detector: Detector, lacks: dict[str, str], crops: CropSet) -> dict[str, str]:
+    """Explainers that a network lacks something for, or that fail on a crop, and why."""
+    one, found = crops.take(slice(1)).tensor(default_device()), {}
+    for name, needs in NEEDS.items():
+        why = [lacks[need] for need in sorted(needs & lacks.keys())]
+        try:
+            if needs and not why:
+                EXPLAINERS[name](detector.model, detector.layer, one)
+        except Exception as error:  # noqa: BLE001  a layer without maps, pixels that lose their gradient
+            why = [f"{type(error).__name__}: {error}"]
+        if why:
+            found[name] = why[0]
+    return found
 
 
 def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder: Path) -> Known:
@@ -173,7 +204,8 @@ def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder
     lacks, maps = {"runs": NOT_RUN, "maps": NO_MAPS}, {}
     try:
         if about.maps:
-            maps, remark = list_maps(folder / about.maps, crops.images.shape[1])
+            place = folder / Path(about.maps).expanduser()
+            maps, remark = list_maps(place, crops.images.shape[1])
     except ValueError as error:
         lacks["maps"] = f"{about.source}: {error}"
     forged = named[(named["variant"] != ORIGINAL) & (named["split"] == "test")]
@@ -190,7 +222,7 @@ def read_recorded(about: OutsideDetector, params: Params, crops: CropSet, folder
         about.name,
         None,
         None,
-        crops.select(quality=quality).paired().select(row=[*paths]),
+        paired(crops, quality, lacks).select(row=[*paths]),
         seed=0,
         num_images=params.interpretability.num_images,
         checked=(HANDED_BACK,),
@@ -216,9 +248,19 @@ READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
 
 def detection_rows(known: Known) -> Iterator[dict]:
     """Detection on every quality and family, by frame and by video."""
+    test = known.predictions[known.predictions["split"] == "test"]
+    both = test.groupby("quality")["label"].transform("nunique") == 2
+    if not both.all() or not len(test):
+        at = ", ".join(test.loc[~both, "quality"].unique()) or known.quality
+        yield from empty(known.subject.name, "detection", TOPICS[0].measures, f"{NO_TEST} at {at}")
+    if not both.any():
+        return
     threshold = None if len(known.validation) else np.inf
-    table = detection_table(known.predictions, threshold)
-    remark = labels_reversed(table)
+    kept = both.reindex(known.predictions.index, fill_value=True)
+    table = detection_table(known.predictions[kept], threshold)
+    remark = labels_reversed(
+        table[table["quality"] == known.quality]
+    )  # a codec may hide what is seen
     for found in table.to_dict("records"):
         key, subset = (known.subject.name, found["level"]), f"{found['quality']} {found['family']}"
         interval, count = (found["auc_low"], found["auc_high"]), found["num_images"]
@@ -251,6 +293,9 @@ def calibration_rows(known: Known) -> Iterator[dict]:
     """Calibration at the study's quality, as it is and fitted on the split validation."""
     name, validation, predictions = known.subject.name, known.validation, known.predictions
     test = predictions[(predictions["split"] == "test") & (predictions["quality"] == known.quality)]
+    if test["label"].nunique() < 2:
+        yield from empty(name, "calibration", ("ece", "brier"), NO_TEST)
+        return
     fitted = {"as trained": Calibration()}
     if len(validation):
         values = validation["label"].to_numpy(), validation["score"].to_numpy()
@@ -331,16 +376,13 @@ def empty(
 
 
 def refused_rows(known: Known) -> Iterator[dict]:
-    """For each explainer that the detector lacks something for, rows without a value that say why.
+    """For each explainer that the detector cannot be asked for, rows without a value that say why.
 
     They stand under localization alone, once for all topics.
     """
-    name = known.subject.name
-    for method, needs in NEEDS.items():
-        why = [known.lacks[need] for need in sorted(needs & known.lacks.keys())]
-        if why:
-            remark = f"no {method}: {why[0]}"
-            yield from empty(name, "localization", localization.SCORES, remark, method)
+    for method, why in known.refused.items():
+        name, remark = known.subject.name, f"no {method}: {why}"
+        yield from empty(name, "localization", localization.SCORES, remark, method)
 
 
 def rows_of(known: Known) -> Iterator[dict]:
@@ -381,6 +423,8 @@ def measure_detector(
 def as_table(rows: Iterable[dict]) -> pd.DataFrame:
     """Rows with the columns of `OUTSIDE_COLUMNS`; what two topics leave empty stands there once."""
     table = pd.DataFrame(rows, columns=OUTSIDE_COLUMNS).fillna({"remark": ""})
+    none = table["value"].isna() & (table["num_images"] == 0) & (table["remark"] == "")
+    table.loc[none, "remark"] = NO_VALUE
     return table.drop_duplicates(["topic", "model", "method", "subset", "measure"])
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
+from fwstudy.labels import ORIGINAL
+
 
 def lending_groups(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Identities that lend each other faces, directly or through others, form one group.
@@ -60,9 +62,9 @@ def assign_splits(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Group and split of every identity: official splits as they are, the others drawn.
 
-    Where so many people lend each other faces that their groups cannot be split, people are drawn one
-    by one (those of a named group together); forgeries that join two splits must then be left out
-    (`fwstudy.preprocess.build.build_crops`).
+    Where so many people lend each other faces that their groups cannot be split, or a split would have
+    no forgery, people are drawn one by one (those of a named group together); forgeries that join two
+    splits must then be left out (`fwstudy.preprocess.build.build_crops`).
 
     Args:
         headers: of the clips, see `fwstudy.clips.load_header`.
@@ -97,13 +99,17 @@ def assign_splits(
     if not drawn:
         return groups, official
     left = {name: share for name, share in shares.items() if name not in official.values()}
+    alone = {name: dict(named).get(name, name) for name in drawn}
+    forged = {head["identity"] for head in headers if set(head["sources"]) - {ORIGINAL}}
     try:
         splits = split_identities(drawn, left or shares, seed)
     except ValueError:
         if not any(videos):
             raise
-        alone = {name: dict(named).get(name, name) for name in drawn}
         splits = split_identities(alone, left or shares, seed)
+    # One group may hold all the forgeries, beside others who can be split but were never forged.
+    if any(videos) and set(left) - {split for name, split in splits.items() if name in forged}:
+        splits = split_identities(alone, left, seed)
     return groups, official | splits
 
 

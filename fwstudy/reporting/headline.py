@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from fwstudy.labels import FORGED_PARTS
+from fwstudy.params import load_params
 from fwstudy.reporting.tables import markdown
 from fwstudy.runtime import project_root
 
@@ -21,15 +22,16 @@ MODELS = {
 }
 
 
-def headline_table(results: Path) -> str:
+def headline_table(results: Path, quality: str) -> str:
     """Detection and interpretability of the three main models, as Markdown.
 
     Args:
         results: folder with detection.csv and ablations.csv.
+        quality: the study's.
     """
     detection = pd.read_csv(results / "detection.csv")
     compared = pd.read_csv(results / "ablations.csv").set_index("variant")
-    main = detection[detection["quality"] == detection["quality"].iloc[0]]
+    main = detection[detection["quality"] == quality]
     frames = main[main["level"] == "frame"].set_index(["model", "family"])
     video = main[(main["level"] == "video") & (main["family"] == "all")].set_index("model")["auc"]
     families = [name for name in main["family"].unique() if name != "all"]
@@ -89,8 +91,9 @@ def written(text: str, blocks: dict[str, str]) -> str:
 
 def readme_blocks(root: Path) -> dict[str, str]:
     """All that the README takes from results, by the name of its place there."""
+    quality = load_params(root / "params.yaml").preprocess.quality
     return {
-        "headline": "\n" + headline_table(root / "data" / "results"),
+        "headline": "\n" + headline_table(root / "data" / "results", quality),
         "layer": layer_speed(root / "benchmarks"),
     }
 

@@ -151,7 +151,8 @@ def beside_concept_axes(table: pd.DataFrame) -> pd.DataFrame:
         table: from `fwstudy.interpretability.leaderboard.leaderboard`.
 
     Returns:
-        rows model and measure; the values of the axes and of the explainer, and which one it is.
+        rows model and measure; the values of the axes and of the explainer (NaN where its map is
+        constant and has no rank correlation), and which one it is.
     """
     values = table[table["measure"].isin(list(MEASURED))]
     values = values.pivot(index=["model", "measure"], columns="method", values="value")
@@ -163,7 +164,7 @@ def beside_concept_axes(table: pd.DataFrame) -> pd.DataFrame:
     found = [row[name] for name, (_, row) in zip(which, explainers.iterrows(), strict=True)]
     axes = values.get(CONCEPT_AXES, pd.Series(np.nan, values.index))
     both = {CONCEPT_AXES: axes, "best explainer": found, "which": which}
-    return pd.DataFrame(both, values.index).dropna()
+    return pd.DataFrame(both, values.index).dropna(subset=CONCEPT_AXES)
 
 
 def answer(table: pd.DataFrame) -> str:

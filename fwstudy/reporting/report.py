@@ -49,7 +49,8 @@ def navigation(groups: dict[str, list[Path]], current: str) -> str:
         several = len(notebooks) > 1
         name = first.removeprefix(f"{number}_").split("_seed")[0].split("_")
         place = f"index.html#{number}" if several else f"{first}.html"
-        links.append((place, f"{int(number)} {name[0] if several else ' '.join(name)}", number))
+        words = name[0] if several else " ".join(name)
+        links.append((place, f"{int(number)} {words}" if number.isdigit() else first, number))
     marks = [' aria-current="page"' if number == current else "" for *_, number in links]
     texts = [
         f'<a href="{place}"{mark}>{escape(text)}</a>'

@@ -18,9 +18,14 @@ def main() -> None:
     parser.add_argument("name", help="baseline, batch_norm, whitened, or a variant of params.yaml")
     parser.add_argument("seed", type=int)
     arguments = parser.parse_args()
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        parser.error("start it by torchrun; fwstudy/training/launch.py says how")
     root = project_root()
-    params, crops = load_params(root / "params.yaml"), CropSet.open(root / "data" / "crops")
-    run = find_run(params, arguments.name, arguments.seed)
+    try:
+        params, crops = load_params(root / "params.yaml"), CropSet.open(root / "data" / "crops")
+        run = find_run(params, arguments.name, arguments.seed)
+    except (KeyError, OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
     detector = record(in_process)(train, (run, params, crops))
     if os.environ["RANK"] == "0":
         print(detector.history.to_string(index=False))

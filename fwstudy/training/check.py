@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import timm
+import torch
 from torch import nn
 
 from fwstudy.labels import FAMILIES, FORGED_PARTS
@@ -44,6 +45,7 @@ def check_models(params: Params) -> None:
     with blamed_on(f"train.backbone (name: {backbone.name}, options: {backbone.options})"):
         plain = backbone.model_copy(update={"weights": None})
         model = new_model(train.model_copy(update={"backbone": plain})).eval()
+    check_size(model, params.preprocess.crop_size)
     with blamed_on("train.backbone.weights"):
         if backbone.weights == HUB and not timm.is_model_pretrained(backbone.name):
             raise ValueError(f"timm has none for {backbone.name}")
@@ -57,9 +59,21 @@ def check_models(params: Params) -> None:
     for name, network in params.explanations.networks.items():
         with blamed_on(f"explanations.networks.{name}"):
             other = plain.model_copy(update={"name": name, "options": network.options})
-            built = new_model(train.model_copy(update={"backbone": other}))
+            built = new_model(train.model_copy(update={"backbone": other})).eval()
             built.get_submodule(network.layer)
+            check_size(built, params.preprocess.crop_size)
     check_data(params)
+
+
+@torch.inference_mode()
+def check_size(model: nn.Module, size: int) -> None:
+    """Show the model a crop.
+
+    Raises:
+        ValueError: it takes none of that size, or of three channels.
+    """
+    with blamed_on(f"preprocess.crop_size: {size}"):
+        model(torch.zeros(1, 3, size, size).to(next(model.parameters())))
 
 
 def check_layer(model: nn.Module, settings: Whitening, key: str) -> None:

@@ -131,10 +131,20 @@ def backbone_weights(backbone: Backbone) -> tuple[dict[str, torch.Tensor], Path]
     """
     if backbone.weights == PACKAGE:
         return package_weights(backbone.name)
+    path = backbone_file(backbone)
+    return read_weights(path)[0], path
+
+
+def backbone_file(backbone: Backbone) -> Path:
+    """The file that ``backbone.weights`` names.
+
+    Raises:
+        ValueError: no such file, or not safetensors.
+    """
     path = project_root() / Path(backbone.weights).expanduser()
     if not path.is_file() or path.suffix != ".safetensors":
         raise ValueError(f"train.backbone.weights: {path} is not a .safetensors file that exists")
-    return read_weights(path)[0], path
+    return path
 
 
 def fill_body(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

@@ -16,6 +16,9 @@ from fwstudy.runtime import measured_cost, partial_folder, project_root, seed_ev
 from fwstudy.training.batches import PairedBatches
 from fwstudy.training.launch import launched
 from fwstudy.training.models import (
+    HUB,
+    PACKAGE,
+    backbone_file,
     empty_model,
     load_weights,
     new_model,
@@ -251,6 +254,8 @@ def partial_of(run: Run, params: Params) -> Path:
     what = {"seed": run.seed, "arrays": array_stamps(folders)}
     what |= params.train.model_dump(include=set(keys))
     inputs = [folder / "manifest.csv" for folder in folders]
+    if params.train.backbone.weights not in (None, HUB, PACKAGE):
+        inputs.append(backbone_file(params.train.backbone))
     if tuned:
         what |= {"settings": run.settings.model_dump()}
         inputs.append(run.baseline.weights)

@@ -147,7 +147,7 @@ def fit(
 
     Raises:
         RuntimeError: some processes see a checkpoint that others do not.
-        ValueError: the pairs of a batch cannot be divided among the processes.
+        ValueError: the pairs of a batch cannot be divided among the processes, or logits are not finite.
     """
     from sklearn.metrics import roc_auc_score  # slow to import
 
@@ -168,6 +168,7 @@ def fit(
     steps = range(start, schedule.steps)
     for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
         model.train()
+        torch.manual_seed(batches.seed + (step << 32))  # dropout, too, resumes exactly
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * learning_rate_factor(
                 step, schedule.steps, schedule.decay
@@ -181,7 +182,13 @@ def fit(
         after_step(done)
         if done % schedule.evaluation_interval == 0 or done == schedule.steps:
             follow_first(model)
-            score = roc_auc_score(validation.manifest["label"], predict(model, validation))
+            logits = predict(model, validation)
+            if not np.isfinite(logits).all():
+                raise ValueError(
+                    f"training diverged: after {done} steps logits are not finite; in params.yaml lower the "
+                    f"learning_rate ({schedule.learning_rate:g}), or newton_steps of `norm: iternorm`"
+                )
+            score = roc_auc_score(validation.manifest["label"], logits)
             entry = {
                 "step": done,
                 "loss": float(np.mean(all_gather_list(losses))),

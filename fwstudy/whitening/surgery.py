@@ -179,7 +179,8 @@ def absorb_activation(model: nn.Module) -> nn.Module:
 
     So that the output of the norm is what is averaged into the classifier input, and the verdict a sum
     over its channels, also where the architecture keeps the two apart, as Xception does. Names of weights
-    stay. A model without such a norm, and an activation that is called elsewhere too, stay as they are.
+    stay. Where no activation follows (ConvMixer), or one that is called elsewhere too, the part is the
+    identity. A model without such a norm stays as it is.
 
     Example:
         >>> absorb_activation(create_model("legacy_xception")).bn4.act
@@ -189,18 +190,17 @@ def absorb_activation(model: nn.Module) -> nn.Module:
 
     name, followers = _last_norm_and_followers(model)
     moved = [n for n in followers if not isinstance(model.get_submodule(n), nn.Identity)]
-    once = len(set(moved)) == len(moved)
-    if name is None or not moved or not once or type(model.get_submodule(name)) != nn.BatchNorm2d:
+    if name is None or type(model.get_submodule(name)) != nn.BatchNorm2d:
         return model
+    if len(set(moved)) < len(moved):  # called elsewhere too
+        moved = []
     norm = model.get_submodule(name)
     options = norm.eps, norm.momentum, norm.affine, norm.track_running_stats
     fused = BatchNormAct2d(norm.num_features, *options, apply_act=False)
     fused.load_state_dict(norm.state_dict())
-    fused.act = (
-        nn.Sequential(*map(model.get_submodule, moved))
-        if moved[1:]
-        else model.get_submodule(*moved)
-    )
+    if moved:
+        found = [model.get_submodule(each) for each in moved]
+        fused.act = nn.Sequential(*found) if found[1:] else found[0]
     model.set_submodule(name, fused.to(norm.running_mean.device).train(norm.training))
     for each in moved:
         model.set_submodule(each, nn.Identity())

@@ -59,6 +59,18 @@ def test_both_ways_to_store_hold_the_same(clip_paths, tmp_path, monkeypatch):
         np.testing.assert_array_equal(one[int(rows[0])], other[int(rows[0])])
 
 
+def test_a_person_whose_name_looks_like_a_missing_value_is_not_lost(tmp_path):
+    """pandas reads NA, None, null and nan as nobody; intervals left such people out."""
+    names = {"identity": "NA", "source": "None", "group": "null", "clip": "nan"}
+    writer = WRITERS["npy"](tmp_path)
+    row = names | {"frame": 0, "quality": "c23", "variant": "original", "split": "test"}
+    writer.add(
+        row | {"age_years": None}, *(np.zeros((2, 2, *rest), np.uint8) for rest in ((3,), (), ()))
+    )
+    table = writer.close().manifest
+    assert table[list(names)].to_dict("records") == [names] and table["age_years"].isna().all()
+
+
 def test_to_tensor_range():
     tensor = to_tensor(np.array([[[[0, 127, 255]]]], np.uint8))
     assert tensor.shape == (1, 3, 1, 1)

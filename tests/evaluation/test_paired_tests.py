@@ -26,6 +26,13 @@ def test_pair_lays_images_side_by_side_in_any_order():
     np.testing.assert_allclose(paired_tests.auc_by_seed(found)[0], expected)
 
 
+def test_a_family_may_have_forged_a_clip_twice():
+    """As in Celeb-DF and DFDC; the video tells the two apart."""
+    table = scored(1, 0)
+    twice = pd.concat([table.assign(video="a"), table[table["label"] == 1].assign(video="b")])
+    assert len(paired_tests.pair(twice, twice).labels) == len(twice)
+
+
 def test_pair_refuses_other_images():
     with pytest.raises(ValueError, match="not scored on the same images"):
         paired_tests.pair(scored(1, 0), scored(1, 0).iloc[1:])

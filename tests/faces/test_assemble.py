@@ -16,6 +16,7 @@ from skimage import data
 from fwstudy.clips import load_clip, load_header
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
+from fwstudy.faces.videos.footage import Video
 from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
 from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
 from fwstudy.labels import ORIGINAL
@@ -305,6 +306,18 @@ def test_a_video_that_is_in_no_clip_is_reported(persons, tmp_path):
         assert {original.stem, fake.stem} <= used | told, rows
 
 
+def test_a_video_of_the_name_of_another_is_reported_too(person, tmp_path):
+    """As in FaceForensics++, where names recur in families, and FFIW, where they are the original's."""
+    paths = [tmp_path / name / "000_003.mp4" for name in ("real", "Deepfakes", "Face2Face")]
+    made = tuple(Forgery(path.parent.name, path, "b") for path in paths[1:])
+    group = VideoGroup("v", "a", paths[0], made)
+    seen = {name: person.variants[name] for name in (ORIGINAL, "Deepfakes")}
+    variants = {n: dataclasses.replace(v, video="000_003") for n, v in seen.items()}
+    clip = dataclasses.replace(person, variants=variants)
+    (row,) = assemble.unused(group, tmp_path, [clip], [])
+    assert row["file"] == "Face2Face/000_003.mp4" and row["left_out"]
+
+
 def test_frames_without_the_face_are_counted(persons, tmp_path):
     frames = np.concatenate([scene((persons[0], LEFT), count=4), scene(count=2)])
     clip, rows = only_clip(video_group(write(tmp_path / "gone.mp4", frames)), tmp_path)
@@ -386,6 +399,17 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
         ("real.mp4", "short: 6 of 32 frames", False),
         ("fake.mp4", "3 frames, its original 6", False),
     }
+
+
+def test_frames_behind_one_of_another_shape_are_not_laid_on_the_one_before(tmp_path):
+    reader = assemble.FrameReader(Video(tmp_path, np.arange(3), None, lambda n: iter(n), []),
+                                  np.arange(3), None)  # fmt: skip
+    readers, remarks, kept = ({ORIGINAL: reader, "X": reader}, {}), assemble.Remarks(tmp_path), []
+    for side in (8, 4, 8):  # the second picture of the original is of another shape
+        images = {ORIGINAL: np.zeros((8, side, 3)), "X": np.zeros((8, 8, 3))}
+        assemble.fitting(images, {}, readers, remarks)
+        kept.append([*images])
+    assert kept == [[ORIGINAL, "X"], [ORIGINAL], [ORIGINAL]] and len(remarks.rows) == 1
 
 
 def moving(face: np.ndarray, shift: int = 0, count: int = 12) -> np.ndarray:
@@ -478,6 +502,16 @@ def test_crops_that_lie_elsewhere_than_their_original_stand_alone(person, tmp_pa
         assert [list(found.variants) for found in clips] == [[ORIGINAL, "Deepfakes"]] and not rows
 
 
+def test_landmarks_that_are_missing_are_not_said_to_be_nan_pixels_away(tmp_path):
+    video = Video(tmp_path, np.arange(2), None, None, [])
+    for name, count in (("real", 2), ("fake", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            np.save(tmp_path / name / f"{number:03d}.npy", np.ones((68, 2)))
+    reason = assemble.apart(video, video, tmp_path / "real", tmp_path / "fake")
+    assert reason == "landmarks of a compared frame are missing or not readable"
+
+
 # A whole data set
 
 
@@ -525,6 +559,18 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     paths[0].write_bytes(paths[0].read_bytes()[:100])  # interrupted, or damaged
     build(dataset, tmp_path / "clips")
     assert cut_again[3:] == ["video0"] and load_clip(paths[0]).name == "video0"
+
+
+def test_what_stood_alone_is_forgotten_once_its_video_was_exchanged(dataset, tmp_path):
+    one = dataset[0]
+    film, elsewhere = one.forgeries[0].path, tmp_path / "elsewhere.mp4"
+    good = film.read_bytes()
+    film.write_bytes(write(elsewhere, scene((data.astronaut()[::4, ::4], RIGHT))).read_bytes())
+    names = [[path.name for path in build([one], tmp_path / "clips")[0]]]
+    film.write_bytes(good)
+    names += [[path.name for path in build([one], tmp_path / "clips")[0]] for _ in range(2)]
+    assert names[0] == ["video0@c23.npz", "video0~X@c23.npz"]
+    assert names[1] == names[2] == ["video0@c23.npz"]
 
 
 @pytest.fixture

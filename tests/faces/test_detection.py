@@ -143,3 +143,12 @@ def test_the_mean_face_of_the_benchmark_passes_through_the_five_points():
     reached = five_points(landmarks_from_points(points))
     assert np.abs(reached[2:] - points[2:]).max() < 1e-3  # these three are landmarks themselves
     assert np.abs(reached - points).max() < 0.5
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.12])
+def test_what_is_cut_out_lies_where_its_landmarks_do(scale):
+    spot = np.exp(-(np.hypot(*(np.indices((800, 800)) - 400.0)) ** 2) / (32 / scale**2))
+    matrix = np.array([[scale, 0, 96 - 400 * scale], [0, scale, 96 - 400 * scale]])
+    cut = mesh.cut_out(np.repeat(np.uint8(255 * spot)[..., None], 3, 2), matrix, 192)[..., 0]
+    places = np.average(np.indices(cut.shape), axis=(1, 2), weights=np.stack([cut, cut]))
+    np.testing.assert_allclose(places, 96, atol=0.02)

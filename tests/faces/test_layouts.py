@@ -607,6 +607,16 @@ def test_where_names_recur_the_folder_is_the_person(tmp_path):
     assert all(group.forgeries[0].source == group.identity for group in video_groups)
 
 
+def test_where_folders_are_people_a_forgery_belongs_to_its_folder(tmp_path):
+    """Its name begins with the original's; or it has none, and is of the same person all the same."""
+    touch(tmp_path, *(f"real/{who}/{n}.mp4" for who in ("anna", "ben") for n in (1, 2)))
+    touch(tmp_path, "fake/anna/1_df.mp4", "fake/ben/1_df.mp4", "fake/ben/9.mp4")
+    video_groups, _ = layouts.folder(tmp_path, [], ["c23"])
+    made = {g.name: [f.source for f in g.forgeries] for g in video_groups if g.forgeries}
+    assert made == {"anna-1": ["anna"], "ben-1": ["ben"], "fake-ben-9": ["ben"]}
+    assert {group.identity for group in video_groups} == {"anna", "ben"}
+
+
 def test_two_files_of_one_name_are_not_dropped_in_silence(tmp_path):
     touch(
         tmp_path,
@@ -664,6 +674,17 @@ def test_openforensics(tmp_path):
     write_json(tmp_path / "Val_poly.json", {"images": images})
     with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
         openforensics(tmp_path, [], ["c23"])
+
+
+@pytest.mark.parametrize("outline", [[1, 2, 3, 4, 5, 6], [[1, 2, 3, 4, 5, None]], [["1"] * 6]])
+def test_an_outline_of_another_form_is_a_row_of_the_report(tmp_path, outline):
+    touch(tmp_path, "a.jpg")
+    face = {"id": 4, "image_id": 7, "category_id": 1, "segmentation": outline}
+    image = {"id": 7, "file_name": "a.jpg", "height": 20, "width": 30}
+    write_json(tmp_path / "Val_poly.json", {"images": [image], "annotations": [face]})
+    video_groups, report = openforensics(tmp_path, [], ["c23"])
+    assert not video_groups
+    assert ("Val/a.jpg: face 4", "a face without a polygon", True) in told(report)
 
 
 def test_every_reader_accounts_for_all_files():

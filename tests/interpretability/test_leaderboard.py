@@ -114,6 +114,9 @@ def test_the_answer_has_numbers_of_the_table(board):
     for (model, measure), row in beside.iterrows():
         expected = [values[model, name, measure] for name in (CONCEPT_AXES, row["which"])]
         assert [row[CONCEPT_AXES], row["best explainer"]] == expected
+    undefined = table["method"].isin([*QUICK]) & (table["measure"] == "randomized_absolute_rank")
+    holes = table.assign(value=table["value"].mask(undefined))
+    assert len(text.beside_concept_axes(holes)) == 7  # the axes' value is shown all the same
     accuracy = leaderboard.detector_accuracy(board[0])
     assert accuracy["auc"].between(0, 1).all() and len(accuracy) == 2
 

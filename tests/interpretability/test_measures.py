@@ -161,6 +161,28 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
     assert asked[3:] == ["whitened"]
 
 
+def test_masks_that_came_later_are_measured(pair, crops, monkeypatch, project):
+    """Neither weights nor logits tell that a mask is another one."""
+    monkeypatch.setattr(measures, "load", lambda run, params: pair[BATCH_NORM].detector)
+    rows, asked = pd.DataFrame(columns=measures.COLUMNS), []
+    images = pd.DataFrame(columns=["measure", "row", "group", "value"])
+    monkeypatch.setattr(measures, "_of_variant", lambda s: asked.append(s.name) or [rows, images])
+    run = find_run(some_params(ONE_SEED), "whitened", 0)
+    mask = project / "data" / "crops" / "mask.npy"
+    for path in (run.weights, run.predictions, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+    for content in ("one", "another"):
+        mask.write_text(content)
+        measures._kept(run, 4, lambda: measures._of_variant(pair[WHITENED]))
+    assert len(asked) == 2
+
+
+def test_restoration_counts_images_not_parts(pair):
+    rows = pd.DataFrame(measures.restoration_topic(pair[WHITENED]))
+    assert set(rows["num_images"]) == {len(pair[WHITENED].explained("whole"))}
+
+
 def test_trust_tables(pair):
     tables = {name: measures.trust_tables(subject) for name, subject in pair.items()}
     for name, found in tables.items():

@@ -8,7 +8,7 @@ from torch import nn
 
 from fwstudy.interpretability.explainers import EXPLAINERS, NEEDS
 from fwstudy.interpretability.sanity import parameter_groups
-from fwstudy.outside.adapters import Adapter, adapted, lacking
+from fwstudy.outside.adapters import Adapter, adapted, lacking, one_logit
 from fwstudy.params import OutsideDetector
 from fwstudy.whitening.surgery import create_model
 
@@ -159,3 +159,14 @@ def test_without_onnxruntime_the_message_says_how_to_get_it(folder, monkeypatch)
 def test_three_classes_are_refused(folder, images):
     with pytest.raises(ValueError, match=r"mine \(planted:three\) returned \(5, 3\) for 5 images"):
         adapted(module("three"), folder)(images)
+
+
+def test_a_function_may_import_what_lies_beside_it(folder):
+    (folder / "late.py").write_text("def load():\n    from beside import one\n    return one()\n")
+    (folder / "beside.py").write_text("from planted import one\n")
+    assert adapted(OutsideDetector(name="mine", module="late:load"), folder)
+
+
+def test_classes_are_no_logits():
+    with pytest.raises(ValueError, match="classes perhaps"):
+        one_logit(torch.tensor([0, 1]), 2, "x")

@@ -1,5 +1,6 @@
 """Exported crops and what comes back for them: the round trip, and every kind of bad file."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
     export.main()
     count = (crops.manifest["split"] == "test").sum()
     assert capsys.readouterr().out == f"{count} crops: {tmp_path / 'out' / 'README.md'}\n"
-    scores, output = handed_back / "scores.csv", tmp_path / "rows.csv"
+    scores, output = handed_back / "scores.csv", tmp_path / "new" / "rows.csv"
     words = [str(scores), "--maps", str(handed_back / "maps"), "--output", str(output)]
     monkeypatch.setattr(sys, "argv", ["score", *words])
     score.main()
@@ -93,6 +94,12 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
     assert table.loc["faithfulness", "value"].isna().all()
     assert table.loc["faithfulness", "remark"].str.contains("cannot be run").all()
     assert table.loc["coverage", "value"].eq(1).all()
+    below = str(
+        output / "rows.csv"
+    )  # a file is no folder, and it is said before anything is measured
+    monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.csv"), "--output", below])
+    with pytest.raises(SystemExit, match="rows.csv: "):
+        score.main()
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.csv")])
     with pytest.raises(SystemExit, match="error: detector handed_back: .*gone.csv: no such file"):
         score.main()
@@ -127,6 +134,12 @@ def test_probabilities_become_log_odds(tmp_path):
     assert np.isfinite(found).all() and found["b"] < -30 and found["c"] > 30
 
 
+def test_a_comma_at_the_end_of_the_lines_shifts_no_column(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("id,score\na,0.5,\nb,0.7,\n")
+    assert read_scores(path).to_dict() == {"a": 0.5, "b": 0.7}
+
+
 def test_coverage_counts_and_names():
     manifest = pd.DataFrame({"id": list("abcdefgh"), "split": ["test"] * 7 + ["validation"]})
     (found,) = coverage("score", manifest, ["a", "x", "train"], {*manifest["id"], "train"})
@@ -155,6 +168,7 @@ def test_bad_maps_name_the_file(tmp_path, array, message):
 def test_maps_are_read_at_the_size_of_the_crops(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(8))
     np.save(tmp_path / "b.npy", np.ones((2, 2), np.uint8))
+    (tmp_path / "._a.npy").write_bytes(b"as macOS puts into archives")
     files, remark = list_maps(tmp_path, 8)
     assert remark == "maps of 2 x 2 were made 8 x 8 bilinearly"
     maps = read_maps([files["a"], files["b"]], 8)
@@ -213,3 +227,38 @@ def test_bad_maps_leave_the_scores_as_they_are(crops, params, handed_back, tmp_p
         .str.contains(r"detector mine \(scores.csv\): .*a.npy: a map")
         .all()
     )
+
+
+def test_long_names_of_videos_can_be_exported(crops, tmp_path):
+    few = crops.select(split="test").take(slice(2))
+    long = dataclasses.replace(few, manifest=few.manifest.assign(clip="a" * 300))
+    export_crops(long, tmp_path / "out", ["test"])
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 2
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(crops, tmp_path, monkeypatch):
+    """OpenCV says so by what it returns alone."""
+    monkeypatch.setattr(cv2, "imwrite", lambda path, picture: False)
+    with pytest.raises(OSError, match=r"\.png: cannot be written"):
+        export_crops(crops.select(split="test").take(slice(2)), tmp_path / "out", ["test"])
+
+
+@pytest.mark.parametrize("which", ["forged", "validation"])
+def test_one_class_alone_is_told(crops, params, handed_back, tmp_path, which):
+    scores = pd.read_csv(handed_back / "scores.csv")
+    named = crops.manifest.assign(id=crop_ids(crops.manifest))
+    kept = named["label"] == 1 if which == "forged" else named["split"] == "validation"
+    text = scores[scores["id"].isin(named[kept]["id"])].to_csv(index=False)
+    table, _ = measure_detector(given(tmp_path, text), params, crops, tmp_path)
+    found = table[table["topic"].isin(["detection", "calibration"])]
+    assert found["value"].isna().all()
+    assert found["remark"].str.contains("no scores of originals").all()
+
+
+def test_without_originals_detection_is_measured(crops, params, handed_back, tmp_path):
+    alone = dataclasses.replace(crops, manifest=crops.manifest.assign(original_row=np.nan))
+    text = (handed_back / "scores.csv").read_text()
+    table, _ = measure_detector(given(tmp_path, text), params, alone, tmp_path)
+    table = table.set_index("topic")
+    assert table.loc["detection", "value"].notna().all()
+    assert table.loc["parts", "remark"].str.contains("original").all()

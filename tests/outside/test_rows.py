@@ -6,9 +6,12 @@ import pytest
 
 from fwstudy.interpretability.measures import GLOSSARY
 from fwstudy.outside.rows import (
+    NO_VALUE,
     OUTSIDE_COLUMNS,
     TOPICS,
+    as_table,
     labels_reversed,
+    measure_detector,
     measure_detectors,
     remarks,
 )
@@ -76,6 +79,28 @@ def test_without_gradients_there_is_occlusion(measured):
     assert refused["remark"].str.endswith(": its logit has no gradients").all()
     assert set(found.loc["localization"].query("value.notna()")["method"]) == {"occlusion"}
     assert found.loc["randomization", "value"].notna().any()
+
+
+def test_an_explainer_that_fails_leaves_the_others(crops, params, folder):
+    about = OutsideDetector(name="m", module="planted:Pixels", layer="head")
+    table, _ = measure_detector(about, params, crops, folder)
+    mass = table[(table["topic"] == "localization") & table["value"].notna()]
+    assert set(mass["method"]) == {"occlusion"}
+
+
+def test_labels_are_judged_at_the_studys_quality():
+    """Strong compression may hide from a detector what it sees at the study's."""
+    found = {"level": "frame", "auc": [0.1, 0.2, 0.41], "family": ["A", "B", "A"]}
+    table = pd.DataFrame(found | {"quality": ["c23", "c23", "c40"]})
+    assert labels_reversed(table[table["quality"] == "c23"])
+    assert not labels_reversed(table)
+
+
+def test_maps_of_whole_faces_alone_leave_parts_empty_with_a_reason():
+    nothing = {"topic": "parts", "model": "x", "method": "map", "subset": "all"}
+    empty = nothing | {"measure": "part_top1", "value": np.nan, "num_images": 0, "remark": ""}
+    table = as_table([empty, empty | {"measure": "purity", "value": 0.5, "num_images": 4}])
+    assert table["remark"].tolist() == [NO_VALUE, ""]
 
 
 def test_labels_the_other_way_round_are_told_and_not_turned(measured):

@@ -61,6 +61,17 @@ def test_where_all_lend_to_all_people_are_drawn_one_by_one():
     assert len(set(groups.values())) == 1 and set(splits.values()) == set(SHARES)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_people_who_were_never_forged_do_not_keep_all_forgeries_in_one_split(seed):
+    names = [f"p{n}" for n in range(10)]
+    headers = [video_header(a, b) for a in names for b in names if a != b]
+    headers += [
+        video_header(f"r{n}", f"r{n}") | {"sources": {"original": f"r{n}"}} for n in range(5)
+    ]
+    _, splits = assign_splits(headers, SHARES, seed)
+    assert {splits[name] for name in names} == set(SHARES)
+
+
 def test_people_without_official_split_are_drawn_where_all_splits_are_official():
     headers = [video_header(name, name, split) for name, split in zip("abc", SHARES, strict=True)]
     headers += [video_header(f"d{n}", f"d{n}") for n in range(6)]

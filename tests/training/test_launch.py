@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +187,9 @@ def test_synchronised_batch_norms_keep_names_and_parameters():
 
 def test_the_program_for_torchrun_is_named_in_its_help():
     assert re.search(r"torchrun .*\n.*-m fwstudy\.training whitened 0", launch.__doc__)
+
+
+def test_without_torchrun_it_says_how_to_start():
+    command = [sys.executable, "-m", "fwstudy.training", "whitened", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "torchrun" in done.stderr

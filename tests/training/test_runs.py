@@ -87,6 +87,16 @@ def test_unfinished_work_is_known_by_what_it_depends_on(tiny, trained):
     assert runs.partial_of(replace(run, settings=control(run.settings)), tiny) != place
 
 
+def test_work_from_other_weights_is_not_picked_up(tiny, tmp_path):
+    path = tmp_path / "w.safetensors"
+    given = changed(tiny.train.backbone, weights=str(path))
+    params, places = changed(tiny, train=changed(tiny.train, backbone=given)), set()
+    for content in (b"1", b"2"):
+        path.write_bytes(content)
+        places.add(runs.partial_of(find_run(tiny, "baseline", 0), params))
+    assert len(places) == 2
+
+
 def test_trained_models_are_those_that_are_loaded(tiny, crops, trained):
     for run, detector in trained.items():
         loaded = load(run, tiny)
@@ -157,6 +167,8 @@ def test_transfer_takes_the_models_as_they_are(tiny, crops, trained):
     larger = changed(tiny, preprocess=changed(tiny.preprocess, crop_size=128))
     with pytest.raises(ValueError, match=r"crops of 64 pixels, .* trained on 128"):
         transfer_table(larger, crops)
+    with pytest.raises(ValueError, match=r"generalization\.other_crops: no whole face"):
+        transfer_table(tiny, crops.select(split="train"))
     found = transfer_table(tiny, crops).set_index(["model", "family"])
     whitened = trained[find_run(tiny, "whitened", 0)]
     expected = detection_table(score_held_out(whitened, tiny, crops.select(quality="c23")))

@@ -23,7 +23,7 @@ def tiny_model(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, 1),
+        nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, 1),
     )  # fmt: skip
 
 
@@ -163,3 +163,11 @@ def test_predict_keeps_the_order(splits):
     assert len(scores) == len(train)
     backwards = CropSet(train.manifest[::-1], train.images, train.mask, train.parsing)
     np.testing.assert_allclose(trainer.predict(model, backwards)[::-1], scores, atol=1e-6)
+
+
+def test_diverged_training_says_so(splits, tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model[-1].weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"diverged: after 2 steps .*learning_rate \(0.001\)"):
+        fit(model, splits, SCHEDULE, 4, tmp_path / "state")

@@ -156,6 +156,14 @@ def test_last_norm_sees_through_an_activation(activation):
     assert last_norm(tail(activation)) == "1"
 
 
+@pytest.mark.parametrize("layers", [(), (nn.ReLU(),)])
+def test_the_last_norm_always_has_an_activation_to_set(layers):
+    """ConvMixer's has none of its own: the concept loss, which reads it, found nothing."""
+    model = absorb_activation(tail(*layers).eval())
+    model.get_submodule(last_norm(model)).act = nn.Softplus()
+    assert model[1](torch.randn(2, 8, 4, 4)).min() > 0
+
+
 @pytest.mark.parametrize("layer", [nn.Conv2d(8, 8, 1), nn.PReLU(), nn.MaxPool2d(2)])
 def test_last_norm_refuses_a_layer_in_between(layer):
     with pytest.raises(ValueError, match="no norm layer of Sequential .* name one of 1$"):

@@ -42,13 +42,11 @@ class Rendering:
     Args:
         linear: (S, S, 3) float32, linear RGB.
         landmarks: (68, 2) float32, pixel coordinates (x, y) in the iBUG-68 order.
-        visible: (68,) bool, whether the landmark is neither behind the head nor under hair.
         parsing: (S, S) uint8, indices into `labels.PARTS`.
     """
 
     linear: np.ndarray
     landmarks: np.ndarray
-    visible: np.ndarray
     parsing: np.ndarray
 
 
@@ -320,17 +318,12 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
             shade = _edge_shade(inside, sigma * side, round(0.004 * side), darkest)
             color[inside, :3] *= shade[inside][:, None]
     color[..., :3] += background(scene, side) * (1 - color[..., 3:])
-    covered = _draw_layers(person, screen, surface, lamps, depth, color, parts)
+    _draw_layers(person, screen, surface, lamps, depth, color, parts)
     landmarks = screen[person.head.landmarks]
-    column, row = landmarks[:, 0].astype(int), landmarks[:, 1].astype(int)
-    inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
-    column, row = column.clip(0, side - 1), row.clip(0, side - 1)
-    visible = inside & (landmarks[:, 2] < depth[row, column] + 0.06) & (covered[row, column] < 0.5)
     half = SUPERSAMPLING // 2
     return Rendering(
         linear=cv2.resize(color[..., :3], (size, size), interpolation=cv2.INTER_AREA),
         landmarks=(landmarks[:, :2] / SUPERSAMPLING - 0.5).astype(np.float32),
-        visible=visible,
         parsing=np.ascontiguousarray(parts[half::SUPERSAMPLING, half::SUPERSAMPLING]),
     )
 
@@ -343,9 +336,8 @@ def _draw_layers(
     depth: np.ndarray,
     color: np.ndarray,
     parts: np.ndarray,
-) -> np.ndarray:
-    """Brows, lashes, hair, in place; returns how much of each pixel hair covers (S, S)."""
-    cover = np.zeros(depth.shape, np.float32)
+) -> None:
+    """Brows, lashes, hair, in place."""
     for name, layer in person.layers.items():
         cover = np.zeros(depth.shape, np.float32)
         order = np.argsort(screen[layer.triangles, 2].mean(1), kind="stable")
@@ -355,7 +347,6 @@ def _draw_layers(
         )  # fmt: skip
         if layer.part is not None:
             parts[cover > (0.5 if name == "hair" else 0.2)] = layer.part
-    return cover if "hair" in person.layers else np.zeros_like(cover)
 
 
 def measure_exposure(rendering: Rendering) -> float:

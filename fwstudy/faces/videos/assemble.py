@@ -42,7 +42,7 @@ from fwstudy.faces.videos.tracking import (
     thumbnail,
     where_forged,
 )
-from fwstudy.labels import ORIGINAL, VIDEO_MARK
+from fwstudy.labels import ORIGINAL, VIDEO_MARK, family_of
 from fwstudy.runtime import run
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
@@ -284,6 +284,8 @@ def apart(video: Video, original: Video, landmarks: Path, own: Path) -> str:
         return "no landmarks to compare with the original's"
     places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
     distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
+    if np.isnan(distance):
+        return "landmarks of a compared frame are missing or not readable"
     return "" if distance <= ALIGNED else f"landmarks {distance:.1f} px from the original's"
 
 
@@ -442,10 +444,11 @@ def fitting(
     readers: tuple[Readers, Readers],
     remarks: Remarks,
 ) -> None:
-    """Drop variants and masks whose frames have another shape than their original's; report them."""
+    """Drop variants and masks from the first frame of another shape than their original's; report them."""
     first = next(iter(images.values()))
     for kind, found, own in zip(("video", "mask"), (images, masks), readers, strict=True):
-        for name in [name for name in found if not same_shape(found[name].shape, first.shape)]:
+        odd = [x for x in found if x not in own or not same_shape(found[x].shape, first.shape)]
+        for name in odd:
             height, width = found.pop(name).shape[:2]
             masks.pop(name, None)
             reader = own.pop(name, None)
@@ -633,9 +636,11 @@ def unused(
     video_group: VideoGroup, root: Path, clips: Sequence[Clip], rows: Sequence[dict]
 ) -> list[dict]:
     """A row for each video of a group that is in no clip and that nothing was said of."""
-    remarks, used = Remarks(root), {v.video for clip in clips for v in clip.variants.values()}
-    for path in (video_group.original, *(forgery.path for forgery in video_group.forgeries)):
-        if path is not None and path.stem not in used:
+    remarks, found = Remarks(root), [pair for clip in clips for pair in clip.variants.items()]
+    used = {(family_of(name), variant.video) for name, variant in found}  # names recur in families
+    videos = [(forgery.family, forgery.path) for forgery in video_group.forgeries]
+    for family, path in ((ORIGINAL, video_group.original), *videos):
+        if path is not None and (family, path.stem) not in used:
             remarks.add(path, "not used: no face where it lies on its original", True)
     told = {row["file"] for row in rows if row["left_out"]}
     return [row for row in remarks.rows if row["file"] not in told]
@@ -649,11 +654,14 @@ def work(
     Raises:
         OSError: see `save_clip`.
     """
-    own = clip_file(folder, video_group.name, video_group.quality or options["quality"])
+    quality = video_group.quality or options["quality"]
+    own = clip_file(folder, video_group.name, quality)
+    alone = clip_file(folder, f"{glob.escape(video_group.name)}{VIDEO_MARK}*", quality).name
     done = finished(video_group, own)
     if done is not None:
-        alone = folder.glob(f"{glob.escape(video_group.name)}{VIDEO_MARK}*.npz")
-        return [own, *sorted(alone)], done
+        return [own, *sorted(folder.glob(alone))], done
+    for stale in folder.glob(alone):  # of videos that were exchanged
+        stale.unlink()
     clips, rows = cut_group(video_group, root, **options)
     rows += unused(video_group, root, clips, rows)
     if clips and clips[0].name == video_group.name:

@@ -1,7 +1,8 @@
 """Directory trees of public benchmarks, read into one list: which video is original, which its forgeries.
 
 Names, lists and JSON only; no video is opened here. A reader returns groups of videos and a report.
-Every file on disk is read or reported (`accounted`), and what is named but missing is reported too.
+Every file on disk that may be a video or a picture (`NO_VIDEOS` are none) is read or reported
+(`accounted`), and what is named but missing is reported too.
 
 Facts about the trees: FaceForensics++ (Rössler et al. 2019; its download script and split files), DFDC
 and its preview (Dolhansky et al. 2019, 2020), FFIW10K (Zhou et al. 2021; its README).
@@ -126,7 +127,7 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def accounted(reader: Reader) -> Reader:
-    """A reader after which every file below the root is read or reported.
+    """A reader after which every file of `files_below` the root is read or reported.
 
     What the reader neither took nor reported becomes one row a folder. A second group of one name
     and quality would overwrite the first one's clip; it is left out and reported.
@@ -602,10 +603,11 @@ def folder(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read
     for key in found[REAL]:
         reals[PurePosixPath(key).name].append(key)
     by_folder = any(len(keys) > 1 for keys in reals.values())
+    places = {key.partition("/")[0] for key in found[REAL] if "/" in key}
     made, video_groups, lonely = defaultdict(list), [], []
     for key, video in found[FAKE].items():
         family, _, inside = key.partition("/") if "/" in key else (FAKE, "", key)
-        if inside not in found[REAL] and key in found[REAL]:  # fake/ is arranged as real/ is
+        if inside not in found[REAL] and family in places:  # fake/ is arranged as real/ is
             family, inside = FAKE, key
         forgery = Forgery(family, video, "", masks.get(key) or masks.get(inside))
         original = _best_original(PurePosixPath(inside), found[REAL], reals)
@@ -628,12 +630,13 @@ def folder(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read
 def _best_original(
     name: PurePosixPath, reals: dict[str, Path], by_name: dict[str, list[str]]
 ) -> str | None:
-    """The real video of a forgery: of the same place and name, of the same name, or of the longest beginning."""
-    if str(name) in reals:
-        return str(name)
+    """The real video of a forgery: of its name, else of the longest beginning; first in its own place."""
     stem = name.name
-    starts = [stem, *(stem[: match.start()] for match in re.finditer(r"[_\- ]", stem))]
+    starts = [stem, *(stem[: match.start()] for match in re.finditer(r"(?<=.)[_\- ]", stem))]
     for start in sorted(starts, key=len, reverse=True):
+        own = name.with_name(start).as_posix()
+        if own in reals:
+            return own
         same = by_name.get(start, [])
         if len(same) == 1:
             return same[0]

@@ -86,7 +86,8 @@ def _unusable(category: object, polygons: object, width: int, height: int) -> st
     if category not in (0, 1):
         return f"its category is {category}, neither 0 (real) nor 1 (forged)"
     drawn = polygons if isinstance(polygons, list) else []
-    if not drawn or not all(len(p) >= 6 and len(p) % 2 == 0 for p in drawn):
+    numbers = [isinstance(p, list) and all(isinstance(x, (int, float)) for x in p) for p in drawn]
+    if not drawn or not all(numbers) or not all(len(p) >= 6 and len(p) % 2 == 0 for p in drawn):
         return "a face without a polygon"
     points = [point for polygon in drawn for point in zip(polygon[::2], polygon[1::2], strict=True)]
     inside = any(0 <= x < width and 0 <= y < height for x, y in points)
