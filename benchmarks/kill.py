@@ -82,6 +82,8 @@ WAYS: dict[str, tuple[list[str], Callable[[subprocess.Popen, Path], None]]] = {
 def disturb(project: Path, seconds: float, way: str) -> tuple[str, str]:
     """Begin a run and end it; the stage it was in, and the seconds until its last process was gone."""
     command, end = WAYS[way]
+    log = project.with_suffix(".log")
+    known = log.stat().st_size if log.exists() else 0  # what earlier runs have said
     process = start(project, command)
     try:
         process.wait(seconds)
@@ -93,7 +95,7 @@ def disturb(project: Path, seconds: float, way: str) -> tuple[str, str]:
     begun = time.monotonic()
     while alive(project) and time.monotonic() - begun < PATIENCE:
         time.sleep(0.5)
-    told = project.with_suffix(".log").read_text()
+    told = log.read_bytes()[known:].decode(errors="replace")
     stages = re.findall(r"^(?:Running stage '|)(\S+?)(?:':| started)$", told, re.MULTILINE)
     left = len(alive(project))
     gone = f"{left} alive" if left else f"{time.monotonic() - begun:.0f}"
@@ -113,11 +115,13 @@ def tables(project: Path) -> dict[str, bytes]:
     return found
 
 
-def report(options: argparse.Namespace, length: float, kills: list, ends: list) -> str:
+def report(
+    options: argparse.Namespace, machine: str, length: float, kills: list, ends: list
+) -> str:
     """What was seen so far."""
     heads = ["run", "begun and ended", "after, s", "in stage", "all gone, s later"]
     return (
-        f"# Runs killed up to {options.kills} times each, and finished\n\n{describe_machine()}\n\nLeft "
+        f"# Runs killed up to {options.kills} times each, and finished\n\n{machine}\n\nLeft "
         f"alone, the pipeline takes {length:.0f} s. Each run is begun, killed and begun again, the last time "
         "to its end. A run that had ended before its signal was not killed. What is compared is said in "
         f"`kill.py`; seed {options.seed}.\n\n"
@@ -134,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
     output, rng = Path(__file__).resolve().parent / "kill.md", random.Random(options.seed)
-    kills, ends = [], []
+    kills, ends, machine = [], [], describe_machine()
     folder = Path(tempfile.mkdtemp()).resolve()
     os.environ |= {"DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"}
     project, begun = copied(folder / "alone"), time.monotonic()
@@ -152,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = tables(project)
         differing = [name for name, content in expected.items() if found.get(name) != content]
         ends.append([run, len(expected), "failed" if failed else ", ".join(differing) or "none"])
-        output.write_text(report(options, length, kills, ends), encoding="utf-8")
+        text = report(options, machine, length, kills, ends)
+        output.write_text(text, encoding="utf-8")
     os.chdir(output.parent)
     if all(found == "none" for *_, found in ends):
         shutil.rmtree(folder)

@@ -129,7 +129,7 @@ def ours(
     paths, report = video_dataset(
         video_groups, folder, folder, kind.crop_size, num_frames, CROP_SCALE, "c23", workers
     )
-    assert not any(row["leave_one_out"] for row in report), report
+    assert not any(row["left_out"] for row in report), report
     return sum(
         len(variant.frames) for path in paths for variant in load_clip(path).variants.values()
     )

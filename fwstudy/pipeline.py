@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -24,6 +25,8 @@ from types import MappingProxyType
 from fwstudy.runtime import default_device, project_root
 
 MEMORY_OF_A_STAGE = 4e9  # bytes; what the largest takes
+CGROUP = Path("/sys/fs/cgroup")
+LIMITS = CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes"  # version 2; 1
 LAST_LINES = 20  # of the output of a stage that failed
 MOVES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # of the cursor, by nested progress bars
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -134,7 +137,7 @@ class Stages:
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
         streams = {"stdout": PIPE, "stderr": STDOUT, "text": True, "errors": "replace"}
         with (
-            self.log(name).open("w", encoding="utf-8") as log,
+            self.log(name).open("wb", buffering=0) as log,
             Popen(command, env=self.environment, process_group=0, **streams) as process,
         ):
             self.running.add(process)
@@ -142,7 +145,8 @@ class Stages:
                 process.terminate()
             for line in process.stdout:  # also at the \r of a progress bar
                 if text := MOVES.sub("", line).strip():
-                    print(text, file=log, flush=True)
+                    with suppress(OSError):  # a full disk, of which the stage itself tells
+                        log.write(f"{text}\n".encode())
                     tell(text)
         self.running.discard(process)
         return process.returncode == 0
@@ -153,11 +157,14 @@ class Stages:
 
         self.stopping.set()
         for process in list(self.running):
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has just ended
-                dvc = psutil.Process(process.pid)
-                below = dvc.children(recursive=True)  # a kernel leads a group of its own
-                group = [one for one in below if os.getpgid(one.pid) == process.pid]
-                for one in group or [dvc]:
+            group, below = [], []
+            with suppress(psutil.NoSuchProcess):  # here and below: it has just ended
+                below = psutil.Process(process.pid).children(recursive=True)
+            for one in below:  # a kernel leads a group of its own
+                with suppress(ProcessLookupError):
+                    group += [one] * (os.getpgid(one.pid) == process.pid)
+            for one in group or [process]:
+                with suppress(psutil.NoSuchProcess):
                     one.terminate()
         sys.exit(128 + number)
 
@@ -166,10 +173,8 @@ def memory() -> float:
     """Bytes that there are for all processes: of this machine, or of the container."""
     import psutil
 
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else ""
-    total = psutil.virtual_memory().total
-    return min(total, int(text)) if text.isdigit() else total
+    texts = [path.read_text().strip() for path in LIMITS if path.is_file()]
+    return min([psutil.virtual_memory().total, *(int(text) for text in texts if text.isdigit())])
 
 
 def default_jobs() -> int:
@@ -197,10 +202,10 @@ def main() -> None:
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     if jobs < 1:
         parser.error(f"--jobs: at least 1, not {jobs}")
-    os.chdir(project_root())
     try:
+        os.chdir(project_root())
         graph, minutes = stages_to_run()
-    except DvcException as error:
+    except (DvcException, FileNotFoundError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     if not graph:
         print("Every stage is up to date.")
@@ -217,9 +222,13 @@ def main() -> None:
         start, task = time.monotonic(), progress.add_task(name)
         if not console.is_terminal:
             console.print(f"{name} started")
-        went_well = stages.reproduce(
-            name, lambda line: progress.update(task, description=f"{name}: {line}")
-        )
+        last: deque[str] = deque(maxlen=LAST_LINES)
+
+        def tell(line: str) -> None:
+            last.append(line)
+            progress.update(task, description=f"{name}: {line}")
+
+        went_well = stages.reproduce(name, tell)
         progress.remove_task(task)
         progress.refresh()
         if went_well:
@@ -227,12 +236,12 @@ def main() -> None:
             took = (time.monotonic() - start) / 60
             console.print(f"{len(done)} of {len(graph)}: {name}, {took:.1f} min")
         elif not stages.stopping.is_set():
-            last = stages.log(name).read_text(encoding="utf-8").splitlines()[-LAST_LINES:]
             console.print(*last, f"{name} failed; what runs beside it comes to its end", sep="\n")
         return went_well
 
     for number in STOPS:
-        signal.signal(number, stages.stop)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, stages.stop)
     with progress:
         failed = run_all(graph, run, jobs, minutes)
     if failed:

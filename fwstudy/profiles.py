@@ -63,9 +63,9 @@ def main() -> None:
     """Write one profile and say what was set."""
     parser = argparse.ArgumentParser(description="Write a set of values into params.yaml.")
     parser.add_argument("name", help="a key of `profiles` in params.yaml")
-    path = project_root() / "params.yaml"
+    name = parser.parse_args().name
     try:
-        values = write_profile(path, parser.parse_args().name)
+        values = write_profile(project_root() / "params.yaml", name)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     for key, value in values.items():

@@ -25,6 +25,8 @@ def main() -> None:
     output = arguments.output or arguments.scores.with_suffix(".rows.csv")
     try:
         check_output(output.resolve().parent)
+        if output.is_dir() or output.resolve() == arguments.scores.resolve():
+            raise ValueError(f"--output: {output}: wanted is a CSV file other than the scores")
         root, about = project_root(), OutsideDetector(name=arguments.name, **files)
         params, crops = load_params(root / "params.yaml"), CropSet.open(root / "data" / "crops")
         table, _ = measure_detector(about, params, crops, Path.cwd())

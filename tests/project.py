@@ -122,5 +122,7 @@ def settings(changes: dict):
     """Keys of params.yaml changed, and afterwards as they were."""
     before = Path("params.yaml").read_text()
     change(changes)
-    yield
-    Path("params.yaml").write_text(before)
+    try:
+        yield
+    finally:
+        Path("params.yaml").write_text(before)

@@ -1,5 +1,6 @@
 """The benchmark runs and judges; its times are not tested."""
 
+from contextlib import nullcontext
 from itertools import islice
 
 import numpy as np
@@ -141,12 +142,33 @@ def test_the_films_of_the_benchmark_show_a_face_that_is_found(person, tmp_path):
     assert videos.ours([take], kind, 3, 1, tmp_path / "clips") == 6
 
 
+def test_a_remark_on_a_video_ends_no_benchmark(tmp_path, monkeypatch):
+    rows = [{"file": "a.mp4", "reason": "several faces", "left_out": False}]
+    monkeypatch.setattr(videos, "video_dataset", lambda *_: ([], rows))
+    assert videos.ours([], videos.KINDS["DFDC"], 3, 1, tmp_path) == 0
+    rows[0]["left_out"] = True
+    with pytest.raises(AssertionError, match="several faces"):
+        videos.ours([], videos.KINDS["DFDC"], 3, 1, tmp_path)
+
+
 def test_the_earlier_revision_gets_none_of_the_presents_settings(tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(study.subprocess, "run", lambda *_, env, **__: given.update(env))
     monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
     study.run(tmp_path, "true")
     assert given and "GOMP_SPINCOUNT" not in given
+
+
+def test_what_was_timed_before_an_interruption_is_not_timed_again(tmp_path, monkeypatch):
+    folder, seconds = tmp_path / "present", iter(range(1, 100))
+    (folder / "data" / "partial").mkdir(parents=True)
+    (folder / "params.yaml").write_text((study.ROOT / "params.yaml").read_text())
+    monkeypatch.setattr(study, "run", lambda *_: float(next(seconds)))
+    monkeypatch.setattr(study, "neighbor", lambda busy: nullcontext())
+    first, again = study.times(folder), study.times(folder)
+    assert (first["faces"], first["preprocess"]) == (again["faces"], again["preprocess"]) == (1, 2)
+    assert first["measure@0"] == 7 and again["measure@0"] == 12
+    assert not (folder / "data" / "partial").exists()
 
 
 def test_a_batch_that_does_not_fit_has_no_target():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,6 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,6 +39,7 @@ from fwstudy.whitening.rotation import random_rotation
 from fwstudy.whitening.statistics import update_statistics
 from fwstudy.whitening.surgery import create_model, find_classifier, replace_norm
 
+from .notebooks import run_here
 from .test_inputs import write_clip
 from .test_params import ROOT
 
@@ -319,6 +320,13 @@ def test_details_are_kept_of_the_first_files_alone(detector, folder):
     assert len(table) == 4 and len(kept) == 2
 
 
+def test_no_more_pictures_of_a_clip_are_kept_than_are_shown(detector, folder):
+    report = files.explain_path(detector, folder / "clip.mp4", frames=12)
+    kept = [image is not None for image in report.footage.images]
+    assert len(kept) == 12 and sum(kept) == files.PICTURES < report.table["has_face"].sum()
+    assert kept[0] and panels.face_sheet(report).count("<tr>") == 1 + files.PICTURES
+
+
 def test_description_names_what_speaks_for_and_against(trained, explained):
     photo = explained[1][0]
     summary = {
@@ -418,6 +426,7 @@ def test_marked_picture_is_square_and_shows_the_box():
 def test_face_sheet_has_a_row_for_each_frame_with_a_face(explained):
     sheet = panels.face_sheet(explained[1][1])
     assert sheet.count("<tr>") == 1 + 2 and sheet.count("<img ") == 2 * (4 + 4)
+    assert sheet.count('<th scope="col">') == 4 + 4 and "<td>picture" not in sheet
     assert "<td>0.08 s<img" in sheet and '<img alt="left eye 0.40 s"' in sheet
     assert panels.face_sheet(explained[1][1], most=1).count("<tr>") == 1 + 1
 
@@ -527,8 +536,6 @@ def test_nothing_explained_is_an_error(ready, folder):
         shutil.copy(folder / "wall.png", ready / "walls" / f"{name}.png")
     assert "none of 2 files could be explained; see " in error_of(["walls", "--output", "out"])
     assert len(pd.read_csv(ready / "out" / "evidence.csv")) == 2
-    Path("params.yaml").write_text("faces:\n\tseed: 0\n")
-    assert "params.yaml" in error_of([folder / "wall.png"])
 
 
 def test_a_full_disk_is_told_with_the_folder(ready, astronaut, monkeypatch):
@@ -538,6 +545,28 @@ def test_a_full_disk_is_told_with_the_folder(ready, astronaut, monkeypatch):
     Image.fromarray(astronaut).save("photo.png")
     monkeypatch.setattr(page, "write", full)
     assert error_of(["photo.png", "--output", "out"]) == f"{ready / 'out'}: No space left on device"
+
+
+def test_a_notebook_whose_kernel_dies_costs_no_page(ready, astronaut, monkeypatch):
+    def died(source, *_):
+        raise RuntimeError(f"{source}: the kernel died in cell 3")
+
+    Image.fromarray(astronaut).save("photo.png")
+    monkeypatch.setattr(execute, "execute", died)
+    said = error_of(["photo.png", "--notebook", "--output", "out"])
+    assert "08_explain.ipynb: the kernel died in cell 3; the page is there: " in said
+    assert (ready / "out" / "page.html").is_file()
+
+
+def test_names_that_are_no_text_are_told_or_do_no_harm(ready, astronaut, monkeypatch):
+    folder = ready / os.fsdecode(b"odd\xff")
+    folder.mkdir()
+    Image.fromarray(astronaut).save(folder / "photo.png")
+    with pytest.raises(SystemExit, match=r"odd.udcff.photo\.png: its name is no text in UTF-8"):
+        main([str(folder / "photo.png")])
+    monkeypatch.chdir(folder)
+    main([".", "--output", str(ready / "out")])
+    assert (ready / "out" / "page.html").is_file()
 
 
 def test_files_of_one_name_get_two_pages(ready, astronaut, capsys):
@@ -553,19 +582,6 @@ def test_files_of_one_name_get_two_pages(ready, astronaut, capsys):
         bundle.find(ready), [Path("a/IMG_1.png"), Path("b/IMG_1.png")], 1
     )
     assert [one.name for one in kept] == ["a/IMG_1.png", "b/IMG_1.png"] and len(table) == 2
-
-
-def run_here(source, output, parameters) -> None:
-    """What `fwstudy.execute.execute` does, without the half minute that a kernel takes to start."""
-    names, shown = {}, []
-    for cell in nbformat.read(source, as_version=4).cells:
-        if cell.cell_type == "code":
-            names["display"] = shown.append  # once it has been imported
-            exec(cell.source, names)  # noqa: S102
-            if "parameters" in cell.metadata.get("tags", []):
-                assert set(parameters) <= set(names)
-                names |= parameters
-    output.write_text("".join(value.data for value in shown))
 
 
 def test_a_folder_becomes_a_page_a_table_and_a_notebook(ready, folder, monkeypatch, capsys):

@@ -84,13 +84,6 @@ def test_forged_part_stays_at_its_part(part):
     assert inside < 0.2 * warp.interocular(target.landmarks)
 
 
-def test_left_is_the_subjects_left():
-    target = portrait(3)
-    columns = np.indices(target.parsing.shape)[1]
-    left, right = (warp.part_mask(target, f"{side}_eye") > 0.5 for side in ("left", "right"))
-    assert columns[left].mean() > SIZE / 2 > columns[right].mean()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("fringe_on_target", [True, False])
 def test_hair_is_neither_forged_nor_lent(family, fringe_on_target):

@@ -38,9 +38,11 @@ def edited(*patterns: str):
     assert files
     for path, text in files.items():
         path.write_text(text + "\n# a remark\n")
-    yield
-    for path, text in files.items():
-        path.write_text(text)
+    try:
+        yield
+    finally:
+        for path, text in files.items():
+            path.write_text(text)
 
 
 def test_dvc_reads_its_files_by_the_parser_in_c():

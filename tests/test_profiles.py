@@ -1,4 +1,3 @@
-import copy
 import difflib
 import errno
 import os
@@ -24,9 +23,9 @@ def path(tmp_path):
     return tmp_path / "params.yaml"
 
 
-def content_with(name):
-    """The settings with the values of a profile."""
-    return applied(copy.deepcopy(CONTENT), load_params(PARAMS).profile(name))
+def content_with(name, file=PARAMS):
+    """The settings of a file with the values of a profile."""
+    return applied(yaml.safe_load(file.read_text()), load_params(file).profile(name))
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -103,7 +102,7 @@ def test_who_inherits_follows_the_profile(path):
 
 def test_the_papers_values():
     """FACTS that a reader can check: the authors' public code, and DeepfakeBench's configuration."""
-    paper, bench = content_with("paper"), content_with("deepfakebench")
+    paper, bench = (content_with(name, SHIPPED) for name in ("paper", "deepfakebench"))
     assert paper["train"]["baseline"] == {
         "steps": 40 * 720 * 5 * 32 // 32,
         "optimizer": "sgd",

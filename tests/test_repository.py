@@ -82,17 +82,6 @@ def code_of(notebook: Path) -> list[str]:
     return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
-def test_there_are_notebooks():
-    numbers = [
-        f"{number:02d}" for number in (0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11, 12, 12, 12)
-    ]
-    assert [path.name[:2] for path in NOTEBOOKS] == numbers
-
-
-def test_explaining_your_own_is_no_stage():
-    assert "08_explain" not in (ROOT / "dvc.yaml").read_text()
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_form(path):
     notebook = nbformat.read(path, as_version=4)
@@ -213,3 +202,10 @@ def test_numbers_of_the_readme_are_those_of_the_results():
     readme, blocks = (ROOT / "README.md").read_text(encoding="utf-8"), readme_blocks(ROOT)
     assert all(f"<!-- {name} -->" in readme for name in blocks)
     assert written(readme, blocks) == readme
+
+
+def test_the_documents_name_targets_that_make_has():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    texts = (path.read_text("utf-8") for path in ROOT.glob("*/README.md"))
+    named = {name for text in texts for name in re.findall(r"`make ([a-z-]+)", text)}
+    assert {"pretrained", "explain", "benchmark-gpu"} <= named <= targets

@@ -31,23 +31,20 @@ def test_project_root(tmp_path, monkeypatch):
     assert runtime.project_root() == tmp_path
 
 
-def test_partial_folder_depends_on_settings_and_rooms(tmp_path, monkeypatch):
-    for name in ("params.yaml", "dvc.yaml"):
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
+def test_partial_folder_depends_on_settings_and_rooms(project, monkeypatch):
     for code in ("crops/cropset.py", "reporting/plots.py", "labels.py"):
-        (tmp_path / code).parent.mkdir(exist_ok=True)
-        (tmp_path / code).touch()
-    monkeypatch.setattr(runtime, "CODE", tmp_path)
+        (project / code).parent.mkdir(exist_ok=True)
+        (project / code).touch()
+    monkeypatch.setattr(runtime, "CODE", project)
 
     def place(seed=0, rooms=("crops", "labels.py")):
         return runtime.partial_folder("x", {"seed": seed}, rooms=rooms)
 
     one = place()
     assert one == place() != place(seed=1) and one.is_dir()
-    (tmp_path / "reporting" / "plots.py").write_text("color = 1")
+    (project / "reporting" / "plots.py").write_text("color = 1")
     assert one == place()
-    (tmp_path / "crops" / "cropset.py").write_text("size = 1")
+    (project / "crops" / "cropset.py").write_text("size = 1")
     assert one != place()
     with pytest.raises(FileNotFoundError, match="no room nothing"):
         place(rooms=["nothing"])

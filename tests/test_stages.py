@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
 
-from fwstudy.pipeline import minutes_left, run_all, stages_to_run
+from fwstudy.pipeline import Stages, minutes_left, run_all, stages_to_run
 
 ROOT = Path(__file__).parents[1]
 MEET = """
@@ -48,8 +49,12 @@ def project(tmp_path, monkeypatch):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
+    return run_module("fwstudy.pipeline", *arguments)
+
+
+def run_module(*words: str) -> subprocess.CompletedProcess:
     environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    command = [sys.executable, "-m", "fwstudy.pipeline", *arguments]
+    command = [sys.executable, "-m", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -88,6 +93,14 @@ def test_stages_that_fail_are_named_with_what_they_said(project):
     assert {"left", "right", "last"} <= stages_to_run()[0].keys()
 
 
+def test_a_log_that_cannot_be_written_ends_no_stage(project, monkeypatch):
+    monkeypatch.setattr(Stages, "log", lambda *_: Path("/dev/full"))
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    told: list[str] = []
+    assert Stages({"PATH": path}, Path("log")).reproduce("first", told.append)
+    assert any("first" in line for line in told) and Path("first").exists()
+
+
 def test_what_dvc_cannot_read_is_one_line(project):
     Path("dvc.yaml").write_text("stages: [")
     done = run("--jobs", "1")
@@ -101,7 +114,8 @@ def test_told_to_stop_it_ends_the_stages_that_run(project, number):
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
     environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     command = [sys.executable, "-m", "fwstudy.pipeline", "--jobs", "1"]
-    with subprocess.Popen(command, env=environment) as process:
+    default = partial(signal.signal, number, signal.SIG_DFL)  # nohup may have started the tests
+    with subprocess.Popen(command, env=environment, preexec_fn=default) as process:  # noqa: PLW1509
         while not Path("left").exists():
             assert process.poll() is None
             threading.Event().wait(0.1)
@@ -111,9 +125,31 @@ def test_told_to_stop_it_ends_the_stages_that_run(project, number):
     assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {}  # DVC let go of what it held
 
 
+def test_under_nohup_it_outlives_its_terminal(project):
+    project["left"]["cmd"] = "python meet.py left hung_up"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
+    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    command = ["nohup", sys.executable, "-m", "fwstudy.pipeline", "--jobs", "1"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while not Path("left").exists():
+            assert process.poll() is None
+            threading.Event().wait(0.1)
+        process.send_signal(signal.SIGHUP)
+        Path("hung_up").touch()
+        assert process.wait(120) == 0
+    assert Path("last").exists()
+
+
 def test_jobs_below_one_are_refused(project):
     done = run("--jobs", "0")
     assert done.returncode == 2 and "--jobs: at least 1, not 0" in done.stderr
+
+
+def test_elsewhere_the_way_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for done in (run(), run_module("fwstudy.profiles", "paper")):
+        assert done.returncode == 1 and done.stderr.startswith("error: params.yaml and dvc.yaml")
+        assert len(done.stderr.splitlines()) == 1
 
 
 GRAPH = {"a": set(), "b": set(), "c": {"a"}, "d": {"a", "b"}, "e": {"c", "d"}, "f": set()}
@@ -156,3 +192,15 @@ def test_what_the_most_work_waits_for_comes_first():
     done = []
     run_all(GRAPH, lambda name: done.append(name) or True, 1, minutes)
     assert done == ["a", "b", "d", "f", "c", "e"]
+
+
+@pytest.mark.parametrize("said", ["max\n", "2000000000\n"])
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch, said):
+    import psutil
+
+    from fwstudy.pipeline import memory
+
+    (tmp_path / "limit").write_text(said)
+    monkeypatch.setattr("fwstudy.pipeline.LIMITS", (tmp_path / "limit", tmp_path / "gone"))
+    expected = 2_000_000_000 if said.strip().isdigit() else psutil.virtual_memory().total
+    assert memory() == expected

@@ -51,7 +51,7 @@ def check_output(folder: Path) -> None:
 
 def output_folder(root: Path, path: Path) -> Path:
     """Where the page on a file or folder goes; files of one name in different places do not meet."""
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:6]
     return root / "data" / "explained" / f"{path.resolve().name}-{place}"
 
 
@@ -66,7 +66,8 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
         the page.
 
     Raises:
-        ValueError, OSError: nothing could be explained, no detector, or no place to write to.
+        ValueError, OSError: nothing could be explained, no detector, no place to write to, or a notebook
+            whose kernel died.
     """
     if frames < 1:
         raise ValueError(f"the number of frames must be at least 1, not {frames}")
@@ -96,9 +97,10 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
             print(f"warning: {row['file']}: unlike the training data", file=sys.stderr)
     if not reports and len(paths) == 1:
         raise ValueError(f"{paths[0]}: {table['problem'][0]}")
-    written = folder / "page.html"
+    written, name = folder / "page.html", path.resolve().name
+    title = f"{os.fsencode(name).decode(errors='replace')}, explained"
     try:
-        page.write(written, f"{path.resolve().name}, explained", trained, table, reports)
+        page.write(written, title, trained, table, reports)
         table.to_csv(folder / "evidence.csv", index=False)
     except OSError as error:  # a full disk names no file
         raise OSError(f"{folder}: {error.strerror or error}") from error
@@ -108,7 +110,10 @@ def explain(path: Path, output: Path | None, frames: int, notebook: bool) -> Pat
         from fwstudy.execute import execute
 
         parameters = {"input": str(path.resolve()), "frames": frames, "shown": SHOWN}
-        execute(root / "notebooks" / "08_explain.ipynb", folder / "explain.ipynb", parameters)
+        try:
+            execute(root / "notebooks" / "08_explain.ipynb", folder / "explain.ipynb", parameters)
+        except RuntimeError as error:  # the kernel died, or the disk is full
+            raise ValueError(f"{error}; the page is there: {written}") from error
     return written
 
 

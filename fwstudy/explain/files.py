@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from fwstudy.faces.videos.footage import Frames, InputError, read_frames
 
 EDGE = 0.95  # share of unseen faces beyond which a face is told to be at the edge
 RESIDUAL, BOUNDARY = "residual axes", "boundary"
+PICTURES = 4  # of a clip, at most
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class FileReport:
 
     Args:
         name: of the file; of several, with the folders in which they differ.
-        footage: its frames.
+        footage: its frames; of a clip with the pictures alone that a page shows, else None.
         faces: the face in each frame; None where there is none.
         explanation: of the frames with a face, in order.
         table: a row for each frame: time, has_face, and where it has one log_odds, probability, the
@@ -40,6 +41,11 @@ class FileReport:
     explanation: Explanation
     table: pd.DataFrame
     summary: dict
+
+
+def few(count: int, most: int = PICTURES) -> np.ndarray:
+    """Evenly spaced places of so many, the first and the last among them; all if there are no more."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def explain_path(
@@ -77,6 +83,9 @@ def explain_path(
         for face, reason in zip(faces, reasons, strict=True)
     ]
     summary = _summary(trained, path, footage, found, values.mean())
+    shown = np.flatnonzero(seen)[few(len(found))]  # all frames of all files are some GB
+    pictures = [image if n in shown else None for n, image in enumerate(footage.images)]
+    footage = replace(footage, images=pictures)
     return FileReport(name or path.name, footage, faces, explanation, table, summary)
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fwstudy.explain.files import BOUNDARY, RESIDUAL, FileReport
+from fwstudy.explain.files import BOUNDARY, PICTURES, RESIDUAL, FileReport, few
 from fwstudy.reporting.overlay import AGAINST, FOR, overlay
 
 SIDE = 256  # px of the picture in which the face is marked
@@ -46,7 +46,7 @@ def inline(png: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
-def face_sheet(explained: FileReport, most: int = 4) -> str:
+def face_sheet(explained: FileReport, most: int = PICTURES) -> str:
     """Face by face: the picture, the face, and the heat map of all axes, of the concept axes and of single axes.
 
     Sums have one scale, single axes another, each over all faces shown.
@@ -56,7 +56,7 @@ def face_sheet(explained: FileReport, most: int = 4) -> str:
     """
     found, times = explained.explanation, explained.footage.times
     seen = np.flatnonzero([face is not None for face in explained.faces])
-    chosen = np.unique(np.linspace(0, len(seen) - 1, min(most, len(seen))).round().astype(int))
+    chosen = few(len(seen), most)
     maps, named = found.maps[chosen], found.maps[chosen].sum(axis=1)
     sums = {"all axes": named + found.rest_maps[chosen], "concept axes": named}
     singles = {found.names[axis]: maps[:, axis] for axis in strongest(found.evidence)}
@@ -66,16 +66,18 @@ def face_sheet(explained: FileReport, most: int = 4) -> str:
         for title, values in group.items()
     ]
     titles = ["picture", "face", *(title for title, *_ in shown)]
-    rows = [titles]
+    rows = []
     for number, frame in enumerate(seen[chosen]):
         face = explained.faces[frame]
         images = [marked(explained.footage.images[frame], face.box), face.crop]
         images += [overlay(face.crop, values[number], top) for _, values, top in shown]
         encoded = [cv2.imencode(".png", image[..., ::-1])[1].tobytes() for image in images]
         time = f"{times[frame]:.2f} s" if explained.footage.is_clip else ""
-        row = [inline(png, f"{title} {time}") for png, title in zip(encoded, titles, strict=True)]
+        alts = [f"{title} {time}".strip() for title in titles]
+        row = [inline(png, alt) for png, alt in zip(encoded, alts, strict=True)]
         rows.append([time + row[0], *row[1:]])
     cells = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    cells.insert(0, "".join(f'<th scope="col">{escape(title)}</th>' for title in titles))
     return f'<table class="faces">{"".join(f"<tr>{row}</tr>" for row in cells)}</table>'
 
 

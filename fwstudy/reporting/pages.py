@@ -21,7 +21,11 @@ FOLDED_CODE = """{% extends 'basic/index.html.j2' %}
 
 
 def notebook_body(notebook: Path) -> str:
-    """The cells of an executed notebook as HTML; the code can be unfolded."""
+    """The cells of an executed notebook as HTML; the code can be unfolded.
+
+    What a figure is of is told, to those who do not see it, by the first line of the text before it.
+    """
+    import nbformat
     from nbconvert import HTMLExporter  # slow to import, and not needed by every page
 
     exporter = HTMLExporter(
@@ -31,7 +35,12 @@ def notebook_body(notebook: Path) -> str:
         exclude_anchor_links=True,
     )
     exporter.raw_template = FOLDED_CODE
-    return exporter.from_filename(str(notebook))[0]
+    content, before = nbformat.read(notebook, as_version=4), ""
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            before = cell.source.strip().partition("\n")[0].strip("#* ")
+        cell.metadata.setdefault("alt", f"Figure: {before}")
+    return exporter.from_notebook_node(content)[0]
 
 
 def write_page(page: Path, title: str, body: str, navigation: str = "") -> None:

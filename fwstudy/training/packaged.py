@@ -30,7 +30,7 @@ def package_file() -> Path:
     """
     spec = importlib.util.find_spec(DISTRIBUTION.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"package needs {DISTRIBUTION}: pip install -e '.[pretrained]'")
+        raise ValueError(f"package needs {DISTRIBUTION}: `make pretrained` installs it")
     path = Path(spec.submodule_search_locations[0]) / FILE
     if not path.is_file():
         raise ValueError(f"{path}: no such file; install {DISTRIBUTION}==0.1.0 anew")

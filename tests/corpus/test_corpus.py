@@ -99,7 +99,3 @@ def test_recipe(kind, name, project, capsys):
     make(root)
     said = error_of(ENTRIES[kind], kind, root) + capsys.readouterr().err.splitlines()
     assert any(re.search(expected, line) for line in said), "\n".join(said)
-
-
-def test_there_are_enough():
-    assert len(CASES) >= 60

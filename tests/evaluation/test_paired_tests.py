@@ -41,13 +41,6 @@ def test_pair_refuses_other_images():
         paired_tests.pair(holes, scored(1, 0, (0, 1)))
 
 
-def test_auc_is_taken_seed_by_seed():
-    """Two seeds on different scales: together the ranks would mix, each alone is perfect."""
-    table = scored(50, 0, (0, 1))
-    table.loc[table["seed"] == 1, "score"] += 1000
-    np.testing.assert_array_equal(paired_tests.auc_by_seed(paired_tests.pair(table, table)), 1)
-
-
 def test_bootstrap_draw_is_the_auc_of_the_drawn_clips():
     """One draw, by hand: its clips laid below each other, each as often as it was drawn."""
     table = scored(1, 0, num_groups=4)

@@ -31,12 +31,16 @@ NUM_FRAMES = 6
 FINE = {"crf": "8"}
 
 
+def face() -> np.ndarray:
+    """The astronaut of scikit-image."""
+    return np.array(Image.fromarray(data.astronaut()[45:195, 150:300]).resize((112, 112)))
+
+
 @pytest.fixture(scope="module")
 def persons(person) -> list[np.ndarray]:
     """Of a rendered person and of the astronaut of scikit-image one frame, and of the first one forged."""
     first = person.variants
-    astronaut = Image.fromarray(data.astronaut()[45:195, 150:300]).resize((112, 112))
-    return [first[ORIGINAL].frames[0], np.array(astronaut), first["Deepfakes"].frames[0]]
+    return [first[ORIGINAL].frames[0], face(), first["Deepfakes"].frames[0]]
 
 
 def scene(*placed, level=90, count=NUM_FRAMES, shape=(HEIGHT, WIDTH)) -> np.ndarray:

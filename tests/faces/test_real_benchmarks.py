@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from fwstudy.crops.cropset import CropSet
 from fwstudy.evaluation.comparison import worth
@@ -81,13 +80,10 @@ def trees(people, tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(project):
     """An empty project in the working folder."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    torch.use_deterministic_algorithms(False)
+    shutil.copy(ROOT / "params.yaml", project)
+    return project
 
 
 def crops_of(params, project) -> tuple[CropSet, list[dict]]:
@@ -151,12 +147,9 @@ def test_from_videos_to_crops(trees, people, project, source):
         assert set(whole.loc[whole["quality"] == "c40", "split"]) == {"test"}
 
 
-@pytest.mark.parametrize(
-    "source", [pytest.param("faceforensics", marks=pytest.mark.slow), "folder"]
-)
-def test_from_crops_to_what_the_axes_mean(trees, project, source):
+def test_from_crops_to_what_the_axes_mean(trees, project):
     """The other sources differ in their readers alone; `test_the_whole_pipeline` runs them all."""
-    change(settings(source, trees(source)) | {"ablations.run": []})
+    change(settings("folder", trees("folder")) | {"ablations.run": []})
     params = load_params()
     crops, _ = crops_of(params, project)
     whole = crops.manifest[crops.manifest["kind"] == "whole"]

@@ -2,15 +2,15 @@
 
 import csv
 import json
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
 from fwstudy.clips import Clip
 from fwstudy.labels import ORIGINAL
+
+from ..test_inputs import write_clip
 
 CANVAS = (150, 214)  # height and width of the videos; the faces are smaller
 CORNER = (12, 50)
@@ -29,20 +29,10 @@ def on_canvas(frames: np.ndarray, corner: tuple[int, int] = CORNER) -> np.ndarra
     return canvas
 
 
-def write_video(path: Path, frames: np.ndarray, rate: int = 23, **options) -> Path:
+def write_video(path: Path, frames: np.ndarray, rate: int = 23) -> Path:
     """An H.264 video of (F, H, W, 3) uint8 frames, 25 a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": str(rate), **options})
-        stream.height, stream.width = (side // 2 * 2 for side in frames.shape[1:3])
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
-        for number, frame in enumerate(frames[:, : stream.height, : stream.width]):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
+    return write_clip(path, list(frames), codec_options={"crf": str(rate)})
 
 
 def video_of(clip: Clip, variant: str) -> np.ndarray:

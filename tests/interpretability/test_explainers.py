@@ -73,10 +73,6 @@ def test_planted_patch_is_found(name, norm):
     scores = localization_scores(relevance, mask).min()
     assert scores["relevance_mass"] > 0.6 and scores["pixel_auc"] > 0.95, scores
     assert scores["pointing_game"] == 1
-    noise = localization_scores(
-        explainers.random_maps(torch.zeros(4, 3, SIZE, SIZE), seed=0), mask
-    ).max()
-    assert noise["relevance_mass"] < 0.1 and noise["pixel_auc"] < 0.6
 
 
 @METHODS

@@ -14,6 +14,7 @@ from fwstudy.interpretability.explainers import EXPLAINERS, occlusion
 from fwstudy.interpretability.measures import COLUMNS, GLOSSARY
 from fwstudy.interpretability.model import CONCEPT_AXES, WHITENED
 from fwstudy.reporting import leaderboard as text
+from fwstudy.runtime import partial_folder
 
 from ..models import some_params
 
@@ -158,36 +159,23 @@ def test_networks_that_cannot_be_made_are_named(project, crops):
         networks.train_network(params, "test_efficientnet", 0, crops)
 
 
-def test_a_subject_is_scored_once_and_people_keep_their_names(pair, tmp_path, monkeypatch):
-    calls = []
-    tables = (
-        pd.DataFrame({"row": [3], "group": ["007"], "measure": ["deletion"], "value": [0.1]}),
-        pd.DataFrame({"model": ["whitened"], "forward_passes": [1.0]}),
-    )
-    monkeypatch.setattr(leaderboard, "partial_folder", lambda *_, **__: tmp_path)
-    monkeypatch.setattr(leaderboard, "array_stamps", lambda folders: [])
-    monkeypatch.setattr(leaderboard, "score_subject", lambda *given: calls.append(given) or tables)
-    for _ in range(2):
-        found = leaderboard.kept_scores(pair[WHITENED], 2)
-        for one, other in zip(found, tables, strict=True):
-            pd.testing.assert_frame_equal(one, other)
-    assert len(calls) == 1
-
-
 def test_other_weights_have_another_fingerprint(pair):
     one, other = (leaderboard.fingerprint(subject.model) for subject in pair.values())
     assert one != other and one == leaderboard.fingerprint(next(iter(pair.values())).model)
 
 
-def test_scores_are_kept_by_weights_and_layer(pair, tmp_path, monkeypatch):
-    """Another layer of the same network is another subject."""
-    keys = []
-    monkeypatch.setattr(leaderboard, "array_stamps", lambda folders: [])
-    monkeypatch.setattr(leaderboard, "read_or_made", lambda folder, names, make: [])
-    monkeypatch.setattr(leaderboard, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(leaderboard, "partial_folder", lambda stage, what, **_: keys.append(what))
+def test_scores_are_kept_by_weights_and_layer(pair, project, monkeypatch):
+    """Another layer of the same network is another subject; people keep their names."""
+    calls = []
+    tables = (
+        pd.DataFrame({"row": [3], "group": ["007"], "measure": ["deletion"], "value": [0.1]}),
+        pd.DataFrame({"model": ["whitened"], "forward_passes": [1.0]}),
+    )
+    monkeypatch.setattr(leaderboard, "partial_folder", partial_folder)  # `board` has another
+    monkeypatch.setattr(leaderboard, "score_subject", lambda *given: calls.append(given) or tables)
     subject = pair[WHITENED]
     other = replace(subject, detector=replace(subject.detector, layer_name="elsewhere"))
     for one in (subject, subject, other):
-        leaderboard.kept_scores(one, 2)
-    assert keys[0] == keys[1] != keys[2]
+        for found, made in zip(leaderboard.kept_scores(one, 2), tables, strict=True):
+            pd.testing.assert_frame_equal(found, made)
+    assert [given[0] is other for given in calls] == [False, True]

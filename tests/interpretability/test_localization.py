@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from fwstudy.interpretability import localization
 from fwstudy.interpretability.localization import MEASURES, SCORES, localization_scores
@@ -79,14 +78,6 @@ def test_two_maxima_share_the_point():
     relevance = np.array([[[3.0, 3, 3], [0, 1, 2]]])
     mask = np.array([[[True, False, False], [True, True, True]]])
     assert localization.pointing_game(relevance, mask) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize("levels", [3, 10**6])
-def test_pixel_auc_against_scikit_learn(masks, levels):
-    rng = np.random.default_rng(levels)
-    relevance = rng.integers(-levels, levels, masks.shape)
-    expected = [roc_auc_score(m.ravel(), r.ravel()) for m, r in zip(masks, relevance, strict=True)]
-    np.testing.assert_allclose(localization.pixel_auc(relevance, masks), expected)
 
 
 def test_invariances(masks):

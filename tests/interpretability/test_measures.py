@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fwstudy.evaluation.comparison import WORTH, image_difference, worth
-from fwstudy.interpretability import measures, model
+from fwstudy.interpretability import measures
 from fwstudy.interpretability.concept_metrics import concept_summary, measured_rows
 from fwstudy.interpretability.model import BATCH_NORM, CONCEPT_AXES, WHITENED
 from fwstudy.training.runs import find_run
@@ -82,15 +82,6 @@ def test_codec_topic_pairs_the_same_frames(pair, crops):
     assert len(rows) == 2
 
 
-def test_whiteness_interval_holds_the_whiteness(pair):
-    whole = pair[WHITENED].faces("test", kind="whole")
-    features = model.normalized_features(pair[WHITENED], whole)
-    found = measures.whiteness_interval(features, whole.manifest["group"].to_numpy())
-    for key, value in whiteness(features).items():
-        if key in found:
-            assert found[key][0] == value and found[key][1] <= found[key][2]
-
-
 def test_whiteness_interval_is_that_of_a_bootstrap_that_computes_all_anew(monkeypatch):
     monkeypatch.setattr(measures, "WHITENESS_REPEATS", 1000)
     generator = torch.Generator().manual_seed(0)
@@ -102,7 +93,9 @@ def test_whiteness_interval_is_that_of_a_bootstrap_that_computes_all_anew(monkey
     for _ in range(300):
         places = np.concatenate([np.flatnonzero(groups == g) for g in rng.integers(0, 24, 24)])
         draws.append(whiteness(features[places]))
-    for name, (_, low, high) in found.items():
+    assert len(found) == 3
+    for name, (value, low, high) in found.items():
+        assert value == pytest.approx(whiteness(features)[name])
         expected = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
         assert high - low == pytest.approx(np.ptp(expected), rel=0.2)
 
@@ -135,7 +128,7 @@ def test_all_variants(pair, crops, monkeypatch):
 
 
 def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
-    """Measured again are only models whose weights, logits or settings changed."""
+    """Measured again is what has other weights, logits or settings; all, where a mask changed."""
     monkeypatch.setattr(measures, "load", lambda run, params: pair[BATCH_NORM].detector)
     table = pd.DataFrame({"measure": ["part_top1"], "row": [7], "group": ["007"], "value": [1 / 3]})
     values = ["verdict", "m", "axes", "all", "x", 0.1, np.nan, 2.0, 3]
@@ -146,7 +139,8 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
     )
     params = some_params({"ablations.run": ["whitening_only"]} | ONE_SEED)
     runs = [find_run(params, name, 0) for name in ("batch_norm", "whitened", "whitening_only")]
-    for path in [path for run in runs for path in (run.weights, run.predictions)]:
+    mask = project / "data" / "crops" / "mask.npy"
+    for path in [mask, *(path for run in runs for path in (run.weights, run.predictions))]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("one")
     first, again = (
@@ -159,23 +153,9 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
     runs[1].weights.write_text("another")
     measures.explain_variants(params, crops)
     assert asked[3:] == ["whitened"]
-
-
-def test_masks_that_came_later_are_measured(pair, crops, monkeypatch, project):
-    """Neither weights nor logits tell that a mask is another one."""
-    monkeypatch.setattr(measures, "load", lambda run, params: pair[BATCH_NORM].detector)
-    rows, asked = pd.DataFrame(columns=measures.COLUMNS), []
-    images = pd.DataFrame(columns=["measure", "row", "group", "value"])
-    monkeypatch.setattr(measures, "_of_variant", lambda s: asked.append(s.name) or [rows, images])
-    run = find_run(some_params(ONE_SEED), "whitened", 0)
-    mask = project / "data" / "crops" / "mask.npy"
-    for path in (run.weights, run.predictions, mask):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("one")
-    for content in ("one", "another"):
-        mask.write_text(content)
-        measures._kept(run, 4, lambda: measures._of_variant(pair[WHITENED]))
-    assert len(asked) == 2
+    mask.write_text("another")  # neither weights nor logits tell
+    measures.explain_variants(params, crops)
+    assert asked[4:] == asked[:3]
 
 
 def test_restoration_counts_images_not_parts(pair):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 from torch import nn
 
 from fwstudy.crops.cropset import to_tensor
@@ -150,17 +149,6 @@ def test_a_map_of_turned_sign_is_the_same_picture(model, images):
     one, other = (evidence_maps(*each, to_tensor(images)) for each in layers)
     np.testing.assert_allclose(sanity.rank_similarity(one, other), -1, atol=1e-6)
     np.testing.assert_allclose(sanity.rank_similarity(np.abs(one), np.abs(other)), 1, atol=1e-6)
-
-
-def test_rank_similarity_planted():
-    rng = np.random.default_rng(0)
-    maps, others = rng.normal(size=(2, 3, 32, 32))
-    np.testing.assert_allclose(sanity.rank_similarity(maps, np.exp(maps)), 1)
-    np.testing.assert_allclose(sanity.rank_similarity(maps, -maps), -1)
-    assert (np.abs(sanity.rank_similarity(maps, others)) < 0.15).all()
-    pairs = zip(maps, maps + others, strict=True)
-    expected = [stats.spearmanr(a.ravel(), b.ravel()).statistic for a, b in pairs]
-    np.testing.assert_allclose(sanity.rank_similarity(maps, maps + others), expected)
 
 
 @pytest.mark.filterwarnings("error")

@@ -100,6 +100,10 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.csv"), "--output", below])
     with pytest.raises(SystemExit, match="rows.csv: "):
         score.main()
+    for place in (tmp_path, scores):  # before an hour of measuring is lost, or what was handed back
+        monkeypatch.setattr(sys, "argv", ["score", str(scores), "--output", str(place)])
+        with pytest.raises(SystemExit, match="wanted is a CSV file other than the scores"):
+            score.main()
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.csv")])
     with pytest.raises(SystemExit, match="error: detector handed_back: .*gone.csv: no such file"):
         score.main()

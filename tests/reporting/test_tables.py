@@ -78,10 +78,6 @@ def test_glossary_explains_each_measure_once():
     assert text.splitlines()[2:] == ["| a | what \\|a\\| is | ours | higher | 0.5 |"]
 
 
-def test_every_measure_of_the_summary_is_explained():
-    assert {measure for _, measure in tables.SUMMARY} <= set(GLOSSARY)
-
-
 def test_any_table_as_markdown():
     table = pd.DataFrame({"name": ["a", "b"], "value": [0.12345, np.nan], "count": [3, 4]})
     assert tables.markdown_of(table, 2).splitlines() == [

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fwstudy.crops.cropset import CropSet
-from fwstudy.params import Launch, Schedule
+from fwstudy.params import Launch
 from fwstudy.training import launch, runs
 from fwstudy.training.batches import PairedBatches
 from fwstudy.training.launch import launched
@@ -25,17 +25,11 @@ from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.sync import local_shard, rank, share_of, world_size
 
 from ..models import some_params
+from .test_trainer import SCHEDULE as PLAIN
 
 ONE = Launch(num_processes=1, max_restarts=0)
 TWO = Launch(num_processes=2, max_restarts=1)
-SCHEDULE = Schedule(
-    steps=6,
-    optimizer="adamw",
-    learning_rate=1e-2,
-    decay="cosine",
-    weight_decay=0.0,
-    evaluation_interval=2,
-)
+SCHEDULE = PLAIN.model_copy(update={"learning_rate": 1e-2, "weight_decay": 0.0})
 
 
 class Small(nn.Module):

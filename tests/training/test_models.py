@@ -33,9 +33,6 @@ def test_backbone_weights_come_from_a_file_without_its_classifier(tmp_path):
         ValueError, match=r"imagenet\.safetensors does not fit this model: .*Missing key.*"
     ):
         models.new_model(backbone(weights=str(path)))
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"imagenet\.safetensors is truncated"):
-        models.new_model(backbone(weights=str(path)))
     with pytest.raises(ValueError, match=r"gone\.pth is not a \.safetensors file that exists"):
         models.new_model(backbone(weights="gone.pth"))
 

@@ -122,9 +122,3 @@ def test_refitted_classifier_detects(baseline, training):
     logits = find_classifier(model)(pooled)[:, 0]
     labels = whole.manifest["label"].to_numpy()
     assert np.mean((logits.detach().numpy() > 0) == labels) > 0.9
-
-
-def test_unknown_layer_lists_the_known(baseline, settings, training):
-    wanted = settings.model_copy(update={"layer": "blocks.99"})
-    with pytest.raises(ValueError, match=r"blocks"):
-        variants.make_variant(baseline, wanted, training, seed=0)
