@@ -17,6 +17,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from importlib.metadata import version
 from itertools import accumulate, cycle, islice, product
@@ -414,14 +415,14 @@ def report(table: pd.DataFrame, targets: pd.DataFrame, machine: str) -> str:
 
 
 def describe_machine() -> str:
-    """Processor, cores, threads, load at this moment, and versions."""
+    """Processor, cores, threads, load at this moment, versions and date."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "numpy"))
     return (
         f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; load "
-        f"{os.getloadavg()[0]:.1f} before; Python {platform.python_version()}, {versions}."
+        f"{os.getloadavg()[0]:.1f} before; Python {platform.python_version()}, {versions}; {date.today()}."
     )
 
 
