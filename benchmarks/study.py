@@ -22,9 +22,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.whitening import describe_machine
-from fwstudy.execute import (
-    ENVIRONMENT,
-)  # the present revision sets these; the earlier one knew none
+from fwstudy.execute import ENVIRONMENT
 
 EARLIER = "da9e974"  # before the study was made fast
 STEPS = (20, 80)  # of baseline and fine-tuning
@@ -53,6 +51,7 @@ def run(folder: Path, *command: str) -> float:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     start = time.perf_counter()
+    # the present revision sets these itself; the earlier one knew none
     inherited = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
     subprocess.run(command, cwd=folder, check=True, env=inherited | paths)
     return time.perf_counter() - start

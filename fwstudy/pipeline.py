@@ -162,7 +162,8 @@ class Stages:
                 below = psutil.Process(process.pid).children(recursive=True)
             for one in below:  # a kernel leads a group of its own
                 with suppress(ProcessLookupError):
-                    group += [one] * (os.getpgid(one.pid) == process.pid)
+                    if os.getpgid(one.pid) == process.pid:
+                        group.append(one)
             for one in group or [process]:
                 with suppress(psutil.NoSuchProcess):
                     one.terminate()

@@ -46,7 +46,7 @@ class Head:
         subdivision: (V, C) sparse, controls -> vertices.
         triangles, uv: (T, 3) int32 and (T, 3, 2) float32 of the subdivided mesh.
         coarse: (T / 4, 3) int32, a coarser mesh over the same vertices, enough for shadows.
-        neighbors: (V, V) sparse, mean over the neighbours on the mesh.
+        neighbors: (V, V) sparse, mean over the neighbors on the mesh.
         landmarks: (68,) int64, vertices in the iBUG-68 order.
         targets: name -> (indices (N,), displacements (N, 3)) of the controls.
         proxies: name -> fitted mesh.
