@@ -10,7 +10,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 # PyTorch's threads sleep at a barrier instead of spinning, so that a busy neighbor costs little.
-export GOMP_SPINCOUNT ?= 10000
+export GOMP_SPINCOUNT ?= 1000
 # The C library keeps the memory of freed tensors for the next step (glibc; others ignore it).
 export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 export MALLOC_TRIM_THRESHOLD_ ?= 2147483647

@@ -9,19 +9,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from fwstudy.whitening.rotation import _checked_rotation, _complete, _polar, align_mean
 
 
 def align_max(
     concept_maps: Sequence[Tensor],
-    window: int | None = None,
     previous: Tensor | None = None,
     max_iterations: int = 100,
     tolerance: float = 1e-6,
 ) -> tuple[Tensor, list[float]]:
-    """Ascend sum_j mean max <r_j, z>, z the features of concept j, the max over each window.
+    """Ascend sum_j mean max <r_j, z>, z the features of concept j, the max over the map ("max" of the paper).
 
     The objective is convex in R, so its linearisation at the current axes (which location is the
     largest?) is a lower bound that is tight there; maximising it by the polar factor can only raise
@@ -29,9 +27,6 @@ def align_max(
 
     Args:
         concept_maps: k tensors (n_j, C, H, W), whitened and unrotated, n_j images of concept j.
-        window: side of the square pooling windows, that do not overlap; incomplete ones at the
-            border are left out, unless the map is smaller. None: the whole map ("max"); 3:
-            "pool_max" of the paper; 1: "mean".
         previous: where to start, orthogonal (C, C); by default the best rotation for the means.
         max_iterations: at least 0.
         tolerance: stop when the objective rises by less than this share of itself.
@@ -48,11 +43,11 @@ def align_max(
     start = align_mean(means) if previous is None else _checked_rotation(previous, means)
     reference = start.double()
     axes = reference[: len(concept_maps)].mT
-    objective, linear = _linearize(concept_maps, axes, window)
+    objective, linear = _linearize(concept_maps, axes)
     history = [objective]
     for _ in range(max_iterations):
         proposal = _polar(linear, reference)
-        objective, linear = _linearize(concept_maps, proposal, window)
+        objective, linear = _linearize(concept_maps, proposal)
         if objective <= history[-1]:
             break
         axes = proposal
@@ -65,13 +60,6 @@ def align_max(
 def mean_objective(rotation: Tensor, concept_means: Tensor) -> float:
     """sum_j <r_j, m_j> for a rotation (C, C) and means (C, k)."""
     return (rotation[: concept_means.shape[1]].mT * concept_means).sum().item()
-
-
-def max_objective(
-    rotation: Tensor, concept_maps: Sequence[Tensor], window: int | None = None
-) -> float:
-    """The objective of `align_max` for a rotation (C, C)."""
-    return _linearize(concept_maps, rotation[: len(concept_maps)].double().mT, window)[0]
 
 
 def cayley_search(
@@ -113,14 +101,12 @@ def cayley_search(
     return moved.mT.to(concept_means.dtype)
 
 
-def _linearize(concept_maps, axes: Tensor, window: int | None) -> tuple[float, Tensor]:
+def _linearize(concept_maps, axes: Tensor) -> tuple[float, Tensor]:
     """Objective at the axes (C, k), and its (sub)gradient (C, k): means over the largest."""
     columns = []
     for maps, axis in zip(concept_maps, axes.mT, strict=True):
-        size = [min(window or side, side) for side in maps.shape[2:]]
-        scores = torch.einsum("nchw,c->nhw", maps, axis.to(maps))
-        places = max_pool2d(scores[:, None], size, return_indices=True)[1].flatten(1)
-        chosen = maps.flatten(2).gather(2, places[:, None].expand(-1, maps.shape[1], -1))
-        columns.append(chosen.double().mean((0, 2)))
+        scores = torch.einsum("nchw,c->nhw", maps, axis.to(maps)).flatten(1)
+        chosen = maps.flatten(2)[torch.arange(len(maps)), :, scores.argmax(1)]
+        columns.append(chosen.double().mean(0))
     linear = torch.stack(columns, dim=1)
     return (linear * axes).sum().item(), linear

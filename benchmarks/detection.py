@@ -3,7 +3,7 @@
 Writes detection.md to read and detection.csv, one row a measurement. The photographs are those of the London
 set (DeBruine and Jones 2017), on which 189 points were placed by hand: ``neutral_front/*.jpg`` and
 ``landmarks_neutral.csv`` in the folder that is given. Beside this package runs what it did before: MTCNN as
-in facenet-pytorch (where it is installed), and a mean face fitted to its five points.
+in facenet-pytorch (not with ``--only-yunet``), and a mean face fitted to its five points.
 
 A face counts as found where the middle of a detected box lies among its landmarks; every other detection
 is a false one. Both detectors run in one thread, in turns.
@@ -38,10 +38,8 @@ MARKED = {
 CANVAS = 640  # px, side of most pictures
 SMALL = 24  # px, width of the small faces
 TEMPLES = 0.75  # width of a face, share of that of all points, which the ears belong to
-DARK, BLUR = (
-    0.12,
-    0.12,
-)  # share of the light; standard deviation as share of the interocular distance
+DARK = 0.12  # share of the light
+BLUR = 0.12  # standard deviation as share of the interocular distance
 CUT = 0.3  # share of a face that lies beyond the border
 YAWS = (30, 45, 60)  # degrees, of rendered profiles
 
@@ -143,7 +141,7 @@ def coded(sample: Sample) -> Sample:
     return compress(sample[0][None], "c40")[0][0], sample[1]
 
 
-def rendered(count: int, yaw: float, size: int = 256) -> Iterator[Sample]:
+def rendered(count: int, yaw: float) -> Iterator[Sample]:
     """Rendered people, turned to alternate sides."""
     from fwstudy.faces.rendering.dataset import identity_of
     from fwstudy.faces.rendering.motion import State
@@ -153,7 +151,7 @@ def rendered(count: int, yaw: float, size: int = 256) -> Iterator[Sample]:
     for number in range(count):
         person, scene = Person(identity_of(0, number)), sample_scene((0, number))
         angle = np.radians(yaw) * (-1) ** number
-        picture = render(person, scene, State(angle, 0.0, 0.0, (0.0, 0.0), {}), size)
+        picture = render(person, scene, State(angle, 0.0, 0.0, (0.0, 0.0), {}), 256)
         image = apply_camera(picture, scene, (0, number), measure_exposure(picture))
         yield image, [picture.landmarks]
 
@@ -202,9 +200,8 @@ def filled(sample: Sample) -> Sample:
 
 @cache
 def _mtcnn():
-    from facenet_pytorch import (
-        MTCNN,
-    )  # no dependency of the study: `make benchmark-detection` installs it
+    # no dependency of the study: `make benchmark-detection` installs it
+    from facenet_pytorch import MTCNN
 
     return MTCNN(keep_all=True, min_face_size=20)
 

@@ -1,6 +1,6 @@
 """Explainers in batches beside the same library called image by image: ``python -m benchmarks.explainers``.
 
-The detector in the box explains its own kind of crops, drawn anew here. Captum with the parameters of the
+The detector in the box explains images without fine detail, drawn here. Captum with the parameters of the
 study, one image a call, gives the values to compare with; Captum with its defaults gives a second time,
 where the defaults differ. Both take turns within a round. A second table has the cost of every explainer:
 passes an image, counted, and time. Writes explainers.md to read, explainers.csv and explainers_cost.csv.
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.whitening import describe_machine
 from fwstudy.explain.bundle import SHIPPED, read
-from fwstudy.interpretability.decomposition import resize
+from fwstudy.interpretability.decomposition import capture, resize
 from fwstudy.interpretability.explainers import EXPLAINERS
 from fwstudy.interpretability.more_explainers import MORE_EXPLAINERS
 from fwstudy.whitening.statistics import evaluation_mode
@@ -49,14 +49,9 @@ def cut(maps: Tensor, size: int) -> np.ndarray:
 
 def layer_cam(model: nn.Module, layer: nn.Module, image: Tensor) -> np.ndarray:
     """LayerCAM, for which Captum has no class, from what it captures."""
-    kept = []
-    handle = layer.register_forward_hook(lambda _, inputs, output: kept.append(output))
-    try:
-        logit = model(image)[:, 0].sum()
-    finally:
-        handle.remove()
-    (gradient,) = torch.autograd.grad(logit, kept[0])
-    return cut((gradient.clamp(min=0) * kept[0]).sum(1), image.shape[-1])
+    output, logits = capture(model, layer, image)
+    (gradient,) = torch.autograd.grad(logits.sum(), output)
+    return cut((gradient.clamp(min=0) * output).sum(1), image.shape[-1])
 
 
 def occluded(model: nn.Module, image: Tensor, side: int, step: int) -> np.ndarray:

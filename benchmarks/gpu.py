@@ -23,10 +23,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from benchmarks.whitening import INTERVAL, LAYERS, describe_machine, draw_features
+from benchmarks.whitening import INTERVAL, LAYERS, describe_machine, draw_features, time_of
 from fwstudy.crops.cropset import CropSet
 from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.params import load_params
@@ -48,7 +47,6 @@ METHODS["amortized"] = LAYERS["amortized"]
 METHODS["amortized, cholesky"] = partial(
     FeatureWhitening.from_batch_norm, whiten_every=INTERVAL, solver="cholesky"
 )
-CALLS = {name: INTERVAL for name in METHODS if name.startswith("amortized")}  # timed together
 TOLERANCE = 1e-3  # of outputs and gradients on device and CPU, as a share of the largest value
 TARGETS = {"amortized": 0.95, "exact": 0.9}  # images a second in training, BatchNorm = 1
 PRECISIONS = {"float32": "highest", "TF32": "high"}  # of torch.set_float32_matmul_precision
@@ -132,19 +130,6 @@ def products_in(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def timed(calls: dict[str, Callable], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds a call of each, round by round; `Timer` waits for the device."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            repeats = CALLS.get(name, 1)
-            timer = Timer(
-                "for _ in range(repeats): call()", globals={"call": call, "repeats": repeats}
-            )
-            found[name].append(timer.blocked_autorange(min_run_time=seconds).median / repeats)
-    return found
-
-
 def compared(calls: dict[str, Callable], reference: str, scale: Scale, **labels) -> Iterator[dict]:
     """A row a call: median time and ratio to the reference. A call that fails gives its reason."""
     working, reasons = {}, {}
@@ -154,13 +139,16 @@ def compared(calls: dict[str, Callable], reference: str, scale: Scale, **labels)
             working[name] = call
         except Exception as error:  # noqa: BLE001  whatever a compiler or a driver raises is what is reported
             reasons[name] = reason(error)
-    times = timed(working, scale.rounds, scale.seconds)
+    rounds = range(scale.rounds)
+    times = pd.DataFrame(
+        [{m: time_of(m, call, scale.seconds) for m, call in working.items()} for _ in rounds]
+    )
     for name in calls:
         row = labels | {"method": name, "remark": reasons.get(name, "")}
         if name in times:
-            row["seconds"] = np.median(times[name])
+            row["seconds"] = times[name].median()
             if reference in times:
-                row["ratio"] = np.median(np.divide(times[name], times[reference]))
+                row["ratio"] = (times[name] / times[reference]).median()
         yield row
 
 
@@ -299,11 +287,8 @@ def measure_training(scale: Scale, device: torch.device) -> Iterator[dict]:
             batches.batch(step, device)
         seconds = (time.perf_counter() - start) / scale.steps
         about = {"section": "training", "model": "fwstudy_small", "batch": 32}
-        yield about | {
-            "phase": "loading alone",
-            "seconds": seconds,
-            "images_per_second": 32 / seconds,
-        }
+        rate = {"seconds": seconds, "images_per_second": 32 / seconds}
+        yield about | {"phase": "loading alone"} | rate
         losses = {}
         for place in dict.fromkeys((device, torch.device("cpu"))):
             losses[place.type], seconds = train(batches, place, scale.steps)

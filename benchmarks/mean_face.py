@@ -40,22 +40,21 @@ photographs it was tried on, were narrowed by 6 to 11 %.
 """
 
 
-def landmarks_from_points(points: np.ndarray, template: np.ndarray = TEMPLATE) -> np.ndarray:
-    """Fit a mean face to five points: a similarity, then displacements that fade with distance.
+def landmarks_from_points(points: np.ndarray) -> np.ndarray:
+    """Fit the mean face to five points: a similarity, then displacements that fade with distance.
 
     The displacements are interpolated by Gaussian functions, so that brows and jaw, beyond the five
     points, mostly follow the similarity; a thin-plate spline would widen the jaw of who smiles.
 
     Args:
         points: (5, 2) pixel coordinates, in the order of `Face`.
-        template: (68, 2) mean face, in any unit.
 
     Returns:
         (68, 2) float32, pixel coordinates in the iBUG-68 order.
     """
-    anchors = five_points(template)
+    anchors = five_points(TEMPLATE)
     matrix = similarity(anchors, points)
-    placed, goals = transform(template, matrix), np.asarray(points, np.float64)
+    placed, goals = transform(TEMPLATE, matrix), np.asarray(points, np.float64)
     reached = transform(anchors, matrix)
     displacement = RBFInterpolator(
         reached,

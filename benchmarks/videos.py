@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -243,15 +243,7 @@ def linearity(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
     kind, rows = Kind(320, 480, 1, True, 0, 128), []
     video_group = make_take(folder, people[0], kind, 2)
     for count in scale.counts:
-        video_groups = [
-            VideoGroup(
-                f"take{number:04d}",
-                video_group.identity,
-                video_group.original,
-                video_group.forgeries,
-            )
-            for number in range(count)
-        ]
+        video_groups = [replace(video_group, name=f"take{number:04d}") for number in range(count)]
         with tempfile.TemporaryDirectory() as place:
             begin = time.perf_counter()
             video_dataset(

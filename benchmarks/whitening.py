@@ -58,7 +58,8 @@ LAYERS = {  # from a BatchNorm2d
     "exact, cholesky": partial(FeatureWhitening.from_batch_norm, solver="cholesky"),
     "amortized": partial(FeatureWhitening.from_batch_norm, whiten_every=INTERVAL),
 }
-CALLS = {"amortized": INTERVAL}  # timed together, so that one of them computes the matrix
+# Timed together, so that one of them computes the matrix:
+CALLS = dict.fromkeys(("amortized", "amortized, cholesky"), INTERVAL)
 OURS = ("exact", "amortized")
 SOLVED = (*OURS, "exact, cholesky")
 MODELS = {  # what stands in how many places of a model, counted from the last norm
@@ -113,7 +114,7 @@ def compare(rounds: Sequence[dict], reference: str, seconds: float, **labels) ->
         seconds: least time of one timing.
         labels: columns with a constant.
     """
-    times = [{name: _time(name, call, seconds) for name, call in calls.items()} for calls in rounds]
+    times = [{m: time_of(m, call, seconds) for m, call in calls.items()} for calls in rounds]
     times = pd.DataFrame(times)
     ratios = times.div(times[reference], axis=0)
     columns = {
@@ -129,7 +130,8 @@ def compare(rounds: Sequence[dict], reference: str, seconds: float, **labels) ->
     return table.rename_axis("method").reset_index()
 
 
-def _time(name: str, call: Callable, seconds: float) -> float:
+def time_of(name: str, call: Callable, seconds: float) -> float:
+    """Seconds a call, of at least so many seconds of them; `Timer` waits for the device."""
     names, threads = {"call": call, "calls": CALLS.get(name, 1)}, torch.get_num_threads()
     timer = Timer("for _ in range(calls): call()", globals=names, num_threads=threads)
     return timer.blocked_autorange(min_run_time=seconds).median / names["calls"]

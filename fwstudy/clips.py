@@ -158,7 +158,7 @@ def load_header(path: Path) -> dict:
     try:
         with np.load(path) as file:
             return json.loads(str(file["header"]))
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable clip ({error}); delete it and run again"
         ) from error

@@ -17,14 +17,15 @@ from pathlib import Path
 
 START_TIMEOUT = 600  # s, for a kernel to answer; papermill's 60 are too few on a busy machine
 ENVIRONMENT = {
-    "GOMP_SPINCOUNT": "10000",
+    "GOMP_SPINCOUNT": "1000",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "2147483647",
 }
 """How PyTorch waits and how it keeps memory, unless the user says otherwise. Its OpenMP threads spin at a
-barrier for ever by default: beside one other busy process a step of training then takes 3 to 15 times as
-long; with 10,000 spins, 1.3 times. glibc gives the memory of freed tensors back to the system, which fills
-it with zeros when the next step asks for it: a sixth of the time of training was seen to go there."""
+barrier for ever by default: beside one other busy process a step of training then takes 3 to 29 times as
+long; with 1,000 spins, twice (with 10,000, three times), and an idle machine is as fast. glibc gives the
+memory of freed tensors back to the system, which fills it with zeros when the next step asks for it: a
+sixth of the time of training was seen to go there."""
 VOLATILE_METADATA = ("papermill", "execution")
 DEAD = (
     "the kernel died in cell {cell}. Most likely the memory ran out: close other programs, or lower in "
@@ -78,9 +79,7 @@ def execute(source: Path, output: Path, parameters: dict) -> None:
         RuntimeError: the kernel died, or nothing can be written; the message names the notebook and the
             likely cause, or the folder.
     """
-    sys.modules.setdefault(
-        "rfc3987_syntax", None
-    )  # jsonschema's check of addresses: a slow grammar
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's slow grammar of addresses
     import nbformat  # these take a second to import, which `explain` need not spend on one photograph
     import papermill
     from nbclient.exceptions import DeadKernelError

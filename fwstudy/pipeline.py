@@ -2,8 +2,8 @@
 
 DVC runs one stage after another, and a small network cannot use many cores. Here a stage starts as soon
 as those are done that it depends on, first the one that the most work waits for: ``meta: {minutes: …}``
-of dvc.yaml says how long each is known to take. DVC itself reproduces every one, so that ``dvc repro`` finds nothing
-left to do; it remains the way to run the study one stage after another.
+of dvc.yaml says how long each is known to take. DVC itself reproduces every one, so that ``dvc repro``
+finds nothing left to do; it remains the way to run the study one stage after another.
 """
 
 import argparse

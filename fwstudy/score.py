@@ -22,8 +22,8 @@ def main() -> None:
 
     files = {"scores": str(arguments.scores)}
     files |= {"maps": str(arguments.maps)} if arguments.maps else {}
-    output = arguments.output or arguments.scores.with_suffix(".rows.csv")
     try:
+        output = arguments.output or arguments.scores.with_suffix(".rows.csv")
         check_output(output.resolve().parent)
         if output.is_dir() or output.resolve() == arguments.scores.resolve():
             raise ValueError(f"--output: {output}: wanted is a CSV file other than the scores")

@@ -154,7 +154,7 @@ def test_a_remark_on_a_video_ends_no_benchmark(tmp_path, monkeypatch):
 def test_the_earlier_revision_gets_none_of_the_presents_settings(tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(study.subprocess, "run", lambda *_, env, **__: given.update(env))
-    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     study.run(tmp_path, "true")
     assert given and "GOMP_SPINCOUNT" not in given
 

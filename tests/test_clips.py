@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fwstudy.clips import load_clip, load_header, save_clip
+from fwstudy.clips import is_finished, load_clip, load_header, save_clip
 
 from .conftest import make_clip
 
@@ -22,9 +22,13 @@ def test_clip_round_trip(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
 
 
-def test_truncated_clip_is_named(tmp_path):
+def test_damaged_clip_is_named(tmp_path):
     path = save_clip(tmp_path, make_clip(0, 0))
-    for content in (path.read_bytes()[:-400], b"", b"no archive"):
+    whole = path.read_bytes()
+    in_header = whole[:40] + b"\xff" * 40 + whole[80:]  # what zlib cannot inflate
+    for content in (whole[:-400], b"", b"no archive", in_header):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"000_0\.npz is not a readable clip"):
-            load_clip(path)
+        for read in (load_clip, load_header):
+            with pytest.raises(ValueError, match=r"000_0\.npz is not a readable clip"):
+                read(path)
+        assert not is_finished(path)

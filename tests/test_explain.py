@@ -61,9 +61,8 @@ ABOUT = {
 
 def flat_faces(levels: np.ndarray, size: int = 8) -> np.ndarray:
     """Faces of one color each: (N, 3) to (N, size, size, 3) uint8."""
-    return np.broadcast_to(levels[:, None, None].round(), (len(levels), size, size, 3)).astype(
-        np.uint8
-    )
+    shape = (len(levels), size, size, 3)
+    return np.broadcast_to(levels[:, None, None].round(), shape).astype(np.uint8)
 
 
 def three_channels() -> tuple[nn.Module, FeatureWhitening]:
@@ -158,14 +157,12 @@ def test_the_shown_sum_is_the_verdict(detector, crops):
 def test_without_an_axis_is_what_the_network_says_without_it(detector, crops):
     """The axis of the layer itself is held at what a typical original shows."""
     faces = crops.images[:6]
-    found, originals = (
-        explain_crops(detector, faces),
-        crops.select(quality="c23", split="validation", kind="whole", label=0).manifest["row"],
-    )
+    found = explain_crops(detector, faces)
+    originals = crops.select(quality="c23", split="validation", kind="whole", label=0).manifest
     seen = []
     with torch.inference_mode():
         with detector.layer.register_forward_hook(lambda *values: seen.append(values[-1])):
-            detector.model(to_tensor(crops.images[originals.to_numpy()]))
+            detector.model(to_tensor(crops.images[originals["row"].to_numpy()]))
         typical = seen[0].mean(dim=0)
         for axis in range(len(detector.names)):
 
@@ -251,6 +248,17 @@ def test_another_layer_is_refused(trained):
         explain_crops(other, flat_faces(np.array([[180, 128, 128]])))
 
 
+def test_large_terms_that_cancel_are_no_other_layer():
+    """Red speaks for a forgery as green does against it, and either is rounded at its own size."""
+    model, layer = three_channels()
+    with torch.no_grad():
+        model[-1].weight.copy_(torch.tensor([[1e7, -1e7, 0.0]]))
+    faces = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
+    faces[..., 1] = faces[:, ::-1, ::-1, 0]
+    logits, maps, _ = contributions(model, layer, faces, 2)
+    assert np.abs(maps).sum((1, 2, 3)).min() > 1e5 * np.abs(logits).max()
+
+
 def test_distance_does_not_depend_on_the_rotation(detector, crops):
     distances, before = [], detector.layer.rotation.clone()
     for seed in (1, 2):
@@ -329,14 +337,8 @@ def test_no_more_pictures_of_a_clip_are_kept_than_are_shown(detector, folder):
 
 def test_description_names_what_speaks_for_and_against(trained, explained):
     photo = explained[1][0]
-    summary = {
-        "verdict": "forged",
-        "probability": 0.875,
-        "log_odds": 1.5,
-        "mouth": 2.0,
-        "nose": -1.0,
-    }
-    summary |= {files.RESIDUAL: 0.75, files.BOUNDARY: -0.25, "is_ood": False}
+    summary = {"verdict": "forged", "probability": 0.875, "log_odds": 1.5, "is_ood": False}
+    summary |= {"mouth": 2.0, "nose": -1.0, files.RESIDUAL: 0.75, files.BOUNDARY: -0.25}
     summary |= {"ood_percentile": 0.25, "notes": ""}
     text = files.describe(trained, dataclasses.replace(photo, name="a.png", summary=summary))
     assert text == (
@@ -428,7 +430,6 @@ def test_face_sheet_has_a_row_for_each_frame_with_a_face(explained):
     assert sheet.count("<tr>") == 1 + 2 and sheet.count("<img ") == 2 * (4 + 4)
     assert sheet.count('<th scope="col">') == 4 + 4 and "<td>picture" not in sheet
     assert "<td>0.08 s<img" in sheet and '<img alt="left eye 0.40 s"' in sheet
-    assert panels.face_sheet(explained[1][1], most=1).count("<tr>") == 1 + 1
 
 
 def bars_of(svg: str) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -127,8 +127,6 @@ def test_unknown_names_are_errors_that_list_the_known():
         families.forge("Faceswap", face, face, rng)
     with pytest.raises(ValueError, match="'ear'; known: left_eye"):
         families.forge_part(face, face, "ear", rng)
-    with pytest.raises(ValueError, match="'ear'; known: left_eye"):
-        warp.part_mask(face, "ear")
 
 
 def test_similarity_recovers_a_known_one():

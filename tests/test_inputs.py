@@ -309,7 +309,7 @@ def test_of_several_faces_the_largest_or_the_nearest(astronaut):
     canvas[:200, :200], canvas[:, 200:] = small, astronaut
     largest = find_face(canvas, SIZE, SCALE)[0]
     assert largest.num_faces == 2 and largest.box[0] > 200
-    assert largest.notes == ["2 faces found, the largest taken"]
+    assert largest.notes == ["2 faces found, the largest clear one taken"]
     other = find_face(small, SIZE, SCALE)[0]
     near = find_face(canvas, SIZE, SCALE, near=other.box)[0]
     assert np.abs(near.box - other.box).max() < 12 and near.notes == []

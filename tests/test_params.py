@@ -137,11 +137,6 @@ def test_every_problem_is_named(tmp_path, content):
         assert key in str(error.value)
 
 
-def test_unknown_variant_lists_the_known():
-    with pytest.raises(KeyError, match="whitening_only"):
-        load_params(PARAMS).variant("nothing")
-
-
 def test_exponent_without_dot_is_a_number(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(TEXT.replace("learning_rate: 0.002", "learning_rate: 2e-3"))
@@ -288,6 +283,8 @@ def test_what_is_impossible_names_its_key(content, key, value, message):
         ({**VIDEOS, "faces.videos.root": "~/no"}, r"faces\.videos\.root: ~/no: no such folder"),
         ({NETWORKS: {"nosuch": {"layer": "a", "options": None}}}, r"networks.nosuch: .*nosuch"),
         ({NETWORKS: {"resnet18": {"layer": "a", "options": None}}}, r"networks.resnet18: .*`a`"),
+        ({NETWORKS: {"fwstudy_small": {"layer": "norm", "options": None}}, "preprocess.crop_size": 100},
+         r"networks\.fwstudy_small: preprocess\.crop_size: 100: fwstudy_small takes"),
     ],
 )  # fmt: skip
 def test_what_the_backbone_cannot_do_names_its_key(content, monkeypatch, changes, message):

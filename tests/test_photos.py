@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fwstudy.clips import load_clip
-from fwstudy.faces import photos, sources
+from fwstudy.faces import people, photos, sources
 from fwstudy.faces.forging import families, warp
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PARTS
 from fwstudy.params import load_params
@@ -182,11 +182,18 @@ def test_numbered_photographs_in_a_folder_a_person_belong_to_the_folder(tmp_path
     assert [name for name, _ in people] == ["0001", "0002", "0001", "ann"] and not remarks
 
 
+def test_a_person_called_na_is_known_by_that_name(tmp_path):
+    (tmp_path / "people.csv").write_text("face_id,face_age,face_gender\nNA,31,NA\n007,40,male\n")
+    known = {"NA": {"age_years": 31.0}, "007": {"age_years": 40.0, "sex": "male"}}
+    assert people.read_attributes(tmp_path) == known
+
+
 def test_hidden_files_are_nobodys_photographs(monkeypatch, tmp_path):
     """As macOS leaves on foreign disks: ``.`` in two folders made every folder a person."""
     for name in ("a/ann_1.jpg", "a/._ann_1.jpg", "b/bob_1.jpg", "b/._bob_1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "._people.csv").write_bytes(b"\xb0")  # was read as a table of people
     asked = []
     monkeypatch.setattr(photos, "find_identities", lambda *given: asked.extend(given[0]) or 1 / 0)
     with pytest.raises(ZeroDivisionError):

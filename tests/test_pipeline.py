@@ -119,10 +119,8 @@ def test_every_table_is_there(results):
     overall = across[across["family"] == "all"]
     assert overall["auc"].between(0, 1).all() and len(overall) == 2 * (3 * 3 + 1)
     assert len(read(results, "cross_dataset")) == len(overall)
-    assert set(pd.read_csv(results / "cross_dataset_concepts.csv")["measure"]) == {
-        "purity",
-        "part_top1",
-    }
+    concepts = pd.read_csv(results / "cross_dataset_concepts.csv")
+    assert set(concepts["measure"]) == {"purity", "part_top1"}
     assert list(pd.read_csv(results / "detectors.csv")) == OUTSIDE_COLUMNS
     ranked = pd.read_csv(results / "explanations.csv")
     assert list(ranked) == COLUMNS and "test_convnext" in set(ranked["model"])

@@ -15,6 +15,7 @@ from dvc.repo import Repo
 from fwstudy.pipeline import Stages, minutes_left, run_all, stages_to_run
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
 MEET = """
 import pathlib, sys, time
 own, other = map(pathlib.Path, sys.argv[1:])
@@ -53,9 +54,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def run_module(*words: str) -> subprocess.CompletedProcess:
-    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
 
 
 def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project):
@@ -68,10 +68,7 @@ def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project
         assert repo.status() == {}
     assert stages_to_run() == ({}, {})
     Path("left").unlink()
-    assert stages_to_run() == (
-        {"left": set(), "last": {"left"}},
-        {"left": 3, "last": 0},
-    )
+    assert stages_to_run() == ({"left": set(), "last": {"left"}}, {"left": 3, "last": 0})
 
 
 def test_stages_that_fail_are_named_with_what_they_said(project):
@@ -95,9 +92,8 @@ def test_stages_that_fail_are_named_with_what_they_said(project):
 
 def test_a_log_that_cannot_be_written_ends_no_stage(project, monkeypatch):
     monkeypatch.setattr(Stages, "log", lambda *_: Path("/dev/full"))
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     told: list[str] = []
-    assert Stages({"PATH": path}, Path("log")).reproduce("first", told.append)
+    assert Stages(ENVIRONMENT, Path("log")).reproduce("first", told.append)
     assert any("first" in line for line in told) and Path("first").exists()
 
 
@@ -112,10 +108,9 @@ def test_what_dvc_cannot_read_is_one_line(project):
 def test_told_to_stop_it_ends_the_stages_that_run(project, number):
     project["left"]["cmd"] = "python meet.py left nobody"
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
-    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     command = [sys.executable, "-m", "fwstudy.pipeline", "--jobs", "1"]
     default = partial(signal.signal, number, signal.SIG_DFL)  # nohup may have started the tests
-    with subprocess.Popen(command, env=environment, preexec_fn=default) as process:  # noqa: PLW1509
+    with subprocess.Popen(command, env=ENVIRONMENT, preexec_fn=default) as process:  # noqa: PLW1509
         while not Path("left").exists():
             assert process.poll() is None
             threading.Event().wait(0.1)
@@ -128,9 +123,8 @@ def test_told_to_stop_it_ends_the_stages_that_run(project, number):
 def test_under_nohup_it_outlives_its_terminal(project):
     project["left"]["cmd"] = "python meet.py left hung_up"
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
-    environment = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     command = ["nohup", sys.executable, "-m", "fwstudy.pipeline", "--jobs", "1"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
         while not Path("left").exists():
             assert process.poll() is None
             threading.Event().wait(0.1)

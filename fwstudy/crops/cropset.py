@@ -19,9 +19,15 @@ FRAME_KEYS = ["clip", "frame", "quality"]
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns whatever fails while a file is read into a `ValueError` that names it."""
+    """Turns whatever fails while a file is read into a `ValueError` that names it.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says which stage makes it.
+    """
     try:
         yield
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; run the stage `preprocess`") from None
     except (ValueError, EOFError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -36,14 +42,12 @@ def open_array(folder: Path, name: str):
         FileNotFoundError: it is neither there as ``.npy`` nor as ``.zarr``; the message names it.
     """
     path = folder / f"{name}.npy"
-    if path.is_file():
-        with naming(path):
-            return np.load(path, mmap_mode="r")
-    if not path.with_suffix(".zarr").is_dir():
-        raise FileNotFoundError(f"{path}: no such file; run the stage `preprocess`")
-    import zarr  # slow to import, and seldom needed
+    if path.with_suffix(".zarr").is_dir() and not path.is_file():
+        import zarr  # slow to import, and seldom needed
 
-    return zarr.open_array(path.with_suffix(".zarr"), mode="r")
+        return zarr.open_array(path.with_suffix(".zarr"), mode="r")
+    with naming(path):
+        return np.load(path, mmap_mode="r")
 
 
 @dataclass(frozen=True)

@@ -344,11 +344,8 @@ def detection_summary(detection: pd.DataFrame, quality: str) -> dict[str, dict[s
     overall = ["auc", "ap", "eer", "accuracy"]
     values: dict[str, dict[str, float]] = {}
     for row in detection.to_dict("records"):
-        own, of_all, frame = (
-            row["quality"] == quality,
-            row["family"] == "all",
-            row["level"] == "frame",
-        )
+        own = row["quality"] == quality
+        of_all, frame = row["family"] == "all", row["level"] == "frame"
         found = {}
         if own and of_all:
             found = {("" if frame else "video_") + key: row[key] for key in overall}

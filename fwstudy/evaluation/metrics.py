@@ -2,9 +2,10 @@
 
 Frames of one person are not independent, nor are two people who lend each other their faces, so every
 interval resamples whole groups of such people. Other draws of them: `paired_tests`, and in
-`fwstudy.interpretability` the modules `concept_metrics`, `agreement`, `slices` and `measures`.
+`fwstudy.interpretability` the modules `agreement`, `slices` and `measures`.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def balanced_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The score above which to say *forged*: best balanced accuracy on the given (validation) set."""
+    """The score from which on to say *forged*: best balanced accuracy on the given (validation) set."""
     false_positive, true_positive, thresholds = roc_curve(labels, scores)
     return float(thresholds[1:][np.argmax((true_positive - false_positive)[1:])])
 
@@ -162,22 +163,36 @@ def score_auc(table: Mapping) -> float:
     return float(np.sum(lower) / 2 / (len(forged) * len(pristine)))
 
 
-def auc_interval(table: pd.DataFrame, seed: int = 0, repeats: int = REPEATS) -> dict[str, float]:
-    """`score_auc` of a table and its `group_interval`, as auc, auc_low, auc_high: ten times faster.
+def mean_auc(
+    positive: np.ndarray, scores: np.ndarray, groups: np.ndarray, seed: int, repeats: int
+) -> tuple[float, float, float]:
+    """Mean of `rank_auc` over columns, and its `group_interval` from the pairs won: ten times faster.
+
+    Args:
+        positive, scores: (N, C).
+        groups: (N,) of people.
+    """
+    index = pd.factorize(groups, sort=True)[0]
+    counts = [won_pairs(*column, index) for column in zip(positive.T, scores.T, strict=True)]
+    count = index.max() + 1
+    drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
+    weights = np.stack([np.ones(count), *(np.bincount(d, minlength=count) for d in drawn)])
+    with warnings.catch_warnings():  # a draw may lack a class in every column
+        warnings.simplefilter("ignore", RuntimeWarning)
+        draws = np.nanmean([weighted_auc(*each, weights) for each in counts], axis=0)
+    known = count > 1 and np.isfinite(draws[0])
+    return float(draws[0]), *(percentiles(draws[1:]) if known else (np.nan, np.nan))
+
+
+def auc_interval(table: pd.DataFrame) -> dict[str, float]:
+    """`score_auc` of a table and its `group_interval`, as auc, auc_low and auc_high.
 
     Args:
         table: columns group, label, score.
     """
-    groups = pd.factorize(table["group"], sort=True)[0]
-    won, pairs = won_pairs(table["label"].to_numpy() == 1, table["score"].to_numpy(), groups)
-    count = len(won)
-    value = float(weighted_auc(won, pairs, np.ones(count)))
-    if count < 2 or not np.isfinite(value):
-        return {"auc": value, "auc_low": np.nan, "auc_high": np.nan}
-    drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
-    weights = np.stack([np.bincount(each, minlength=count) for each in drawn])
-    low, high = percentiles(weighted_auc(won, pairs, weights))
-    return {"auc": value, "auc_low": low, "auc_high": high}
+    label, score, groups = (table[name].to_numpy() for name in ("label", "score", "group"))
+    values = mean_auc(label[:, None] == 1, score[:, None], groups, 0, REPEATS)
+    return dict(zip(("auc", "auc_low", "auc_high"), values, strict=True))
 
 
 def measured(
@@ -222,10 +237,8 @@ def detection_table(predictions: pd.DataFrame, threshold: float | None = None) -
         for quality, table in everything.groupby("quality", sort=False):
             families = [name for name in table["variant"].unique() if name != "original"]
             for family in ["all", *families]:
-                wanted = table["variant"].isin(["original", family]) | (family == "all")
-                part = table[wanted]
-                row = {"level": level, "quality": quality, "family": family}
-                row |= auc_interval(part)
+                part = table[table["variant"].isin(["original", family]) | (family == "all")]
+                row = {"level": level, "quality": quality, "family": family, **auc_interval(part)}
                 row |= detection_metrics(part["label"], part["score"], threshold)
                 row |= {"num_images": len(part), "num_identities": part["identity"].nunique()}
                 rows.append(row | {"threshold": threshold})

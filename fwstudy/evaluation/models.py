@@ -4,8 +4,7 @@ from pathlib import PurePath
 
 from fwstudy.params import Params
 
-BASELINE = "baseline"
-MAIN = (BASELINE, "batch_norm", "whitened")
+MAIN = ("baseline", "batch_norm", "whitened")
 
 
 def trained_models(params: Params) -> dict[str, list[int]]:

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from fwstudy.execute import ENVIRONMENT
+
+SPINS = "GOMP_SPINCOUNT"
 FRAMES = 16  # of a clip
 SHOWN = 12  # files of a folder whose details the page has
 
@@ -131,7 +134,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each clip")
     parser.add_argument("--notebook", action="store_true", help="execute notebook 8 as well")
     arguments = parser.parse_args(words)
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: threads wait without spinning
+    os.environ.setdefault(SPINS, ENVIRONMENT[SPINS])  # before torch is imported
     try:
         if arguments.export:
             check_output(arguments.export.resolve())

@@ -25,15 +25,8 @@ SHIPPED = Path("data", "assets", "detector")
 SETTINGS, TENSORS, SUMS = "detector.json", "detector.safetensors", "SHA256SUMS"
 WHITENING = ("num_groups", "solver", "shrinkage", "whiten_every")
 IN_WORDS = (
-    "architecture",
-    "names",
-    "slope",
-    "intercept",
-    "crop_size",
-    "crop_scale",
-    "data",
-    "seed",
-)
+    "architecture", "names", "slope", "intercept", "crop_size", "crop_scale", "data", "seed",
+)  # fmt: skip
 REFERENCE = tuple(field.name for field in fields(MahalanobisOOD))
 KINDS = {"photos": "photographed"}  # what to call the faces of a source
 

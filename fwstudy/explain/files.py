@@ -19,6 +19,7 @@ from fwstudy.faces.videos.footage import Frames, InputError, read_frames
 EDGE = 0.95  # share of unseen faces beyond which a face is told to be at the edge
 RESIDUAL, BOUNDARY = "residual axes", "boundary"
 PICTURES = 4  # of a clip, at most
+NAMED = 3  # axes that the words name for a forgery, and as many against, at most
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class FileReport:
     summary: dict
 
 
-def few(count: int, most: int = PICTURES) -> np.ndarray:
-    """Evenly spaced places of so many, the first and the last among them; all if there are no more."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+def few(count: int) -> np.ndarray:
+    """`PICTURES` places of so many, evenly spaced, first and last among them; all if there are no more."""
+    return np.unique(np.linspace(0, count - 1, min(PICTURES, count)).round().astype(int))
 
 
 def explain_path(
@@ -150,12 +151,8 @@ def explain_all(
     return pd.DataFrame(rows), kept
 
 
-def describe(trained: TrainedExplainer, explained: FileReport, most: int = 3) -> str:
-    """The verdict on one file in plain language, with all that speaks against relying on it.
-
-    Args:
-        most: how many parts are named that speak for a forgery, and against.
-    """
+def describe(trained: TrainedExplainer, explained: FileReport) -> str:
+    """The verdict on one file in plain language, with all that speaks against relying on it."""
     row, evidence = explained.summary, pd.Series(explained.summary)[list(trained.names)]
     text = (
         f"{explained.name}: {row['verdict']}; probability of a forgery {row['probability']:.0%} "
@@ -167,8 +164,8 @@ def describe(trained: TrainedExplainer, explained: FileReport, most: int = 3) ->
             f"This is the mean of {row['frames_with_face']} frames with a face, out of "
             f"{row['frames']}; single frames range from {low:+.2f} to {high:+.2f}.\n"
         )
-    for_forgery = evidence[evidence > 0].astype(float).nlargest(most)
-    against = evidence[evidence < 0].astype(float).nsmallest(most)
+    for_forgery = evidence[evidence > 0].astype(float).nlargest(NAMED)
+    against = evidence[evidence < 0].astype(float).nsmallest(NAMED)
     for words, parts in (("For a forgery speak", for_forgery), ("; against it", against)):
         named = ", ".join(f"{name} ({value:+.2f})" for name, value in parts.items())
         text += f"{words} {named or 'no concept axis'}"

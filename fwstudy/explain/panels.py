@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fwstudy.explain.files import BOUNDARY, PICTURES, RESIDUAL, FileReport, few
+from fwstudy.explain.files import BOUNDARY, RESIDUAL, FileReport, few
 from fwstudy.reporting.overlay import AGAINST, FOR, overlay
 
 SIDE = 256  # px of the picture in which the face is marked
@@ -46,17 +46,14 @@ def inline(png: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
-def face_sheet(explained: FileReport, most: int = PICTURES) -> str:
+def face_sheet(explained: FileReport) -> str:
     """Face by face: the picture, the face, and the heat map of all axes, of the concept axes and of single axes.
 
-    Sums have one scale, single axes another, each over all faces shown.
-
-    Args:
-        most: of this many frames with a face at most, evenly spaced.
+    Shown are few frames of a clip (`few`). Sums have one scale, single axes another, over all of them.
     """
     found, times = explained.explanation, explained.footage.times
     seen = np.flatnonzero([face is not None for face in explained.faces])
-    chosen = few(len(seen), most)
+    chosen = few(len(seen))
     maps, named = found.maps[chosen], found.maps[chosen].sum(axis=1)
     sums = {"all axes": named + found.rest_maps[chosen], "concept axes": named}
     singles = {found.names[axis]: maps[:, axis] for axis in strongest(found.evidence)}

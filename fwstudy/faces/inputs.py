@@ -99,7 +99,7 @@ def find_face(
     else:
         wanted = faces
         if len(faces) > 1:
-            notes.append(f"{len(faces)} faces found, the largest taken")
+            notes.append(f"{len(faces)} faces found, the largest clear one taken")
     shape = fit_first(image, wanted)
     if shape is None:
         return None, NO_MESH

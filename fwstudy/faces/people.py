@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from fwstudy.labels import ONLY_EMPTY
+
 IDENTITY_PATTERN = r"^[^_]+"
 ATTRIBUTES = {"face_age": "age_years", "face_gender": "sex", "face_eth": "ethnicity"}
 UNLIKE = {"sex": 30, "ethnicity": 15}  # how many years of age a difference weighs, in pairing
@@ -42,9 +44,13 @@ def read_attributes(folder: Path) -> dict[str, dict]:
         ValueError: a table that cannot be read, or an age that is no number; the message names it.
     """
     known: dict[str, dict] = {}
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob("[!.]*.csv")):
         try:
-            known |= _attributes(pd.read_csv(path, dtype=str))
+            table = pd.read_csv(path, dtype=str)
+            if "face_id" in table:  # of a person who may be called NA
+                named = pd.read_csv(path, usecols=["face_id"], dtype=str, **ONLY_EMPTY)
+                table["face_id"] = named["face_id"]
+            known |= _attributes(table)
         except ValueError as error:
             raise ValueError(f"{path}: cannot be read as a table of people: {error}") from error
     return known

@@ -83,7 +83,7 @@ def load_face(path: Path, size: int) -> tuple[Portrait | None, list[str]]:
     if found is None:
         return None, [*notes, NO_MESH]
     if len(faces) > 1:
-        notes = [*notes, f"{len(faces)} faces found, the largest taken"]
+        notes = [*notes, f"{len(faces)} faces found, the largest clear one taken"]
     apart = warp.interocular(found.landmarks)
     if apart < MIN_INTEROCULAR * INTEROCULAR * size:
         notes = [*notes, f"small face, enlarged: {apart:.0f} px between the eyes"]

@@ -13,12 +13,10 @@ from fwstudy.faces.videos import layouts
 from fwstudy.faces.videos.assemble import video_dataset
 from fwstudy.faces.videos.celebdf import celeb_df
 from fwstudy.faces.videos.deepfakebench import deepfakebench
-from fwstudy.faces.videos.layouts import Reader
+from fwstudy.faces.videos.layouts import Reader, Report
 from fwstudy.faces.videos.openforensics import openforensics
 from fwstudy.params import VIDEO_SOURCES, Faces
 from fwstudy.runtime import partial_folder, project_root, workers
-
-Report = list[dict]
 
 
 def rendered_faces(settings: Faces, folder: Path) -> tuple[list[Path], Report]:

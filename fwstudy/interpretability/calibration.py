@@ -33,10 +33,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """P(forged) = sigmoid(slope · logit + intercept), where originals and forgeries are as frequent.
-
-    `dataclasses.asdict` makes a plain dict of it, and ``Calibration(**values)`` reads that back.
-    """
+    """P(forged) = sigmoid(slope · logit + intercept), where originals and forgeries are as frequent."""
 
     slope: float = 1.0
     intercept: float = 0.0

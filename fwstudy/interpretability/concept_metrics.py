@@ -5,7 +5,6 @@ Axis j stands for concept j. Does it respond to that concept (purity, rank) and 
 (permutation importance)?
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,8 +12,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.preprocessing import StandardScaler, normalize
 
-from fwstudy.evaluation.metrics import REPEATS, Measure, mean_interval, percentiles, rank_auc
-from fwstudy.evaluation.wins import weighted_auc, won_pairs
+from fwstudy.evaluation.metrics import REPEATS, Measure, mean_auc, mean_interval, measured, rank_auc
 from fwstudy.interpretability.localization import MARGIN, part_regions, relevance_mass
 from fwstudy.labels import FORGED_PARTS
 
@@ -243,30 +241,16 @@ def measured_rows(
     repeats: int = REPEATS,
 ) -> tuple[float, float, float]:
     """A statistic of row numbers, and its `group_interval`, where groups of people are (N,)."""
-    index = pd.factorize(np.asarray(groups), sort=True)[0]
-    rows = [np.flatnonzero(index == number) for number in range(index.max() + 1)]
-    value = statistic(np.arange(len(index)))
-    if len(rows) < 2 or not np.isfinite(value):
-        return value, np.nan, np.nan
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(repeats, len(rows)))
-    draws = [statistic(np.concatenate([rows[number] for number in each])) for each in drawn]
-    return value, *percentiles(np.array(draws))
+    table = pd.DataFrame({"group": groups, "row": np.arange(len(groups))})
+    return measured(table, lambda part: statistic(np.asarray(part["row"])), seed, repeats)
 
 
 def purity_interval(
     own: np.ndarray, concepts: np.ndarray, groups: np.ndarray, seed: int = 0, repeats: int = REPEATS
 ) -> tuple[float, float, float]:
     """Mean of `concept_purity` over concepts with its `group_interval`, from the pairs won."""
-    index = pd.factorize(np.asarray(groups), sort=True)[0]
-    counts = [won_pairs(concepts == k, own[:, k], index) for k in range(own.shape[1])]
-    count = index.max() + 1
-    drawn = np.random.default_rng(seed).integers(count, size=(repeats, count))
-    weights = np.stack([np.ones(count), *(np.bincount(d, minlength=count) for d in drawn)])
-    with warnings.catch_warnings():  # a draw may hold no image of any concept
-        warnings.simplefilter("ignore", RuntimeWarning)
-        draws = np.nanmean([weighted_auc(*each, weights) for each in counts], axis=0)
-    known = count > 1 and np.isfinite(draws[0])
-    return float(draws[0]), *(percentiles(draws[1:]) if known else (np.nan, np.nan))
+    shown = concepts[:, None] == np.arange(own.shape[1])
+    return mean_auc(shown, own, groups, seed, repeats)
 
 
 def importance_table(

@@ -32,23 +32,15 @@ def cross_concepts(params: Params, source: str) -> pd.DataFrame:
         for run in study.runs
         if run.name == WHITENED
     ]
-    tables = [pd.DataFrame(columns=[*COLUMNS, "seed"])]
+    num_images, tables = params.interpretability.num_images, []
     for study, run in runs:
         detector = load(run, study.params)
         for name, crops in tests.items():
-            subject = Subject(
-                run.name,
-                detector,
-                run.settings,
-                crops,
-                run.seed,
-                params.interpretability.num_images,
-                shown=(CONCEPT_AXES,),
-            )
+            about_it = run.name, detector, run.settings, crops, run.seed, num_images
+            subject = Subject(*about_it, shown=(CONCEPT_AXES,))
             rows = explain_model(subject, ["concepts", "parts"])
             wanted = (rows["subset"] == "all") & rows["measure"].isin(MEASURES)
             chosen = rows[wanted & (rows["method"] == CONCEPT_AXES)]
             chosen = chosen.assign(trained_on=study.label, tested_on=name, seed=run.seed)
-            tables.append(chosen[tables[0].columns])
-    none, *found = tables  # an empty table has no types, and would take them from the others
-    return pd.concat(found or [none], ignore_index=True)
+            tables.append(chosen[[*COLUMNS, "seed"]])
+    return pd.concat(tables, ignore_index=True)

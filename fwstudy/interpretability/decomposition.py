@@ -19,6 +19,7 @@ from torch import nn
 
 from fwstudy.crops.cropset import CropSet
 from fwstudy.whitening.concepts import BATCH_SIZE
+from fwstudy.whitening.statistics import evaluation_mode
 from fwstudy.whitening.surgery import find_classifier
 
 TOLERANCE = 1e-4  # of the sizes of the terms together: they may cancel
@@ -31,19 +32,16 @@ class Decomposition:
     Args:
         bias: of the classifier.
         evidence: (N, C) float32, weight times pooled activation.
-        activations: (N, C) float32, pooled.
         logits: (N,) float32; ``bias + evidence.sum(axis=1)`` to the rounding of its terms.
     """
 
     bias: float
     evidence: np.ndarray
-    activations: np.ndarray
     logits: np.ndarray
 
     def take(self, places: np.ndarray) -> "Decomposition":
         """Some of the images, by their places; one may be taken more than once."""
-        chosen = self.evidence[places], self.activations[places], self.logits[places]
-        return Decomposition(self.bias, *chosen)
+        return Decomposition(self.bias, self.evidence[places], self.logits[places])
 
 
 def capture(
@@ -88,9 +86,7 @@ def decompose(model: nn.Module, layer: nn.Module, crops: CropSet) -> Decompositi
         raise ValueError(
             "the verdict does not decompose over this layer: it is not before the pooling"
         )
-    return Decomposition(
-        bias, evidence.numpy(force=True), pooled.numpy(force=True), logits.numpy(force=True)
-    )
+    return Decomposition(bias, evidence.numpy(force=True), logits.numpy(force=True))
 
 
 def resize(maps: torch.Tensor, size: int) -> np.ndarray:
@@ -121,9 +117,9 @@ def evidence_maps(
     Returns:
         (N, S, S) float32, signed: positive speaks for a forgery.
     """
-    model.eval()
     weight = find_classifier(model).weight.reshape(-1)
-    maps, _ = capture(model, layer, images)
+    with evaluation_mode(model):
+        maps, _ = capture(model, layer, images)
     contribution = maps[:, axes] * weight[axes][:, None, None] / maps[0, 0].numel()
     return resize(contribution.sum(dim=1), images.shape[-1])
 
@@ -134,8 +130,8 @@ def grad_cam(model: nn.Module, layer: nn.Module, images: torch.Tensor) -> np.nda
     The ReLU comes after the interpolation, so that all maps of this module are cut alike: images
     (N, 3, S, S) float32 in [-1, 1] to (N, S, S) float32.
     """
-    model.eval()
-    return layer_map(LayerGradCam(model, layer).attribute(images, target=0), images)
+    with evaluation_mode(model):
+        return layer_map(LayerGradCam(model, layer).attribute(images, target=0), images)
 
 
 def center_prior(size: int) -> np.ndarray:

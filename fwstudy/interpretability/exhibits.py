@@ -1,4 +1,4 @@
-"""What the notebook on interpretability shows of one seed: pictures and matrices, no new numbers."""
+"""What the notebook on interpretability shows of one seed: pictures, matrices and two bounds."""
 
 import numpy as np
 import pandas as pd

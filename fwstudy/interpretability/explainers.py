@@ -10,8 +10,6 @@ and images are left as they were found.
 
 "Nothing seen" is zero: mid-gray, the middle of the images' range, as around zero-padded concepts.
 A square of the image that is mid-gray in itself gets no relevance from methods that look at pixels.
-Gradient SHAP is left out: with this one baseline it is integrated gradients at random steps, drawn
-from NumPy's global generator.
 
 Maps that see no image are what each method must beat: `random_maps` here, `center_prior` and
 `mean_mask_prior` in `fwstudy.interpretability.decomposition`.
@@ -131,7 +129,7 @@ def occlusion(
 
 
 EXPLAINERS: dict[str, Explainer] = {
-    "Grad-CAM": in_evaluation_mode(grad_cam),
+    "Grad-CAM": grad_cam,
     "LayerCAM": layer_cam,
     "integrated gradients": integrated_gradients,
     "occlusion": occlusion,

@@ -5,7 +5,7 @@ hole: gray or blurred patches are themselves unlike any face, and blur wipes out
 that the explanation did not name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -132,8 +132,7 @@ def deletion_insertion(
             for the logit, which does not saturate.
 
     Returns:
-        deletion, insertion; at_images and at_reference, the output at the ends of the curves, of
-        which a random order on an additive model earns the mean. Indexed 0 … N - 1.
+        deletion, insertion; indexed 0 … N - 1.
 
     Raises:
         ValueError: relevance has another shape or is not finite.
@@ -145,20 +144,13 @@ def deletion_insertion(
     order = torch.from_numpy(pixel_order(relevance, seed)).to(images.device)[:, None]
     reference = reference.to(images).expand_as(images)
     shares = np.linspace(0, 1, steps + 1) ** 2
-    deleted, inserted = [], []
+    curves = {"deletion": [], "insertion": []}
     for count in np.round(shares * order[0].numel()):
         chosen = order < count
-        deleted.append(predict_logits(model, torch.where(chosen, reference, images)))
-        inserted.append(predict_logits(model, torch.where(chosen, images, reference)))
-    deleted, inserted = (output(np.stack(found, axis=1)) for found in (deleted, inserted))
-    return pd.DataFrame(
-        {
-            "deletion": np.trapezoid(deleted, shares, axis=1),
-            "insertion": np.trapezoid(inserted, shares, axis=1),
-            "at_images": deleted[:, 0],
-            "at_reference": deleted[:, -1],
-        }
-    )
+        curves["deletion"].append(predict_logits(model, torch.where(chosen, reference, images)))
+        curves["insertion"].append(predict_logits(model, torch.where(chosen, images, reference)))
+    curves = {name: output(np.stack(logits, axis=1)) for name, logits in curves.items()}
+    return pd.DataFrame({name: np.trapezoid(y, shares, axis=1) for name, y in curves.items()})
 
 
 def restoration(
@@ -193,10 +185,7 @@ def restoration(
 
 
 def restoration_table(
-    manifest: pd.DataFrame,
-    fall: np.ndarray,
-    evidence: np.ndarray,
-    names: Sequence[str] = tuple(FORGED_PARTS),
+    manifest: pd.DataFrame, fall: np.ndarray, evidence: np.ndarray
 ) -> pd.DataFrame:
     """The effect of restoring each part beside what an explanation gave it, one pair a row.
 
@@ -211,7 +200,7 @@ def restoration_table(
     Raises:
         ValueError: fall or evidence is not (N, k).
     """
-    shape = (len(manifest), len(names))
+    shape = (len(manifest), len(FORGED_PARTS))
     if not fall.shape == evidence.shape == shape:
         raise ValueError(
             f"fall {fall.shape} and evidence {evidence.shape} must both be "
@@ -220,7 +209,7 @@ def restoration_table(
     about = manifest[["row", "group", "variant"]]
     tables = [
         about.assign(part=name, fall=fall[:, j], evidence=evidence[:, j])
-        for j, name in enumerate(names)
+        for j, name in enumerate(FORGED_PARTS)
     ]
     return pd.concat(tables, ignore_index=True)
 

@@ -8,9 +8,8 @@ Koh et al., "Concept Bottleneck Models", ICML 2020, section 5: a person corrects
 and the verdict should improve.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ import pandas as pd
 from fwstudy.evaluation.metrics import Measure, group_interval
 
 QUANTILES = (0.05, 0.95)  # of the evidence: what a concept that is absent, or present, is set to
-SUBSETS = 64  # of the axes that are corrected together, where there are more
 REPEATS = 200  # of the bootstrap
 
 MEASURES = {
@@ -39,14 +37,13 @@ def correction_curve(
     values: np.ndarray,
     manifest: pd.DataFrame,
     threshold: float,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Accuracy while 0, 1, … k concepts are corrected by the truth.
 
     Koh et al. 2020, section 5. A concept's evidence becomes what it is where the concept is clearly
     present, or clearly absent. Departures: balanced accuracy, as there are more forgeries than originals;
-    the mean over all choices of j concepts (over `SUBSETS` of them, drawn, where there are more) in place
-    of one order; and the value is one of the evidence, whose sum is the verdict.
+    the mean over all choices of j concepts in place of one order; and the value is one of the evidence,
+    whose sum is the verdict.
 
     Args:
         verdict: (N,) logits.
@@ -74,12 +71,10 @@ def correction_curve(
     for number in range(count + 1):
         told = [
             verdict + gained[:, axes].sum(axis=1) >= threshold
-            for axes in choices(count, number, seed)
+            for axes in map(list, combinations(range(count), number))
         ]
         right = np.mean(np.equal(told, labels), axis=0)
-        table = pd.DataFrame(
-            {"right": right, "label": labels, "group": manifest["group"].to_numpy()}
-        )
+        table = manifest[["group"]].assign(right=right, label=labels)
         low, high = group_interval(table, balanced, repeats=REPEATS)
         found = {"value": balanced(table), "low": low, "high": high, "num_images": len(table)}
         rows.append({"corrected": number, **found})
@@ -92,11 +87,3 @@ def balanced(table: Mapping) -> float:
     if label.all() or not label.any():
         return float("nan")
     return float((right[label].mean() + right[~label].mean()) / 2)
-
-
-def choices(count: int, number: int, seed: int) -> list[Sequence[int]]:
-    """All choices of ``number`` axes of ``count``, or `SUBSETS` of them, drawn, where there are more."""
-    if comb(count, number) <= SUBSETS:
-        return [list(axes) for axes in combinations(range(count), number)]
-    rng = np.random.default_rng([seed, number])
-    return [rng.choice(count, number, replace=False) for _ in range(SUBSETS)]

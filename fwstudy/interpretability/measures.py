@@ -16,12 +16,7 @@ from tqdm import tqdm
 
 from fwstudy.crops.composites import forged_parts
 from fwstudy.crops.cropset import CropSet
-from fwstudy.evaluation.metrics import (
-    Measure,
-    balanced_threshold,
-    mean_interval,
-    measured,
-)
+from fwstudy.evaluation.metrics import Measure, balanced_threshold, mean_interval, measured
 from fwstudy.interpretability import (
     adversarial,
     agreement,
@@ -33,12 +28,6 @@ from fwstudy.interpretability import (
     localization,
     sanity,
     slices,
-)
-from fwstudy.interpretability.calibration import (
-    Calibration,
-    calibrate,
-    calibration_table,
-    reliability_curve,
 )
 from fwstudy.interpretability.decomposition import concept_share, decompose
 from fwstudy.interpretability.model import (
@@ -70,12 +59,8 @@ WHITENESS = ("mean_correlation", "mean_variance", "effective_rank")
 CHECKED_IMAGES = 64
 COLUMNS = ["topic", "model", "method", "subset", "measure", "value", "low", "high", "num_images"]
 GLOSSARY: dict[str, Measure] = {
-    "mean_correlation": Measure(
-        "mean |correlation| of two axes over positions", "ours", "lower", None
-    ),
-    "mean_variance": Measure(
-        "mean variance of an axis over positions; white: 1", "ours", "-", None
-    ),
+    "mean_correlation": Measure("mean |correlation| of two axes over positions", "ours", "lower"),
+    "mean_variance": Measure("mean variance of an axis over positions; white: 1", "ours", "-"),
     "effective_rank": Measure(
         "exponential of the entropy of the covariance's eigenvalues; white: the number of axes",
         "Roy and Vetterli 2007",
@@ -149,7 +134,7 @@ def about(crops: CropSet, *columns: pd.DataFrame, **values: np.ndarray) -> pd.Da
 def whiteness_interval(
     features: torch.Tensor, groups: np.ndarray, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
-    """Value and interval over groups of people of the measures `WHITENESS`.
+    """Value and interval over groups of people of the measures `WHITENESS`; of one group no interval.
 
     A bootstrap to first order in the weights of the groups (the infinitesimal jackknife; Efron, "The
     Jackknife, the Bootstrap and Other Resampling Plans", 1982): the eigenvalues of 2048 channels are
@@ -160,6 +145,9 @@ def whiteness_interval(
         groups: (N,) of people.
     """
     names, index = np.unique(groups, return_inverse=True)
+    value = whiteness(features)
+    if len(names) < 2:
+        return {name: (value[name], np.nan, np.nan) for name in WHITENESS}
     parts = [as_rows(features[torch.from_numpy(index == i)]).double() for i in range(len(names))]
     counts = parts[0].new_tensor([len(rows) for rows in parts])
     sums = torch.stack([rows.sum(dim=0) for rows in parts])
@@ -178,7 +166,6 @@ def whiteness_interval(
     rng, shares = np.random.default_rng(seed), [1 / len(names)] * len(names)
     draws = (rng.multinomial(len(names), shares, WHITENESS_REPEATS) - 1) @ slopes.T
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    value = whiteness(features)
     return {
         name: (value[name], value[name] + low[i], value[name] + high[i])
         for i, name in enumerate(WHITENESS)
@@ -308,7 +295,6 @@ def intervention_topic(subject: Subject) -> Rows:
         np.quantile(known.evidence[:, :count], interventions.QUANTILES, axis=0),
         whole.manifest,
         balanced_threshold(held_out.manifest["label"], known.logits),
-        subject.seed,
     )
     for found in curve.to_dict("records"):
         subset, values = f"{found['corrected']} corrected", list(found.values())[1:]
@@ -554,15 +540,16 @@ def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
         mass = localization.relevance_mass(maps, truth_of(forged)[0])
         quality = pd.Series(mass, forged.manifest["row"]).reindex(scored["row"])
         scored = scored.assign(relevance_mass=quality.to_numpy())
-    fitted = {"as trained": Calibration(), "calibrated": calibrate(labels, logits)}
+    known = calibration.calibrate(labels, logits)
+    fitted = {"as trained": calibration.Calibration(), "calibrated": known}
     threshold = balanced_threshold(labels, logits)
     curves = [
-        reliability_curve(
+        calibration.reliability_curve(
             scored["label"].to_numpy(),
-            calibration.probability(scored["score"].to_numpy()),
+            chosen.probability(scored["score"].to_numpy()),
             scored["group"].to_numpy(),
         ).assign(calibration=name)
-        for name, calibration in fitted.items()
+        for name, chosen in fitted.items()
     ]
     originals = whole.select(variant=ORIGINAL)
     activations = pooled_activations(subject.model, originals).numpy()
@@ -572,7 +559,7 @@ def trust_tables(subject: Subject) -> dict[str, pd.DataFrame]:
         kinds["as many residual axes"] = activations[:, count : 2 * count]
     kinds[f"{subject.name}, all axes"] = activations
     tables = {
-        "calibration": calibration_table(scored, fitted),
+        "calibration": calibration.calibration_table(scored, fitted),
         "reliability": pd.concat(curves, ignore_index=True),
         "slices": slices.slice_table(scored, threshold, evidence),
         "gaps": slices.gap_table(scored, threshold, evidence, seed=subject.seed),

@@ -25,7 +25,6 @@ from fwstudy.interpretability.explainers import (
     EXPLAINERS,
     Explainer,
     in_batches,
-    in_evaluation_mode,
     occlusion,
     random_maps,
 )
@@ -302,4 +301,4 @@ def priors(subject: Subject) -> dict[str, Explainer]:
 
 def axes_explainer(axes: slice) -> Explainer:
     """`evidence_maps` of some axes as an explainer."""
-    return in_evaluation_mode(partial(evidence_maps, axes=axes))
+    return partial(evidence_maps, axes=axes)

@@ -77,12 +77,11 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def segments(images: Tensor, count: int = NUM_SEGMENTS) -> np.ndarray:
+def segments(images: Tensor) -> np.ndarray:
     """Superpixels of each image, by SLIC (Achanta et al., TPAMI 2012; scikit-image's defaults).
 
     Args:
         images: (N, 3, S, S) float32 in [-1, 1].
-        count: of segments, roughly.
 
     Returns:
         (N, S, S) int64, each image numbered from 0 without gaps.
@@ -92,7 +91,7 @@ def segments(images: Tensor, count: int = NUM_SEGMENTS) -> np.ndarray:
     """
     found = []
     for number, pixels in enumerate(images.movedim(1, -1).numpy(force=True)):
-        _, labels = np.unique(slic(pixels, n_segments=count), return_inverse=True)
+        _, labels = np.unique(slic(pixels, n_segments=NUM_SEGMENTS), return_inverse=True)
         if labels.max() < 1:
             raise ValueError(f"SLIC finds no segments in image {number} of {len(images)}")
         found.append(labels.reshape(pixels.shape[:2]))

@@ -187,15 +187,13 @@ def stability(
     images: np.ndarray,
     perturbations: dict[str, Perturbation] = PERTURBATIONS,
     seed: int = 0,
-    threshold: float = 0.0,
 ) -> pd.DataFrame:
-    """How much maps and verdicts change when images are perturbed.
+    """How much maps and verdicts, the signs of logits, change when images are perturbed.
 
     Maps are compared without their outermost `SHIFT` pixels, which a shift does not bring back.
 
     Args:
         images: (N, S, S, 3) uint8.
-        threshold: of the logit, from which on the verdict is *forged*.
 
     Returns:
         perturbation, stability_rank, verdict_flips (0 or 1); indexed 0 … N - 1 for each
@@ -205,7 +203,7 @@ def stability(
     def seen(shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tensor = to_tensor(shown)
         logits = predict_logits(model, tensor)
-        return in_batches(explain, model, layer, tensor.split(BATCH_SIZE)), logits >= threshold
+        return in_batches(explain, model, layer, tensor.split(BATCH_SIZE)), logits >= 0
 
     (before, forged), tables, inner = seen(images), [], np.s_[:, SHIFT:-SHIFT, SHIFT:-SHIFT]
     for name, perturbation in perturbations.items():

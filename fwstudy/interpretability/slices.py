@@ -196,15 +196,10 @@ def gap_table(
             row |= dict.fromkeys(["gap", "gap_low", "gap_high", "p_value"], np.nan)
             defined = [np.isfinite(statistic(rows)) for _, rows in part.groupby("kind")]
             if sum(defined) > 1:
-                columns = ["label", column]
                 row |= with_interval(
                     "gap",
                     part,
-                    lambda drawn, columns=columns, statistic=statistic: largest_gap(
-                        {name: drawn[name] for name in columns},
-                        np.asarray(drawn["kind"]),
-                        statistic,
-                    ),
+                    lambda drawn, of=statistic: largest_gap(drawn, np.asarray(drawn["kind"]), of),
                 )
                 row["p_value"] = permutation_p_value(part, statistic, seed, repeats)
             num_identities = part["identity"].nunique()

@@ -192,19 +192,13 @@ def lacking(adapter: Adapter, about: OutsideDetector, size: int) -> dict[str, st
     Args:
         size: of the crops, on one of which it is tried.
     """
+    lacks = {}
     gray = torch.zeros(1, 3, size, size, device=adapter.scale.device, requires_grad=True)
     with torch.enable_grad():
-        differentiable = adapter(gray).requires_grad
-    has = {
-        "gradients": differentiable,
-        "layer": about.layer is not None,
-        "weights": any(value.numel() for value in adapter.parameters()),
-    }
-    return {name: WHY[name] for name, there in has.items() if not there}
-
-
-WHY = {
-    "gradients": "its logit has no gradients",
-    "layer": "no layer is named for it",
-    "weights": "its weights cannot be randomized: they are out of reach",
-}
+        if not adapter(gray).requires_grad:
+            lacks["gradients"] = "its logit has no gradients"
+    if about.layer is None:
+        lacks["layer"] = "no layer is named for it"
+    if not any(value.numel() for value in adapter.parameters()):
+        lacks["weights"] = "its weights cannot be randomized: they are out of reach"
+    return lacks

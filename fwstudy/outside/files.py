@@ -17,17 +17,8 @@ from fwstudy.labels import FORGED_PARTS, PARTS
 
 NAMED = 5  # of the images that something is wrong with, so many are named
 TOLD = [
-    "split",
-    "quality",
-    "kind",
-    "variant",
-    "label",
-    "identity",
-    "source",
-    "group",
-    "clip",
-    "frame",
-]
+    "split", "quality", "kind", "variant", "label", "identity", "source", "group", "clip", "frame",
+]  # fmt: skip
 README = """# {count} face crops to be scored by a detector
 
 {size} x {size} pixels, of the split{s} {splits}. No file here needs the project that wrote it.

@@ -35,15 +35,8 @@ from fwstudy.interpretability.measures import (
 from fwstudy.interpretability.model import QUICK, Method, Subject
 from fwstudy.labels import ORIGINAL
 from fwstudy.outside.adapters import adapted, lacking, present
-from fwstudy.outside.files import (
-    coverage,
-    crop_ids,
-    list_maps,
-    read_maps,
-    read_scores,
-    some,
-)
-from fwstudy.params import KINDS, OutsideDetector, Params
+from fwstudy.outside.files import coverage, crop_ids, list_maps, read_maps, read_scores, some
+from fwstudy.params import OutsideDetector, Params
 from fwstudy.runtime import default_device
 from fwstudy.training.runs import PREDICTION_COLUMNS, Detector, score
 
@@ -137,7 +130,7 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
     Raises:
         ValueError: it cannot be made or run, or returns what is no number; names detector and file.
     """
-    adapter = adapted(about, folder).to(default_device())
+    quality, adapter = params.preprocess.quality, adapted(about, folder).to(default_device())
     with torch.inference_mode():
         adapter(crops.evenly(2).tensor(default_device()))  # another shape is told before all is run
     lacks = lacking(adapter, about, crops.images.shape[1])
@@ -145,7 +138,7 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
     detector = Detector(adapter, layer, pd.DataFrame())
     cannot = refused(detector, lacks, crops)
     quick = {name: explain for name, explain in QUICK.items() if name not in cannot}
-    predictions = score(detector, whole_faces(crops, params.preprocess.quality))
+    predictions = score(detector, whole_faces(crops, quality))
     wrong = predictions.loc[~np.isfinite(predictions["score"]), "row"]
     if len(wrong):
         ids = crop_ids(crops.manifest[crops.manifest["row"].isin(wrong)])
@@ -154,14 +147,13 @@ def run_network(about: OutsideDetector, params: Params, crops: CropSet, folder: 
         about.name,
         detector,
         None,
-        paired(crops, params.preprocess.quality, lacks),
+        paired(crops, quality, lacks),
         seed=0,
         num_images=params.interpretability.num_images,
         explainers=quick,
         checked=tuple(name for name in CHECKED if name in quick)[:1],
     )
-    further, quality = qualities(crops, params), params.preprocess.quality
-    return Known(subject, further, predictions, lacks, quality, refused=cannot)
+    return Known(subject, qualities(crops, params), predictions, lacks, quality, refused=cannot)
 
 
 def refused(detector: Detector, lacks: dict[str, str], crops: CropSet) -> dict[str, str]:
@@ -242,10 +234,6 @@ def covering(what: str, name: str, found: list[dict], remark: str = "") -> list[
     return rows
 
 
-READERS = {**dict.fromkeys(KINDS, run_network), "scores": read_recorded}
-"""How each kind of detector becomes known."""
-
-
 def detection_rows(known: Known) -> Iterator[dict]:
     """Detection on every quality and family, by frame and by video."""
     test = known.predictions[known.predictions["split"] == "test"]
@@ -258,9 +246,8 @@ def detection_rows(known: Known) -> Iterator[dict]:
     threshold = None if len(known.validation) else np.inf
     kept = both.reindex(known.predictions.index, fill_value=True)
     table = detection_table(known.predictions[kept], threshold)
-    remark = labels_reversed(
-        table[table["quality"] == known.quality]
-    )  # a codec may hide what is seen
+    of_study = table["quality"] == known.quality  # another codec may hide what is seen
+    remark = labels_reversed(table[of_study])
     for found in table.to_dict("records"):
         key, subset = (known.subject.name, found["level"]), f"{found['quality']} {found['family']}"
         interval, count = (found["auc_low"], found["auc_high"]), found["num_images"]
@@ -338,30 +325,21 @@ def of_subject(topic: Callable[[Subject], Iterable[dict]]) -> Callable[[Known], 
 
 
 PARTS = ("part_top1", *localization.SCORES)
+RUNS = ("maps", "runs")
 TOPICS = (
     Topic("detection", ("auc", "ap", "eer", "accuracy"), (), detection_rows),
     Topic("calibration", ("ece", "brier"), (), calibration_rows),
     Topic("localization", (*localization.SCORES,), ("maps",), of_subject(localization_topic)),
     Topic("parts", PARTS, ("maps",), of_subject(part_topic)),
-    Topic(
-        "faithfulness",
-        (*faithfulness.STATISTICS,),
-        ("maps", "runs"),
-        of_subject(restoration_topic),
-    ),
-    Topic("faithfulness", ("deletion", "insertion"), ("maps", "runs"), of_subject(deletion_topic)),
+    Topic("faithfulness", (*faithfulness.STATISTICS,), RUNS, of_subject(restoration_topic)),
+    Topic("faithfulness", ("deletion", "insertion"), RUNS, of_subject(deletion_topic)),
     Topic(
         "randomization",
         ("randomized_absolute_rank",),
-        ("maps", "runs", "weights"),
+        (*RUNS, "weights"),
         of_subject(randomization_topic),
     ),
-    Topic(
-        "stability",
-        ("stability_rank", "verdict_flips"),
-        ("maps", "runs"),
-        of_subject(stability_topic),
-    ),
+    Topic("stability", ("stability_rank", "verdict_flips"), RUNS, of_subject(stability_topic)),
     Topic("stability", ("stability_rank",), ("maps",), codec_rows),
 )
 
@@ -375,22 +353,17 @@ def empty(
         yield row(topic, (name, method), "all", measure, *numbers) | {"remark": remark}
 
 
-def refused_rows(known: Known) -> Iterator[dict]:
-    """For each explainer that the detector cannot be asked for, rows without a value that say why.
-
-    They stand under localization alone, once for all topics.
-    """
-    for method, why in known.refused.items():
-        name, remark = known.subject.name, f"no {method}: {why}"
-        yield from empty(name, "localization", localization.SCORES, remark, method)
-
-
 def rows_of(known: Known) -> Iterator[dict]:
-    """All rows of a detector, those without a value included."""
+    """All rows of a detector, those without a value included.
+
+    Explainers that it cannot be asked for stand under localization alone, once for all topics.
+    """
+    name = known.subject.name
     yield from known.covered
-    yield from refused_rows(known)
-    for topic in tqdm(TOPICS, known.subject.name, leave=False):
-        named = known.subject.name, topic.name, topic.measures
+    for method, why in known.refused.items():
+        yield from empty(name, "localization", localization.SCORES, f"no {method}: {why}", method)
+    for topic in tqdm(TOPICS, name, leave=False):
+        named = name, topic.name, topic.measures
         why = [known.lacks[need] for need in topic.needs if need in known.lacks]
         if why:
             yield from empty(*named, why[0])
@@ -416,7 +389,8 @@ def measure_detector(
     Raises:
         ValueError: the detector or its files cannot be used (named).
     """
-    known = READERS[about.kind](about, params, crops, folder)
+    read = read_recorded if about.kind == "scores" else run_network
+    known = read(about, params, crops, folder)
     return as_table(rows_of(known)), known.predictions
 
 

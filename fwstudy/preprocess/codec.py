@@ -75,11 +75,8 @@ def encode(frames: np.ndarray, rate_factor: int) -> bytes:
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264",
-            rate=FRAME_RATE,
-            options={"crf": str(rate_factor), **OPTIONS},
-        )
+        options = {"crf": str(rate_factor), **OPTIONS}
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for number, frame in enumerate(padded):

@@ -99,7 +99,8 @@ def assign_splits(
     if not drawn:
         return groups, official
     left = {name: share for name, share in shares.items() if name not in official.values()}
-    alone = {name: dict(named).get(name, name) for name in drawn}
+    of_group = dict(named)
+    alone = {name: of_group.get(name, name) for name in drawn}
     forged = {head["identity"] for head in headers if set(head["sources"]) - {ORIGINAL}}
     try:
         splits = split_identities(drawn, left or shares, seed)

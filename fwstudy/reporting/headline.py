@@ -48,13 +48,11 @@ def headline_table(results: Path, quality: str) -> str:
         "people who lend each other faces. Against the BatchNorm model fine-tuned as long, the "
         f"whitened model's AUC differs by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
         f"{gap['difference_high']:+.3f}; seeds {gap['difference_least']:+.3f} to "
-        f"{gap['difference_most']:+.3f})."
-    )
-    note += (
-        f" Its concept axes: {gap['concept_share']:.0%} of the verdict's variance, purity "
-        f"{gap['purity']:.2f}, forged part found {gap['part_top1']:.0%} (chance {1 / len(FORGED_PARTS):.0%}), relevance mass on "
-        f"the changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the fall "
-        f"of the logit on its repair {gap['restoration_correlation']:.2f}."
+        f"{gap['difference_most']:+.3f}). Its concept axes: {gap['concept_share']:.0%} of the "
+        f"verdict's variance, purity {gap['purity']:.2f}, forged part found "
+        f"{gap['part_top1']:.0%} (chance {1 / len(FORGED_PARTS):.0%}), relevance mass on the "
+        f"changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the "
+        f"fall of the logit on its repair {gap['restoration_correlation']:.2f}."
     )
     return "\n".join([markdown(rows), note, ""])
 

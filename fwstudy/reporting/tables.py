@@ -103,10 +103,8 @@ def contract(found: pd.DataFrame) -> dict[str, float]:
         numbers[f"relevance_mass{suffix}"] = mass(topic, "whitened", "concept axes")
         numbers[f"relevance_mass{suffix}_gradcam"] = mass(topic, "BatchNorm", "Grad-CAM")
         numbers[f"relevance_mass{suffix}_prior"] = max(priors)
-    concept, plain = (
-        ("concepts", "whitened", "concept axes"),
-        ("concepts", "BatchNorm", "best axes"),
-    )
+    concept = "concepts", "whitened", "concept axes"
+    plain = "concepts", "BatchNorm", "best axes"
     numbers["purity_paired"] = value.get((*concept, "all", "purity_paired"))
     numbers["purity_transplants"] = value.get((*concept, "transplants", "purity"))
     numbers["purity_batch_norm"] = value.get((*plain, "all", "purity"))

@@ -157,7 +157,10 @@ class PairedBatches:
         if self.self_blended_ratio and rng.random() < self.self_blended_ratio:
             return partial(self._self_blended, row, int(rng.integers(2**63)))
         if rng.random() < self.partial_forgery_ratio:
-            return (self.composed if row in self.single else self.transplanted)(row, rng)
+            if row in self.single:
+                return partial(self._compose, row, subset(self.single[row], rng))
+            if row in self.paired:
+                return self.transplanted(row, rng)
         return partial(self.stored, rng.choice(self.whole[row]))
 
     def _self_blended(self, row: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,11 +171,8 @@ class PairedBatches:
         """A forgery as it is."""
         return self.crops.images[chosen], self.crops.mask[chosen]
 
-    def composed(self, row: int, rng: np.random.Generator) -> Pixels:
-        """Some parts forged, each taken from a crop in which it alone is."""
-        return partial(self._compose, row, subset(self.single[row], rng))
-
     def _compose(self, row: int, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some parts forged, each taken from a crop in which it alone is."""
         image = np.array(self.crops.images[row])
         changed = np.zeros(image.shape[:2], bool)
         for chosen in parts:
@@ -184,8 +184,6 @@ class PairedBatches:
 
     def transplanted(self, row: int, rng: np.random.Generator) -> Pixels:
         """Some parts taken from a forgery of the whole face; all of it, if it changed no part."""
-        if row not in self.paired:
-            return partial(self.stored, rng.choice(self.whole[row]))
         chosen = rng.choice(self.paired[row])
         possible = np.flatnonzero(forged_parts(self.crops.mask[chosen], self.crops.parsing[row]))
         if not len(possible):

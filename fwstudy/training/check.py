@@ -1,7 +1,7 @@
-"""What params.yaml asks of the backbone and of other networks, tried before anything runs: ``python -m fwstudy.params``.
+"""What params.yaml asks of the backbone and of other networks, tried before anything runs.
 
-Names of networks, layers and options are strings that other libraries read, so that nothing short of
-building the model tells whether they mean something.
+``python -m fwstudy.params`` does it. Names of networks, layers and options are strings that other
+libraries read, so that nothing short of building the model tells whether they mean something.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ def blamed_on(key: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = " ".join(str(error).split()).removeprefix(f"{key}: ")
+        message = " ".join(str(error).split()).removeprefix("params.yaml: ")  # of one within
+        message = message.removeprefix(f"{key}: ")
         raise ValueError(f"params.yaml:\n  {key}: {message or type(error).__name__}") from error
 
 

@@ -83,10 +83,8 @@ def forged_part_concepts(
     groups, concepts = crops.manifest.set_index("row")["group"], []
     for name in FORGED_PARTS:
         shown = sample(crops.select(kind="part", variant=name), count, seed).manifest
-        images, originals = (
-            crops.images[shown["row"].to_numpy()],
-            shown["original_row"].to_numpy(int),
-        )
+        images = crops.images[shown["row"].to_numpy()]
+        originals = shown["original_row"].to_numpy(int)
         if not len(shown):
             images, originals = transplants(crops, name, count, seed)
         if not len(images):

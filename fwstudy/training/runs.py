@@ -26,16 +26,8 @@ from fwstudy.training.models import (
     save_weights,
 )
 from fwstudy.training.trainer import fit, predict
-from fwstudy.training.variants import (
-    NORMS,
-    Variant,
-    layer_name,
-    make_variant,
-    norm_factory,
-    set_activation,
-)
+from fwstudy.training.variants import NORMS, Variant, make_variant, put_layer
 from fwstudy.whitening.statistics import whiteness_by_mode
-from fwstudy.whitening.surgery import replace_norm
 from fwstudy.whitening.sync import all_gather_list, rank, wait_for_all
 
 ROOMS = ("crops", "labels.py", "runtime.py", "training", "whitening")  # as in dvc.yaml
@@ -155,10 +147,7 @@ def load(run: Run, params: Params) -> Detector:
         FileNotFoundError, ValueError: its weights are missing, truncated or of another architecture.
     """
     model = empty_model(params.train)
-    layer = layer_name(model, run.settings)
-    if run.settings.norm in NORMS:
-        replace_norm(model, layer, norm_factory(run.settings))
-    set_activation(model.get_submodule(layer), run.settings.activation)
+    layer = put_layer(model, run.settings)
     return Detector(load_weights(model, run.weights).eval(), layer, pd.DataFrame())
 
 

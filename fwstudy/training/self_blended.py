@@ -79,7 +79,7 @@ def blending_mask(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def outline(where: np.ndarray) -> np.ndarray:
-    """Corners (N, 2), x and y, of the hull of the largest patch of a (S, S) bool mask; none if it is empty."""
+    """Corners (N, 2), x and y, of the hull of the largest patch of a (S, S) bool mask; none if empty."""
     count, patches, sizes, _ = cv2.connectedComponentsWithStats(where.astype(np.uint8))
     if count < 2:
         return np.empty((0, 2), np.float32)

@@ -169,10 +169,9 @@ def fit(
     for step in tqdm(steps, "steps", initial=start, total=schedule.steps, disable=not first):
         model.train()
         torch.manual_seed(batches.seed + (step << 32))  # dropout, too, resumes exactly
+        factor = learning_rate_factor(step, schedule.steps, schedule.decay)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * learning_rate_factor(
-                step, schedule.steps, schedule.decay
-            )
+            group["lr"] = schedule.learning_rate * factor
         value = loss(trained, batches.batch(step, device, share))
         optimizer.zero_grad()
         value.backward()
@@ -189,11 +188,8 @@ def fit(
                     f"learning_rate ({schedule.learning_rate:g}), or newton_steps of `norm: iternorm`"
                 )
             score = roc_auc_score(validation.manifest["label"], logits)
-            entry = {
-                "step": done,
-                "loss": float(np.mean(all_gather_list(losses))),
-                "validation_auc": score,
-            }
+            mean_loss = float(np.mean(all_gather_list(losses)))
+            entry = {"step": done, "loss": mean_loss, "validation_auc": score}
             history.append(entry | measure())
             losses = []
             if score >= max(entry["validation_auc"] for entry in history):

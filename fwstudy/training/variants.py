@@ -60,6 +60,15 @@ def set_activation(layer: nn.Module, name: str) -> None:
         layer.act = ACTIVATIONS[name]()
 
 
+def put_layer(model: nn.Module, settings: Whitening) -> str:
+    """Put the norm layer and activation of the settings into a model; returns the layer's name."""
+    name = layer_name(model, settings)
+    if settings.norm in NORMS:
+        replace_norm(model, name, norm_factory(settings))
+    set_activation(model.get_submodule(name), settings.activation)
+    return name
+
+
 @torch.no_grad()
 def pooled_activations(model: nn.Module, crops: CropSet) -> torch.Tensor:
     """What the classifier reads. Processes divide the crops.
@@ -128,14 +137,11 @@ def make_variant(baseline: nn.Module, settings: Whitening, training: CropSet, se
         seed: of the random rotation and of the concept images.
     """
     model = copy.deepcopy(baseline)
-    name = layer_name(model, settings)
+    name = put_layer(model, settings)
+    layer = model.get_submodule(name)
     whole = training.select(kind="whole")
     steps: list[Callable[[int], None]] = []
     chosen, size = CONCEPT_SETS[settings.concepts], settings.grid_size
-    if settings.norm in NORMS:
-        replace_norm(model, name, norm_factory(settings))
-    layer = model.get_submodule(name)
-    set_activation(layer, settings.activation)
     if settings.norm in NORMS:
         shown = whole.manifest.sample(min(CALIBRATION_IMAGES, len(whole)), random_state=seed)
         shown = own_share(replace(whole, manifest=shown.sort_values("row")))

@@ -24,8 +24,8 @@ between channels. The output of the layer is::
 3. In evaluation the layer is an affine map. It goes into the convolution before it (`fold`).
 
 Where several processes train one model, statistics are those of all of them (`sync`). The module
-`iternorm` has the layer as Hua et al. 2021 run it, for comparison. Only PyTorch and NumPy are imported; timm is, when
-`create_model` is called. Sources and departures from them are named in each module.
+`iternorm` has the layer as Hua et al. 2021 run it, for comparison. Only PyTorch and NumPy are imported;
+timm is, when `create_model` is called. Sources and departures from them are named in each module.
 """
 
 from fwstudy.whitening.concepts import Alignment, Concept, align, whitened_means

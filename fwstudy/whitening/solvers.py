@@ -1,4 +1,4 @@
-"""From a covariance to a whitening matrix: estimators, shrinkage, solvers. Pure functions.
+"""From a covariance to a whitening matrix: the solvers. Pure functions.
 
 A whitening matrix W satisfies W covariance W^T = I. There are as many as rotations; the symmetric one,
 covariance^(-1/2), is called ZCA and moves the features least (Kessy et al., "Optimal Whitening and

@@ -144,7 +144,7 @@ def _last_norm_and_followers(
     def before(module, inputs):  # an activation in place would overwrite what it reads
         nonlocal continues
         called.append(module)
-        continues = module in norms or maps is not None and _same(inputs[0], maps)
+        continues = module in norms or maps is not None and torch.equal(inputs[0], maps)
 
     def after(module, _, output):
         nonlocal found, maps
@@ -205,7 +205,3 @@ def absorb_activation(model: nn.Module) -> nn.Module:
     for each in moved:
         model.set_submodule(each, nn.Identity())
     return model
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)

@@ -56,9 +56,7 @@ def test_people_are_strangers_and_in_one_split(crops, joined):
 
 def test_nothing_is_read_before_it_is_asked_for(joined):
     sent = pickle.dumps(joined)
-    assert (
-        len(sent) < joined.images[:].nbytes / 4
-    )  # where arrays lie goes there, not what is in them
+    assert len(sent) < joined.images[:].nbytes / 4  # where arrays lie, not what is in them
     again = pickle.loads(sent)
     np.testing.assert_array_equal(again.images[:], joined.images[:])
     assert all(isinstance(part, np.memmap) for part in again.images.arrays)
@@ -68,9 +66,8 @@ def test_a_model_is_trained_on_both(crops):
     train = crops.select(split="train", quality="c23")
     both = join({"first": train, "second": train})
     batch = PairedBatches(both, 8, 0, 0.5).batch(0)
-    assert (
-        batch.images.shape == (8, 3, 64, 64) and batch.mask[4:].any() and not batch.mask[:4].any()
-    )
+    assert batch.images.shape == (8, 3, 64, 64)
+    assert batch.mask[4:].any() and not batch.mask[:4].any()
     seen = PairedBatches(both, len(train), 0, 0.5).rows(0)
     assert (seen < len(crops)).any() and (seen >= len(crops)).any()
 

@@ -146,15 +146,8 @@ def test_sentence_needs_interval_and_test(low, high, p_holm, verdict):
 
 def test_left_out_table_looks_at_one_family():
     """The unseen family is not told from originals, the other perfectly; both perfectly if seen."""
-    seen = pd.concat(
-        [
-            predictions(),
-            predictions().assign(variant=lambda t: t["variant"].replace("FaceSwap", "Deepfakes")),
-        ]
-    )
-    seen = seen.drop_duplicates(["clip", "frame", "variant"]).assign(
-        score=lambda t: t["label"] * 1.0
-    )
+    seen = images_of(8, 3, families=("FaceSwap", "Deepfakes")).assign(seed=0)
+    seen["score"] = seen["label"] * 1.0
     unseen = seen.assign(score=seen["variant"].eq("Deepfakes") * 1.0)
     found = comparison.leave_one_out_table({"m": seen}, {"FaceSwap": {"m": unseen}}, "c23")
     assert found["training"].tolist() == ["all families", "without it"]

@@ -119,9 +119,7 @@ def test_detection_table_levels_and_families():
     assert frame.to_dict() == {"all": 36, "FaceSwap": 24, "Deepfakes": 24}
     video = result[(result["level"] == "video")].set_index("family")["num_images"]
     assert video["all"] == 18
-    assert (result["auc_low"] <= result["auc"]).all() and (
-        result["auc"] <= result["auc_high"]
-    ).all()
+    assert result["auc"].between(result["auc_low"], result["auc_high"]).all()
 
 
 def test_draws_of_one_class_alone_are_left_out_of_an_interval():

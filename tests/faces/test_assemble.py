@@ -14,6 +14,7 @@ from PIL import Image
 from skimage import data
 
 from fwstudy.clips import load_clip, load_header
+from fwstudy.faces.parts import FaceShape
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
 from fwstudy.faces.videos.footage import Video
@@ -159,11 +160,7 @@ def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path)
     for clip in clips:
         assert [*clip.variants] == [ORIGINAL, "DFDC"] and clip.identity == "a"
         assert clip.variants["DFDC"].mask.mean() > 0.03
-    assert (
-        "right.mp4",
-        "another face than in the first forgery: in its own clip",
-        False,
-    ) in rows
+    assert ("right.mp4", "another face than in the first forgery: in its own clip", False) in rows
     clip, rows = only_clip(video_group(paths["real"], paths["real"]), tmp_path)
     assert [*clip.variants] == [ORIGINAL]  # whom it changed cannot be told
     assert ("real.mp4", "no pixel of the face differs from its original", True) in rows
@@ -285,12 +282,11 @@ def test_a_film_that_breaks_off_is_used_as_far_as_it_goes(persons, tmp_path):
 
 
 def test_a_film_without_a_face_is_reported(tmp_path):
-    clips, rows = cut(video_group(write(tmp_path / "wall.mp4", scene())), tmp_path)
+    wall = video_group(write(tmp_path / "wall.mp4", scene()))
+    clips, rows = cut(wall, tmp_path)
     assert not clips and rows == {("wall.mp4", f"no face found in {NUM_FRAMES} frames", True)}
     with pytest.raises(ValueError, match="no usable face in the 1 groups of videos"):
-        video_dataset(
-            [video_group(tmp_path / "wall.mp4")], tmp_path, tmp_path / "clips", SIZE, 4, 1.3, "c23"
-        )
+        build([wall], tmp_path / "clips")
 
 
 def test_a_video_that_is_in_no_clip_is_reported(persons, tmp_path):
@@ -442,8 +438,8 @@ def test_a_forgery_lies_on_its_original_whatever_its_rate_and_number(persons, tm
         clip, rows = only_clip(video_group(original, path, given), tmp_path, 4)
         variant = clip.variants["Deepfakes"]
         assert variant.mask_source == ("given" if given else "difference")
-        both = [(mask & variant.mask).sum() / (mask | variant.mask).sum() for mask in [expected]]
-        assert len(variant.frames) == 4 and both[0] > (0.4 if given else 0.85), (path, both)
+        share = (expected & variant.mask).sum() / (expected | variant.mask).sum()
+        assert len(variant.frames) == 4 and share > (0.4 if given else 0.85), (path, share)
         assert [row[1] for row in rows] == ([reason] if reason else [])
 
 
@@ -454,9 +450,8 @@ def test_a_forgery_of_another_scene_stands_alone(persons, tmp_path):
     clips, rows = cut(video_group(real, fake), tmp_path)
     assert [list(clip.variants) for clip in clips] == [[ORIGINAL], ["Deepfakes"]]
     assert clips[1].variants["Deepfakes"].mask_source == "face"
-    assert any(
-        "around the face is not its original's: used without its original" in row[1] for row in rows
-    )
+    told = "around the face is not its original's: used without its original"
+    assert any(told in row[1] for row in rows)
 
 
 def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(persons, tmp_path):
@@ -506,6 +501,17 @@ def test_crops_that_lie_elsewhere_than_their_original_stand_alone(person, tmp_pa
         assert [list(found.variants) for found in clips] == [[ORIGINAL, "Deepfakes"]] and not rows
 
 
+@pytest.mark.parametrize("side", [48, 300])
+def test_a_face_lies_in_its_crop_where_its_landmarks_do(side):
+    spot = np.uint8(255 * np.exp(-(np.hypot(*(np.indices((400, 400)) - 200.0)) ** 2) / 72))
+    frame, low = np.repeat(spot[..., None], 3, 2), 200 - side // 2
+    boxed = np.array([low, low, low + side, low + side]), FaceShape(np.full((68, 2), 200.0), {})
+    (found,) = assemble.cut_candidates([boxed], frame, {ORIGINAL: frame}, {}, SIZE)
+    image = found.images[ORIGINAL][..., 0]
+    places = np.average(np.indices(image.shape), axis=(1, 2), weights=np.stack([image, image]))
+    np.testing.assert_allclose(found.face.landmarks[0], places, atol=0.05)
+
+
 def test_landmarks_that_are_missing_are_not_said_to_be_nan_pixels_away(tmp_path):
     video = Video(tmp_path, np.arange(2), None, None, [])
     for name, count in (("real", 2), ("fake", 1)):
@@ -541,11 +547,7 @@ def test_only_what_changed_is_cut_again(dataset, tmp_path, monkeypatch):
     cut_again = []
     true = assemble.cut_group
     monkeypatch.setattr(
-        assemble,
-        "cut_group",
-        lambda video_group, *a, **k: (
-            cut_again.append(video_group.name) or true(video_group, *a, **k)
-        ),
+        assemble, "cut_group", lambda one, *a, **k: cut_again.append(one.name) or true(one, *a, **k)
     )
     films = sorted(dataset[0].original.parent.iterdir())
     paths, report = build(dataset, tmp_path / "clips")

@@ -53,12 +53,9 @@ def not_read(report) -> dict[str, str]:
 
 def assert_nobody_is_in_two_splits(video_groups):
     split_of = {}
-    for video_group in video_groups:
-        for person in {
-            video_group.identity,
-            *(forgery.source for forgery in video_group.forgeries),
-        }:
-            assert split_of.setdefault(person, video_group.split) == video_group.split, person
+    for group in video_groups:
+        for person in (group.identity, *(forgery.source for forgery in group.forgeries)):
+            assert split_of.setdefault(person, group.split) == group.split, person
 
 
 @pytest.fixture
@@ -95,10 +92,7 @@ def test_faceforensics(faceforensics):
             ("FaceShifter", "000_003.mp4", "youtube-003"),
         ],
     )
-    splits = {
-        video_group.name.removeprefix("youtube-"): video_group.split for video_group in video_groups
-    }
-    assert splits == {
+    assert {g.name.removeprefix("youtube-"): g.split for g in video_groups} == {
         "000": TRAIN, "003": TRAIN, "001": VALIDATION, "870": VALIDATION, "002": TEST, "054": TEST,
     }  # fmt: skip
     deepfake, shifted = video_groups[0].forgeries
@@ -106,17 +100,14 @@ def test_faceforensics(faceforensics):
         "manipulated_sequences/Deepfakes/masks/videos/000_003.mp4"
     )
     assert shifted.mask is None
-    assert {video_group.quality for video_group in video_groups} == {"c23"}
+    assert {g.quality for g in video_groups} == {"c23"}
     assert_nobody_is_in_two_splits(video_groups)
 
 
 def test_faceforensics_at_further_qualities_is_for_the_test_split_alone(faceforensics):
     video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
-    assert [video_group.split for video_group in video_groups if video_group.quality == "c40"] == [
-        TEST,
-        TEST,
-    ]
-    assert len([video_group for video_group in video_groups if video_group.quality == "c23"]) == 6
+    assert [g.split for g in video_groups if g.quality == "c40"] == [TEST, TEST]
+    assert len([g for g in video_groups if g.quality == "c23"]) == 6
     with pytest.raises(FileNotFoundError, match=r"youtube.raw: no such folder"):
         layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
     for folder in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
@@ -133,9 +124,8 @@ def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensic
     (forged / "002_054.mp4").unlink()
     touch(forged, "998_999.mp4")
     video_groups, report = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23"])
-    assert (
-        "youtube-003" not in summary(video_groups) and summary(video_groups)["youtube-002"][2] == []
-    )
+    found = summary(video_groups)
+    assert "youtube-003" not in found and found["youtube-002"][2] == []
     forged, originals = "manipulated_sequences/Deepfakes", "original_sequences/youtube/c23/videos"
     assert set(told(report)) == {
         (f"{forged}/c23/videos/998_999.mp4", "named in no split file", True),
@@ -173,10 +163,8 @@ def test_actors_are_test_films_paired_by_scene(tmp_path):
         "01__exit_phone_room.mp4",
         [("DeepFakeDetection", "01_02__exit_phone_room__YVGY8LOK.mp4", "actor-02")],
     )
-    assert len(video_groups) == 3 and {video_group.identity for video_group in video_groups} == {
-        "actor-01",
-        "actor-02",
-    }
+    assert len(video_groups) == 3
+    assert {g.identity for g in video_groups} == {"actor-01", "actor-02"}
     assert reasons(report) == [
         (f"{forged}/01_02__kitchen__ABCDEFGH.mp4", "its original is missing", False)
     ]
@@ -286,9 +274,8 @@ def test_celeb_df_plus_plus(tmp_path):
     assert found["FaceReenact-LIA-id2_id3_0000"][2] == [("LIA", "id2_id3_0000.mp4", "id3")]
     talking = next(group for group in video_groups if group.name.startswith("TalkingFace"))
     assert (talking.identity, talking.original) == ("id4", None)
-    assert {row["file"] for row in report} == {
-        "Celeb-real/id1_0000.mp4"
-    }  # lends a face in the test list
+    # Lends a face in the test list.
+    assert {row["file"] for row in report} == {"Celeb-real/id1_0000.mp4"}
     video_groups, report = celeb_df(tmp_path, ["SimSwap"], ["c23"])
     assert {f.family for group in video_groups for f in group.forgeries} == {"SimSwap"}
     assert len(not_read(report)) == 4
@@ -326,9 +313,7 @@ def test_dfdc(tmp_path):
         "test-x": (TEST, None, [("DFDC", "x.mp4", "test-x")]),
         "test-y": (TEST, "y.mp4", []),
     }
-    assert {video_group.group for video_group in video_groups if video_group.split is None} == {
-        "dfdc_train_part_0"
-    }
+    assert {g.group for g in video_groups if g.split is None} == {"dfdc_train_part_0"}
     assert set(reasons(report)) == {
         ("dfdc_train_part_0/lost", "named in metadata.json, but missing", True),
         ("dfdc_train_part_0/unknown.mp4", "not named in metadata.json", True),
@@ -461,6 +446,7 @@ def test_deepfakebench_knows_people_by_their_names_in_df40(tmp_path):
         }.items()
     }
     bench(tmp_path, "simswap_ff", tree)
+    touch(tmp_path, "DF40/simswap/Real/frames/000/._000.png")  # as macOS leaves on foreign disks
     video_groups, report = deepfakebench(tmp_path, ["simswap_ff"], ["c23"])
     assert report == []
     assert {(g.identity, f.family, f.source) for g in video_groups for f in g.forgeries} == {
@@ -509,14 +495,10 @@ def test_deepfakebench_descends_to_the_frames_and_counts_what_is_left(tmp_path):
 
 def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
     place = "Celeb-DF-v2/Celeb-real/frames"
-    videos = {name: f"{place}/{name}/000.png" for name in ("id0_0000", "id1_0000")}
-    touch(tmp_path, *videos.values())
-    entry = {name: {"label": "CelebDFv2_real", "frames": [path]} for name, path in videos.items()}
-    tested = {"id0_0000": entry["id0_0000"]}
-    splits = {"train": entry, "val": tested, "test": tested}
-    write_json(
-        tmp_path / "dataset_json/Celeb-DF-v2.json", {"Celeb-DF-v2": {"CelebDFv2_real": splits}}
-    )
+    videos = {name: [f"{place}/{name}/000.png"] for name in ("id0_0000", "id1_0000")}
+    tested = {"id0_0000": videos["id0_0000"]}
+    splits = {"train": videos, "val": tested, "test": tested}
+    bench(tmp_path, "Celeb-DF-v2", {"CelebDFv2_real": splits})
     video_groups, report = deepfakebench(tmp_path, ["Celeb-DF-v2"], ["c23"])
     assert {video_group.name: video_group.split for video_group in video_groups} == {
         "Celeb-DF-v2-id0_0000": TEST,
@@ -538,11 +520,7 @@ def test_folder_pairs_by_name(tmp_path):
         "sub-ben": (None, "ben.mp4", [("swap", "ben.mp4", "ben")]),
         "fake-nobody": (None, None, [("fake", "nobody.mp4", "nobody")]),
     }
-    masks = {
-        f.path.name: f.mask and f.mask.name
-        for video_group in video_groups
-        for f in video_group.forgeries
-    }
+    masks = {f.path.name: f.mask and f.mask.name for g in video_groups for f in g.forgeries}
     assert masks["anna_1_b-df.mp4"] == "anna_1_b-df.png" and masks["anna_1.mov"] == "anna_1.mkv"
     assert reasons(report) == [
         ("fake/nobody.mp4", "no real video of this name: used without an original", False)
@@ -565,15 +543,8 @@ def test_folder_of_numbered_frames_is_one_video(tmp_path):
     """Whatever stands before the number; so that its frames do not end in several splits."""
     for name in ("frame{}.png", "{:04d}.jpg", "eva_{:02d}.png"):
         root = tmp_path / name[:5].strip("{:}")
-        touch(
-            root,
-            *(
-                f"{k}/vid{v}/{name.format(n)}"
-                for k in ("real", "fake")
-                for v in "AB"
-                for n in (1, 2)
-            ),
-        )
+        videos = [f"{k}/vid{v}" for k in ("real", "fake") for v in "AB"]
+        touch(root, *(f"{video}/{name.format(n)}" for video in videos for n in (1, 2)))
         video_groups, report = layouts.folder(root, [], ["c23"])
         assert not report and summary(video_groups) == {
             f"vid{v}": (None, f"vid{v}", [("fake", f"vid{v}", f"vid{v}")]) for v in "AB"
@@ -581,25 +552,16 @@ def test_folder_of_numbered_frames_is_one_video(tmp_path):
 
 
 def test_numbered_pictures_of_a_family_are_no_video(tmp_path):
-    touch(
-        tmp_path,
-        *(f"{place}/{n:04d}.png" for place in ("real", "fake/swap", "masks/swap") for n in (1, 2)),
-    )
+    places = ("real", "fake/swap", "masks/swap")
+    touch(tmp_path, *(f"{place}/{n:04d}.png" for place in places for n in (1, 2)))
     video_groups, report = layouts.folder(tmp_path, [], ["c23"])
     assert not report and len(video_groups) == 2
     assert all(g.forgeries[0].family == "swap" and g.forgeries[0].mask for g in video_groups)
 
 
 def test_where_names_recur_the_folder_is_the_person(tmp_path):
-    touch(
-        tmp_path,
-        *(
-            f"{k}/{who}/{n}.mp4"
-            for k in ("real", "fake")
-            for who in ("anna", "ben")
-            for n in (1, 2)
-        ),
-    )
+    folders = [f"{k}/{who}" for k in ("real", "fake") for who in ("anna", "ben")]
+    touch(tmp_path, *(f"{folder}/{n}.mp4" for folder in folders for n in (1, 2)))
     video_groups, report = layouts.folder(tmp_path, [], ["c23"])
     assert not report and {(g.name, g.identity) for g in video_groups} == {
         (f"{who}-{n}", who) for who in ("anna", "ben") for n in (1, 2)
@@ -618,15 +580,8 @@ def test_where_folders_are_people_a_forgery_belongs_to_its_folder(tmp_path):
 
 
 def test_two_files_of_one_name_are_not_dropped_in_silence(tmp_path):
-    touch(
-        tmp_path,
-        "real/a.avi",
-        "real/a.mp4",
-        "fake/a.mp4",
-        "masks/b.png",
-        "notes.txt",
-        "spare/c.mp4",
-    )
+    touch(tmp_path, "real/a.avi", "real/a.mp4", "fake/a.mp4", "masks/b.png")
+    touch(tmp_path, "notes.txt", "spare/c.mp4")
     video_groups, report = layouts.folder(tmp_path, [], ["c23"])
     assert len(video_groups) == 1
     assert not_read(report) == dict.fromkeys(
@@ -653,7 +608,7 @@ def test_ffiw(tmp_path):
 
 
 def test_openforensics(tmp_path):
-    touch(tmp_path, "Images/Train/a.jpg", "Images/Val/spare.jpg")
+    touch(tmp_path, "Images/Train/a.jpg", "Images/Val/spare.jpg", "._Train_poly.json")
     faces = [
         {"id": n, "image_id": 7, "category_id": n, "segmentation": [[n, 0, n + 9, 0, n, 9]]}
         for n in (0, 1)

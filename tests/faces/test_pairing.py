@@ -93,6 +93,13 @@ def test_pictures_numbered_from_1_lie_on_a_film(real, tmp_path):
     assert found(real, pictures(tmp_path / "zero", first=0)) == Match()
 
 
+def test_a_picture_of_another_size_is_compared_with_none(tmp_path):
+    original = pictures(tmp_path / "real")
+    odd = scene([30], True)[0][:, :120]  # the last of those that are looked at
+    Image.fromarray(odd).save(original / "0022.png")
+    assert found(original, pictures(tmp_path / "fake")) == Match()
+
+
 def test_pixels_that_are_not_square_in_the_original_alone(tmp_path):
     wide = film(tmp_path / "real.mp4", sample_aspect_ratio=Fraction(4, 3))
     assert found(wide, film(tmp_path / "fake.mp4", forged=True)) == Match(0, (160, 320))

@@ -24,10 +24,9 @@ from fwstudy.preprocess.build import build_crops
 from fwstudy.training.runs import own_runs, score_held_out, train
 
 from ..project import ENVIRONMENT, ROOT, SMOKE, change, copy_of_the_project
-from .trees import TREES, dfdc_with_test, openforensics, split_of
+from .trees import METHODS, TREES, dfdc_with_test, openforensics, split_of
 
 FRAMES_TAKEN = 2
-METHODS = ["Deepfakes", "NeuralTextures", "FaceShifter"]
 SETTINGS = {
     "faceforensics": {
         "faces.videos.methods": METHODS,
@@ -75,8 +74,7 @@ def settings(source: str, root) -> dict:
 def trees(people, tmp_path_factory):
     """The data sets, by name, each made when it is asked for."""
     root = tmp_path_factory.mktemp("trees")
-    options = {"faceforensics": {"methods": METHODS, "qualities": ("c23", "c40")}}
-    return cache(lambda name: TREES[name](root / name, people, **options.get(name, {})))
+    return cache(lambda name: TREES[name](root / name, people))
 
 
 @pytest.fixture
@@ -175,10 +173,8 @@ def test_forgeries_without_originals_are_detected_and_no_more(people, project):
     crops, _ = crops_of(params, project)
     test = crops.manifest[crops.manifest["split"] == "test"]
     assert test["identity"].str.startswith("test-").all() and set(test["label"]) == {0, 1}
-    assert (
-        set(test.loc[test["label"] == 1, "mask_source"]) == {"face"}
-        and len(test) == 8 * FRAMES_TAKEN
-    )
+    assert set(test.loc[test["label"] == 1, "mask_source"]) == {"face"}
+    assert len(test) == 8 * FRAMES_TAKEN
     assert ORIGINAL in set(test["variant"])
     for detector in train_all(params, crops).values():
         predictions = score_held_out(detector, params, crops)
@@ -196,11 +192,7 @@ def test_a_film_that_was_exchanged_is_cut_again_and_no_other(people, project, mo
     settings_of_faces, cut_again = load_params().faces, []
     true = assemble.cut_group
     monkeypatch.setattr(
-        assemble,
-        "cut_group",
-        lambda video_group, *a, **k: (
-            cut_again.append(video_group.name) or true(video_group, *a, **k)
-        ),
+        assemble, "cut_group", lambda one, *a, **k: cut_again.append(one.name) or true(one, *a, **k)
     )
     paths, report = build_faces(settings_of_faces)
     assert len(cut_again) == len(paths) == 7

@@ -16,15 +16,16 @@ CANVAS = (150, 214)  # height and width of the videos; the faces are smaller
 CORNER = (12, 50)
 NUM_FRAMES = 6
 FORGED = "FaceSwap"  # the forgery of trees with one kind: it changes all parts of most faces
-RATES = {"raw": 0, "c23": 23, "c40": 40}
+RATES = {"c23": 23, "c40": 40}
+METHODS = ["Deepfakes", "NeuralTextures", "FaceShifter"]
 
 
-def on_canvas(frames: np.ndarray, corner: tuple[int, int] = CORNER) -> np.ndarray:
+def on_canvas(frames: np.ndarray) -> np.ndarray:
     """Frames (or masks) set into a larger gray picture, and repeated to `NUM_FRAMES`."""
     frames = np.resize(frames, (NUM_FRAMES, *frames.shape[1:]))
     gray = 0 if frames.dtype == bool else 90
     canvas = np.full((NUM_FRAMES, *CANVAS, *frames.shape[3:]), gray, frames.dtype)
-    top, left = corner
+    top, left = CORNER
     canvas[:, top : top + frames.shape[1], left : left + frames.shape[2]] = frames
     return canvas
 
@@ -66,26 +67,19 @@ def split_of(clips: list[Clip]) -> dict[int, str]:
     }
 
 
-def faceforensics(
-    root: Path,
-    clips: list[Clip],
-    methods=("Deepfakes", "NeuralTextures"),
-    qualities=("c23",),
-) -> Path:
+def faceforensics(root: Path, clips: list[Clip]) -> Path:
     """Official tree; people of a couple lend each other faces, and a third of the couples is in each split."""
     pairs = pairs_of(clips)
-    for quality in qualities:
+    for quality, rate in RATES.items():
         for place, clip in enumerate(clips):
             folder = root / "original_sequences" / "youtube" / quality / "videos"
-            write_video(folder / f"{place:03d}.mp4", video_of(clip, ORIGINAL), RATES[quality])
-        for method in methods:
+            write_video(folder / f"{place:03d}.mp4", video_of(clip, ORIGINAL), rate)
+        for method in METHODS:
             family = method if method != "FaceShifter" else "FaceSwap"
             folder = root / "manipulated_sequences" / method
             for (target, source), clip in zip(pairs, clips, strict=True):
                 name = f"{target:03d}_{source:03d}.mp4"
-                write_video(
-                    folder / quality / "videos" / name, video_of(clip, family), RATES[quality]
-                )
+                write_video(folder / quality / "videos" / name, video_of(clip, family), rate)
                 if method != "FaceShifter":
                     write_video(folder / "masks" / "videos" / name, mask_of(clip, family))
     splits = split_of(clips)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fwstudy.interpretability import explainers
+from fwstudy.interpretability.decomposition import evidence_maps
 from fwstudy.interpretability.explainers import EXPLAINERS
 from fwstudy.interpretability.localization import localization_scores
 from fwstudy.whitening.concepts import BATCH_SIZE
@@ -107,6 +108,13 @@ def test_everything_is_left_as_it_was(name, norm):
         assert not torch.is_grad_enabled()
 
 
+def test_maps_of_axes_leave_the_modes_too():
+    model, (images, _) = brightness_model("batch"), planted_images()
+    expected = evidence_maps(model, model[1], images)
+    np.testing.assert_array_equal(evidence_maps(model.train(), model[1], images), expected)
+    assert all(module.training for module in model.modules())
+
+
 @METHODS
 def test_frozen_model_is_explained_alike_and_stays_frozen(name):
     model, (images, _) = brightness_model("whitening"), planted_images()
@@ -194,9 +202,7 @@ def test_integrated_gradients_of_a_linear_model_are_weight_times_pixel():
     found = explainers.integrated_gradients(model, model, images, num_steps=2)
     expected = (model[1].weight.view(1, 3, 8, 8) * images).sum(dim=1).detach()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    logits = (
-        model(images)[:, 0].detach() - model[1].bias.item()
-    )  # the logit of mid-gray is the bias
+    logits = model(images)[:, 0].detach() - model[1].bias.item()  # that of mid-gray is the bias
     np.testing.assert_allclose(found.sum(axis=(1, 2)), logits, rtol=1e-4)
 
 

@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
+from fwstudy.evaluation.metrics import balanced_threshold
 from fwstudy.interpretability import measures
 from fwstudy.interpretability.decomposition import decompose
-from fwstudy.interpretability.interventions import balanced, choices, correction_curve
+from fwstudy.interpretability.interventions import balanced, correction_curve
 from fwstudy.interpretability.model import WHITENED
+from fwstudy.training.trainer import predict
 from fwstudy.whitening.surgery import find_classifier
 
 CHANGES = {
@@ -59,16 +62,6 @@ def test_correcting_concepts_corrects_the_verdict():
     assert (table["num_images"] == 20).all()
 
 
-def test_all_choices_of_axes_or_some_that_are_distinct_in_themselves():
-    assert choices(4, 2, seed=0) == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
-    assert choices(4, 0, seed=0) == [[]]
-    many = choices(16, 8, seed=0)
-    assert len(many) == 64 and all(len(set(axes)) == 8 for axes in many)
-    assert all(
-        (one == other).all() for one, other in zip(many, choices(16, 8, seed=0), strict=True)
-    )
-
-
 def test_shapes_that_do_not_fit_are_named():
     verdict, evidence, truth, values, manifest = planted()
     with pytest.raises(ValueError, match=r"values \(2, concepts\), not \(1, 2\)"):
@@ -76,6 +69,11 @@ def test_shapes_that_do_not_fit_are_named():
 
 
 def test_the_curve_starts_at_the_accuracy_of_the_model(pair):
-    table = measures.explain_model(pair[WHITENED], ["interventions"])
+    subject = pair[WHITENED]
+    table = measures.explain_model(subject, ["interventions"])
     assert table["subset"].tolist() == [f"{number} corrected" for number in range(5)]
-    assert table["value"].between(0, 1).all()
+    held_out, tested = (subject.faces(split, kind="whole") for split in ("validation", "test"))
+    known, logits = (predict(subject.model, faces) for faces in (held_out, tested))
+    labels = tested.manifest["label"]
+    forged = logits >= balanced_threshold(held_out.manifest["label"], known)
+    assert table["value"][0] == pytest.approx(balanced_accuracy_score(labels, forged))

@@ -106,6 +106,8 @@ def test_whiteness_of_groups_that_are_alike_has_a_narrow_interval():
     found = measures.whiteness_interval(features.repeat(3, 1, 1, 1), np.repeat(list("abc"), 4))
     for value, low, high in found.values():
         assert low == pytest.approx(high) and value == pytest.approx(low, rel=0.02)
+    alone = measures.whiteness_interval(features, np.repeat("a", 4))
+    assert np.isnan([ends for _, *ends in alone.values()]).all()
 
 
 def test_all_variants(pair, crops, monkeypatch):
@@ -143,10 +145,7 @@ def test_a_variant_is_measured_once(pair, crops, monkeypatch, project):
     for path in [mask, *(path for run in runs for path in (run.weights, run.predictions))]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("one")
-    first, again = (
-        measures.explain_variants(params, crops),
-        measures.explain_variants(params, crops),
-    )
+    first, again = (measures.explain_variants(params, crops) for _ in range(2))
     assert asked == ["batch_norm", "whitened", "whitening_only"]
     for one, other in zip(first, again, strict=True):
         pd.testing.assert_frame_equal(one, other, check_exact=True)

@@ -23,12 +23,7 @@ FEW = {
     "KernelSHAP": {"num_samples": 40},
 }  # where a test asks for no good map
 METHODS = pytest.mark.parametrize("name", MORE_EXPLAINERS)
-LAYER_MAPS = {
-    "Grad-CAM++",
-    "HiResCAM",
-    "EigenCAM",
-    "ScoreCAM",
-}  # interpolated: they overlap the rim
+LAYER_MAPS = "Grad-CAM++", "HiResCAM", "EigenCAM", "ScoreCAM"  # interpolated: they overlap the rim
 
 
 class Block(nn.Module):

@@ -43,10 +43,8 @@ def test_mean_std_and_size_by_hand(images):
     kept, mean, std = Kept(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     Adapter(kept, module("x", mean=mean, std=std, size=32))(images)
     small = nn.functional.interpolate(images, (32, 32), mode="bilinear", antialias=True)
-    expected = ((small + 1) / 2 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[
-        :, None, None
-    ]
-    torch.testing.assert_close(kept.given, expected)
+    middle, spread = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    torch.testing.assert_close(kept.given, ((small + 1) / 2 - middle) / spread)
     Adapter(kept, module("x", mean=[0.0] * 3, std=[1 / 255] * 3))(images)
     torch.testing.assert_close(kept.given, (images + 1) * 127.5)
 
@@ -93,10 +91,7 @@ def test_timm_with_its_weights(folder, images, classes):
 def onnx_files(folder):
     """A linear model of 32 pixels, for one, four or any number of images."""
     pytest.importorskip("onnxruntime")
-    nodes = [
-        ("Flatten", ["images"], "flat"),
-        ("Gemm", ["flat", "weight", "bias"], "logit"),
-    ]
+    nodes = [("Flatten", ["images"], "flat"), ("Gemm", ["flat", "weight", "bias"], "logit")]
     weight = np.random.default_rng(0).normal(size=(3 * 32 * 32, 1)).astype(np.float32)
     values = {"weight": weight, "bias": np.float32([0.5])}
     shapes = {

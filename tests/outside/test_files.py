@@ -20,7 +20,7 @@ from fwstudy.outside.files import (
     read_maps,
     read_scores,
 )
-from fwstudy.outside.rows import HANDED_BACK, measure_detector
+from fwstudy.outside.rows import HANDED_BACK, NO_MAPS, measure_detector
 from fwstudy.params import OutsideDetector
 
 ELSEWHERE = Path(__file__).parent / "elsewhere.py"
@@ -94,9 +94,7 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
     assert table.loc["faithfulness", "value"].isna().all()
     assert table.loc["faithfulness", "remark"].str.contains("cannot be run").all()
     assert table.loc["coverage", "value"].eq(1).all()
-    below = str(
-        output / "rows.csv"
-    )  # a file is no folder, and it is said before anything is measured
+    below = str(output / "rows.csv")  # a file is no folder: said before anything is measured
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.csv"), "--output", below])
     with pytest.raises(SystemExit, match="rows.csv: "):
         score.main()
@@ -109,6 +107,9 @@ def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkey
         score.main()
     monkeypatch.setattr(sys, "argv", ["score", str(tmp_path / "gone.pkl")])
     with pytest.raises(SystemExit, match="error: scores: a file that ends in .csv"):
+        score.main()
+    monkeypatch.setattr(sys, "argv", ["score", "."])
+    with pytest.raises(SystemExit, match="error: .*empty name"):
         score.main()
 
 
@@ -207,11 +208,7 @@ def test_partial_and_foreign_scores(crops, params, handed_back, tmp_path):
     assert calibrated["calibrated"].isna().all() and calibrated["as trained"].notna().all()
     at_c23 = predictions[(predictions["split"] == "test") & (predictions["quality"] == "c23")]
     assert set(indexed.loc["calibration", "num_images"]) == {0, len(at_c23)} != {0, len(few)}
-    assert (
-        indexed.loc["localization", "remark"]
-        .eq("it handed back no maps of forged test images")
-        .all()
-    )
+    assert indexed.loc["localization", "remark"].eq(NO_MAPS).all()
     about = given(tmp_path, "id,score\n000001,1\n")
     with pytest.raises(
         ValueError, match=r"detector mine: .*scores.csv: no id is one of .*'000001'"
@@ -226,11 +223,8 @@ def test_bad_maps_leave_the_scores_as_they_are(crops, params, handed_back, tmp_p
     table, _ = measure_detector(given(tmp_path, text, maps="maps"), params, crops, tmp_path)
     table = table.set_index("topic")
     assert table.loc["detection", "value"].notna().all()
-    assert (
-        table.loc["localization", "remark"]
-        .str.contains(r"detector mine \(scores.csv\): .*a.npy: a map")
-        .all()
-    )
+    told = table.loc["localization", "remark"]
+    assert told.str.contains(r"detector mine \(scores.csv\): .*a.npy: a map").all()
 
 
 def test_long_names_of_videos_can_be_exported(crops, tmp_path):

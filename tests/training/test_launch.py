@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,11 +107,7 @@ def test_two_processes_train_as_one_and_outlive_a_killed_worker(crops, tmp_path)
 
 def tiny_study(folder: Path, crops: CropSet):
     """Settings of a study of four steps, and its crops in the folder."""
-    (folder / "data" / "crops").mkdir(parents=True)
-    for name in ("images", "mask", "parsing"):
-        np.save(folder / f"data/crops/{name}.npy", getattr(crops, name))
-    table = crops.manifest.drop(columns=["row", "original_row"])
-    table.to_csv(folder / "data/crops/manifest.csv", index=False)
+    shutil.copytree(Path(crops.images.filename).parent, folder / "data" / "crops")
     schedule = {"steps": 4, "learning_rate": 1e-3, "evaluation_interval": 2}
     stages = ("train.baseline", "train.fine_tune")
     short = {f"{stage}.{key}": value for stage in stages for key, value in schedule.items()}

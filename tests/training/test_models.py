@@ -1,23 +1,18 @@
 """Backbone weights and files of weights: what is read, and what is refused."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from fwstudy.params import load_params
 from fwstudy.training import models
 from fwstudy.whitening.surgery import create_model
 
+from ..models import some_params
 from .test_trainer import tiny_model
-
-ROOT = Path(__file__).parents[2]
 
 
 def backbone(**values):
-    train = load_params(ROOT / "tests" / "params.yaml").train
-    return train.model_copy(update={"backbone": train.backbone.model_copy(update=values)})
+    return some_params({f"train.backbone.{key}": value for key, value in values.items()}).train
 
 
 def test_backbone_weights_come_from_a_file_without_its_classifier(tmp_path):

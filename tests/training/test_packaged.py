@@ -99,9 +99,7 @@ def test_the_profile_fits_its_backbone(tmp_path, monkeypatch):
     train, ablations = params.train, params.ablations
     assert (params.faces.source, train.backbone.name) == ("photos", packaged.BACKBONE)
     assert train.backbone.weights == models.PACKAGE
-    changes = {
-        "ablations": ablations.model_copy(update={"run": []})
-    }  # seconds each at 1280 channels
+    changes = {"ablations": ablations.model_copy(update={"run": []})}  # slow: 1280 channels
     if importlib.util.find_spec(MODULE) is None:
         with pytest.raises(ValueError, match=r"backbone\.weights: package needs [^\n]*$"):
             check_models(params)

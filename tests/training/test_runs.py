@@ -70,7 +70,7 @@ def test_every_run_has_a_name_a_seed_and_files_of_its_own(tiny):
     elsewhere = find_run(tiny, "whitened", 1, "leave_one_out/FaceSwap")
     assert elsewhere.predictions == data / "leave_one_out/FaceSwap/seed1/whitened.csv"
     assert find_run(tiny, "cholesky", 0).settings.solver == "cholesky"
-    with pytest.raises(KeyError, match="no variant ablations.variants.unheard; there are: "):
+    with pytest.raises(KeyError, match="no variant .*unheard; there are: .*whitening_only"):
         find_run(tiny, "unheard", 0)
 
 

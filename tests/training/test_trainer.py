@@ -29,10 +29,7 @@ def tiny_model(seed=0):
 
 @pytest.fixture
 def splits(crops):
-    return (
-        crops.select(split="train", kind="whole"),
-        crops.select(split="validation", kind="whole"),
-    )
+    return [crops.select(split=name, kind="whole") for name in ("train", "validation")]
 
 
 def fit(model, splits, schedule, batch_size, path, **options):

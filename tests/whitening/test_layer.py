@@ -40,13 +40,10 @@ def test_one_channel_groups_are_a_batch_norm(mode):
 @pytest.mark.parametrize("act_layer", [nn.ReLU, nn.SiLU, nn.Identity, None])
 @pytest.mark.parametrize("solver", CONVERGED)
 def test_from_batch_norm_equals_it_in_evaluation(act_layer, solver):
-    norm = (
-        nn.BatchNorm2d(8)
-        if act_layer is None
-        else BatchNormAct2d(
-            8, act_layer=act_layer, inplace=False, eps=1e-3, drop_layer=lambda: nn.Dropout(0.5)
-        )
-    )
+    norm = nn.BatchNorm2d(8)
+    if act_layer is not None:
+        options = {"inplace": False, "eps": 1e-3, "drop_layer": lambda: nn.Dropout(0.5)}
+        norm = BatchNormAct2d(8, act_layer=act_layer, **options)
     for _ in range(5):
         norm(correlated(4, 8, 3, 3))
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
@@ -235,10 +232,7 @@ def test_state_dict_round_trip(interval):
 @pytest.mark.parametrize("interval", [1, 2])
 def test_autocast_keeps_statistics_in_float32(dtype, interval):
     features = correlated(4, 8, 4, 4).to(dtype)
-    layer, reference = (
-        FeatureWhitening(8, whiten_every=interval),
-        FeatureWhitening(8, whiten_every=interval),
-    )
+    layer, reference = (FeatureWhitening(8, whiten_every=interval) for _ in range(2))
     for _ in range(3):
         with torch.autocast("cpu", dtype=dtype):
             output = layer(features)
@@ -375,11 +369,8 @@ def test_gradients_of_single_images_by_torch_func(with_buffers):
     buffers = {name: value.detach() for name, value in model.named_buffers()}
 
     def loss(weights: dict, image: torch.Tensor) -> torch.Tensor:
-        return (
-            functional_call(model, (weights, buffers if with_buffers else {}), (image[None],))
-            .square()
-            .sum()
-        )
+        state = weights, buffers if with_buffers else {}
+        return functional_call(model, state, (image[None],)).square().sum()
 
     found = vmap(grad(loss), (None, 0))(weights, images)["0.weight"]
     for image, gradient in zip(images, found, strict=True):
@@ -554,9 +545,8 @@ def test_whiteness_by_mode_tells_the_batch_from_the_running_statistics():
     layer.refresh()  # as on leaving training
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = whiteness_by_mode(model, layer, 3 + torch.randn(8, 3, 6, 6))
-    assert set(found) == {
-        f"{m}_{k}" for m in ("train", "eval") for k in whiteness(torch.rand(9, 4))
-    }
+    measures = whiteness(torch.rand(9, 4))
+    assert set(found) == {f"{mode}_{name}" for mode in ("train", "eval") for name in measures}
     assert found["train_mean_correlation"] < found["eval_mean_correlation"]
     assert model.training and layer.training
     for name, value in model.state_dict().items():

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ from torch import nn
 import fwstudy.whitening
 from fwstudy.whitening import Concept, FeatureWhitening, align, fold, replace_norm, whitened_means
 
+ROOT = Path(__file__).parents[2]
+ROOMS = ROOT / "benchmarks", ROOT / "fwstudy"
+MODULES = [path for room in ROOMS for path in sorted(room.rglob("*.py"))]
+WITH_EXAMPLES = [path.relative_to(ROOT) for path in MODULES if ">>> " in path.read_text("utf-8")]
 HEAVY = "cv2 dask dvc joblib matplotlib nbformat pandas papermill pydantic scipy sklearn timm torchvision"
 PROGRAM = f"""
 import sys, torch
@@ -30,18 +35,9 @@ def test_the_import_loads_pytorch_only():
     assert run.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "benchmarks.alignment",
-        "fwstudy.whitening.folding",
-        "fwstudy.whitening.layer",
-        "fwstudy.whitening.rotation",
-        "fwstudy.whitening.solvers",
-        "fwstudy.whitening.surgery",
-    ],
-)
-def test_docstring_examples(name):
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=str)
+def test_docstring_examples(path):
+    name = ".".join(path.with_suffix("").parts)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

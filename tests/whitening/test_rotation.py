@@ -7,11 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.alignment import mean_objective
-from fwstudy.whitening.rotation import (
-    align_mean,
-    orthogonality_error,
-    random_rotation,
-)
+from fwstudy.whitening.rotation import align_mean, orthogonality_error, random_rotation
 
 # --- mean
 

@@ -129,6 +129,12 @@ def cut(image: np.ndarray, box: np.ndarray, like: np.ndarray, size: int) -> np.n
     return crop(image, box, size, how)
 
 
+def into_crop(box: np.ndarray, size: int) -> np.ndarray:
+    """From pixels of a frame to those of its `cut`, (2, 3): whole numbers are the centers of pixels."""
+    scale = size / (box[2] - box[0])
+    return np.column_stack([scale * np.eye(2), scale * (0.5 - box[:2]) - 0.5])
+
+
 Boxed = tuple[np.ndarray, FaceShape]
 """The square around a face and its shape, in pixels of a frame."""
 
@@ -189,7 +195,7 @@ def cut_candidates(
     return [
         Candidate(
             box,
-            face.moved(np.column_stack([np.eye(2), -box[:2]]) * (size / (box[2] - box[0]))),
+            face.moved(into_crop(box, size)),
             {name: cut(image, box, reference, size) for name, image in images.items()},
             {name: cut(mask, box, reference, size) for name, mask in masks.items()},
             {
@@ -283,19 +289,15 @@ def apart(video: Video, original: Video, landmarks: Path, own: Path) -> str:
     if not own.is_dir():
         return "no landmarks to compare with the original's"
     places = np.linspace(0, len(numbers) - 1, min(COMPARED, len(numbers))).astype(int)
-    distance = np.mean([landmark_distance(landmarks, own, numbers[place]) for place in places])
+    names = [f"{number:03d}.npy" for number in numbers[places]]
+    try:
+        points = [[load_points(folder / name) for name in names] for folder in (landmarks, own)]
+        distance = np.linalg.norm(np.subtract(*points), axis=-1).mean()
+    except InputError:
+        distance = np.nan
     if np.isnan(distance):
         return "landmarks of a compared frame are missing or not readable"
     return "" if distance <= ALIGNED else f"landmarks {distance:.1f} px from the original's"
-
-
-def landmark_distance(one: Path, other: Path, number: int) -> float:
-    """Mean distance of the landmarks of one frame in two folders, in pixels; NaN where they cannot be read."""
-    try:
-        points = [load_points(folder / f"{number:03d}.npy") for folder in (one, other)]
-    except InputError:
-        return float("nan")
-    return float(np.linalg.norm(points[0] - points[1], axis=1).mean())
 
 
 class FrameReader:
@@ -575,11 +577,9 @@ def assemble(
             original may be of another face; it is left out then.
     """
     found = list(faces.values())
-    names = [ORIGINAL, *variant_names(video_group)]
     images = {
         name: np.stack([face.images[name] for face in found if name in face.images])
-        for name in names
-        if name in found[0].images
+        for name in found[0].images
     }
     like = next(iter(images.values()))
     parts = np.stack(

@@ -101,13 +101,12 @@ def celeb_df(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Re
     labels = read_list(root / TEST_LIST)
     reals = dict(video for name in (REAL, YOUTUBE) for video in tree_videos(root / name))
     fakes = dict(tree_videos(root / FAKE))
-    found = {PurePosixPath(key).parts[-2] for key in fakes} - {FAKE}
+    method_of = {key: PurePosixPath(key).parent.name for key in fakes}
+    found = set(method_of.values()) - {FAKE}
     if found and methods and not found & set(methods):
         raise ValueError(f"{root / FAKE}: none of {', '.join(methods)}; there are {sorted(found)}")
     if found and methods:
-        fakes = {
-            key: video for key, video in fakes.items() if PurePosixPath(key).parts[-2] in methods
-        }
+        fakes = {key: video for key, video in fakes.items() if method_of[key] in methods}
     listed = set(labels) & (set(reals) | set(fakes))
     if not listed:
         raise ValueError(

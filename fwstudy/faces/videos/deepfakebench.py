@@ -16,6 +16,7 @@ from pathlib import Path, PureWindowsPath
 from fwstudy.faces.videos.celebdf import celeb_people
 from fwstudy.faces.videos.layouts import (
     ACTORS,
+    SPLITS,
     TEST,
     TRAIN,
     VALIDATION,
@@ -32,8 +33,6 @@ from fwstudy.faces.videos.layouts import (
 
 JSON_PLACES = ("dataset_json", "preprocessing/dataset_json", "")
 QUALITY_OF = {"raw": "raw", "c0": "raw", "c23": "c23", "c40": "c40"}
-SPLITS = {"test": TEST, "train": TRAIN, "val": VALIDATION}
-"""In the order in which a video that stands in several is given to one."""
 FAMILY_OF = {
     "FF-DF": "Deepfakes",
     "FF-F2F": "Face2Face",
@@ -200,7 +199,7 @@ def deepfakebench(root: Path, methods: Sequence[str], qualities: Sequence[str]) 
 
 def _groups_of(root: Path, method: str, entries: Sequence[Entry], qualities: Sequence[str]) -> Read:
     chosen: dict[tuple, Entry] = {}
-    order = list(SPLITS.values())
+    order = (TEST, TRAIN, VALIDATION)  # of a video in several of them, the first counts
     for entry in entries:
         further = entry.quality in qualities[1:] and entry.split != TEST
         if entry.quality not in (None, *qualities) or further:
@@ -223,7 +222,7 @@ def _groups_of(root: Path, method: str, entries: Sequence[Entry], qualities: Seq
         if videos.get(key) is None:
             reason = "but its frames are missing or lie among those of others"
             report += rows_for([what], f"named in {method}.json, {reason}")
-        elif videos[key].is_dir() and len(list(videos[key].glob("*.*"))) != len(entry.frames):
+        elif videos[key].is_dir() and len(list(videos[key].glob("[!.]*.*"))) != len(entry.frames):
             reason = f"its folder holds another number of pictures than {method}.json names"
             report += rows_for([videos[key]], reason, False)
     present = {key: entry for key, entry in chosen.items() if videos.get(key) is not None}

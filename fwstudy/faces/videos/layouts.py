@@ -246,13 +246,9 @@ def keep_test_apart(video_groups: list[VideoGroup]) -> Read:
     Groups without a split whose person is in the test split go; of the others, the forgeries with a
     face from there.
     """
-    tested = {video_group.identity for video_group in video_groups if video_group.split == TEST}
-    tested |= {
-        f.source
-        for video_group in video_groups
-        if video_group.split == TEST
-        for f in video_group.forgeries
-    }
+    listed = [video_group for video_group in video_groups if video_group.split == TEST]
+    tested = {video_group.identity for video_group in listed}
+    tested |= {forgery.source for video_group in listed for forgery in video_group.forgeries}
     kept, gone = [], []
     for video_group in video_groups:
         if video_group.split is not None:
@@ -272,7 +268,6 @@ def keep_test_apart(video_groups: list[VideoGroup]) -> Read:
 
 QUALITY_FOLDERS = {"raw": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}
 ACTORS = "DeepFakeDetection"
-SPLIT_FILES = {TRAIN: "train.json", VALIDATION: "val.json", TEST: "test.json"}
 SPLIT_PLACES = ("", "splits", "dataset/splits")
 
 
@@ -283,12 +278,12 @@ def official_splits(root: Path) -> dict[str, str]:
         FileNotFoundError: a list is missing; the message says where to get it and where to put it.
     """
     found = {}
-    for split, name in SPLIT_FILES.items():
-        places = [root / place / name for place in SPLIT_PLACES]
+    for name, split in SPLITS.items():
+        places = [root / place / f"{name}.json" for place in SPLIT_PLACES]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise FileNotFoundError(
-                f"{root / name}: no such file. The official lists train.json, val.json and test.json "
+                f"{places[0]}: no such file. The official lists train.json, val.json and test.json "
                 "are in the folder dataset/splits of the repository ondyari/FaceForensics; put them "
                 "into the data set's folder"
             )
@@ -502,7 +497,7 @@ def dfdc_preview(root: Path, methods: Sequence[str], qualities: Sequence[str]) -
     """DFDC preview: ``dataset.json`` names label, target, lender and set of every video.
 
     A forgery's ``source_video`` names its original, up to the number at the end of both names; where
-    that fits none or several, the forgery stands alone.
+    that fits none of its set, the forgery stands alone.
     """
     path = root / "dataset.json"
     entries = read_entries(path)
@@ -557,15 +552,13 @@ def ffiw(root: Path, methods: Sequence[str], qualities: Sequence[str]) -> Read:
     folder_of(root, "source")
     video_groups, report = [], []
     for name, split in SPLITS.items():
-        parts = [
+        originals, forged, masks = (
             videos_in(root / kind / name) | videos_in(root / name / kind)
             for kind in ("source", "target", "target_mask")
-        ]
-        originals, forged, masks = parts
+        )
         for stem in sorted(originals | forged):
             person, video = f"ffiw-{stem}", forged.get(stem)
-            forgery = video and Forgery("FFIW", video, person, masks.get(stem))
-            made = (forgery,) if forgery else ()
+            made = (Forgery("FFIW", video, person, masks.get(stem)),) if video else ()
             video_groups.append(VideoGroup(stem, person, originals.get(stem), made, None, split))
         lonely = set(forged) - set(originals)
         report += rows_for([forged[stem] for stem in lonely], "its original is missing", False)

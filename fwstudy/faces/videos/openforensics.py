@@ -31,7 +31,7 @@ def openforensics(root: Path, methods: Sequence[str], qualities: Sequence[str]) 
     Raises:
         FileNotFoundError, ValueError: no such list, or one that cannot be understood; it is named.
     """
-    lists = sorted(root.rglob(f"*{ENDING}"))
+    lists = sorted(root.rglob(f"[!.]*{ENDING}"))
     if not lists:
         raise FileNotFoundError(
             f"{root / ('Train' + ENDING)}: no such file; it comes with OpenForensics"

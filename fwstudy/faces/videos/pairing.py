@@ -26,8 +26,6 @@ IN_STEP = 0.6  # of the movement, what may remain as a difference
 SAME_RATE = 0.02  # relative difference up to which two videos have the same frame rate
 SAME_SHAPE = 0.02  # relative difference up to which two frames have the same shape
 
-Boxes = Callable[[np.ndarray], list[np.ndarray]]
-
 
 @dataclass(frozen=True)
 class Match:
@@ -71,7 +69,7 @@ class Original:
         boxes: of a frame (H, W, 3) uint8, the squares (left, top, right, bottom) around its faces.
     """
 
-    def __init__(self, video: Video, boxes: Boxes):
+    def __init__(self, video: Video, boxes: Callable[[np.ndarray], list[np.ndarray]]):
         self.video, self.boxes, self.shape = video, boxes, (1, 1)
         self.shown: dict[int, np.ndarray] = {}  # small pictures
         self.around: dict[int, np.ndarray] = {}  # (h, w) bool, where no face is, if there are any
@@ -84,8 +82,9 @@ class Original:
         for number, image in _readable(wanted, self.video):
             if image is None:
                 continue
-            self.shown[number], self.shape = _small(image), image.shape[:2]
+            self.shown[number] = _small(image)
             if number in new and (boxes := self.boxes(image)):
+                self.shape = image.shape[:2]
                 self.around[number] = _around(self.shown[number].shape, boxes, self.shape)
 
 
@@ -148,6 +147,8 @@ class _Look:
 
     @classmethod
     def of(cls, image, number: int, shown: dict[int, np.ndarray], around: np.ndarray):
+        # An original may change its size: a picture of another one is compared with none.
+        shown = {n: one for n, one in shown.items() if one.shape == image.shape}
         near = {s: shown[number - s] for s in range(-REACH, REACH + 1) if number - s in shown}
         away = {s: highest(cv2.absdiff(image, other)) for s, other in near.items()}
         stack = np.stack([shown[number + s] for s in (-1, 0, 1) if number + s in shown])
