@@ -273,7 +273,7 @@ class Ablations(Section):
     @field_validator("run", mode="before")
     @classmethod
     def _list(cls, given: Any) -> Any:
-        if isinstance(given, str):  # of whose letters DVC would make a stage each
+        if isinstance(given, str):  # of which DVC makes no stage, and says no key
             raise ValueError("must be a list; `python -m fwstudy.profiles full` writes it")  # noqa: TRY004
         return given
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import ruamel.yaml
+import yaml
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
@@ -112,3 +113,13 @@ def test_a_new_variant_or_seed_reruns_nothing_done():
         found = changed()
     assert {"variant@bottleneck_none-0", "train@1", "measure@1"} <= found
     assert not (EXPENSIVE | {"measure@0"}) & found
+
+
+def test_dvc_makes_no_stage_of_a_word_in_place_of_a_list(tmp_path, monkeypatch):
+    """DVC 3.67.1 stops at a matrix over a word, and its error names no key: the schema refuses it."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("run: full")
+    stage = {"matrix": {"name": "${run}"}, "cmd": "echo ${item.name}"}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"variant": stage}}))
+    with Repo.init(no_scm=True) as repo, pytest.raises(TypeError, match="'Value' .* not iterable"):
+        _ = repo.index.stages
