@@ -77,7 +77,7 @@ benchmark: setup
 benchmark-gpu: setup
 	python -m benchmarks.gpu
 
-# An hour and a half on two free cores; writes benchmarks/study.md and .csv.
+# An hour on two free cores; writes benchmarks/study.md and .csv.
 benchmark-study: setup
 	python -m benchmarks.study --folder data/partial/benchmark
 

@@ -2,9 +2,10 @@
 
 Both revisions run with the packages that are installed, one after the other on one machine, each from its
 own checkout. A stage that trains is run with few and with more steps: the slope is what a step costs,
-evaluations apart, and the rest is what a stage costs before and after. Beside an idle machine stands one with one busy process.
+evaluations apart, and the rest is what a stage costs before and after. Beside an idle machine stands one
+with one busy process.
 From these, and from the steps and models that each revision's params.yaml asks for, follows what all
-training takes. Writes study.md and study.csv; an hour and a half on two cores.
+training takes. Writes study.md and study.csv; an hour on two cores.
 """
 
 import argparse
