@@ -28,7 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.whitening import describe_machine
-from fwstudy.clips import load_clip
+from fwstudy.clips import load_clip, load_header
 from fwstudy.crops.boxes import crop
 from fwstudy.faces.rendering.dataset import render_dataset
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
@@ -130,9 +130,8 @@ def ours(
         video_groups, folder, folder, kind.crop_size, num_frames, CROP_SCALE, "c23", workers
     )
     assert not any(row["left_out"] for row in report), report
-    return sum(
-        len(variant.frames) for path in paths for variant in load_clip(path).variants.values()
-    )
+    heads = map(load_header, paths)
+    return sum(len(head["video"]["numbers"]) * len(head["sources"]) for head in heads)
 
 
 def usual_take(video_group: VideoGroup, kind: Kind, num_frames: int, folder: Path) -> int:

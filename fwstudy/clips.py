@@ -11,10 +11,13 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from fwstudy.labels import ORIGINAL
+
+COMPRESSION = 1  # of zlib: half the time of its default, files 3 to 5 % larger
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,14 @@ def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
     return Path(folder) / (f"{name}.npz" if quality is None else f"{name}@{quality}.npz")
 
 
+def write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """What `numpy.savez_compressed` writes, in half the time: its level of compression cannot be set."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+
 def save_clip(folder: Path, clip: Clip) -> Path:
     """Write a clip to its file (`clip_file`) in one step: an interrupted run leaves no half file.
 
@@ -142,7 +153,7 @@ def save_clip(folder: Path, clip: Clip) -> Path:
     partial = path.with_suffix(".partial")
     try:
         with open(partial, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+            write_arrays(file, {"header": np.array(json.dumps(header)), **arrays})
         os.replace(partial, path)
     except OSError as error:
         raise OSError(f"{folder}: cannot write the clip of {clip.name}: {error}") from error

@@ -20,6 +20,8 @@ def test_clip_round_trip(tmp_path):
         np.testing.assert_array_equal(read.variants[name].region, variant.region)
         assert load_header(path)["sources"][name] == variant.source
     assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
+    written = path.read_bytes()
+    assert save_clip(tmp_path, read).read_bytes() == written  # no time in it
 
 
 def test_damaged_clip_is_named(tmp_path):

@@ -106,7 +106,7 @@ def pixel_order(relevance: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.lexsort((at_random, -flat), axis=-1).argsort(axis=-1).reshape(relevance.shape)
 
 
-def deletion_insertion(
+def deletion(
     model: nn.Module,
     images: torch.Tensor,
     relevance: np.ndarray,
@@ -114,12 +114,12 @@ def deletion_insertion(
     steps: int = 10,
     seed: int = 0,
     output: Callable[[np.ndarray], np.ndarray] = expit,
-) -> pd.DataFrame:
-    """Areas under the verdict while the most relevant pixels are removed, and while they are entered.
+) -> np.ndarray:
+    """Area under the verdict while the most relevant pixels give way to those of a reference.
 
-    Petsiuk, Das, Saenko, "RISE", BMVC 2018. Departures: pixels give way to those of a reference,
-    best the untouched original, in both curves (RISE: gray in one, blur in the other); portions
-    grow quadratically, since forged regions are small and a good map spends them at once.
+    Petsiuk, Das, Saenko, "RISE", BMVC 2018. Departures: the reference is best the untouched original
+    (RISE: gray); portions grow quadratically, since forged regions are small and a good map spends
+    them at once.
 
     Args:
         images: (N, 3, S, S) float32, forged.
@@ -132,7 +132,7 @@ def deletion_insertion(
             for the logit, which does not saturate.
 
     Returns:
-        deletion, insertion; indexed 0 … N - 1.
+        (N,) float64.
 
     Raises:
         ValueError: relevance has another shape or is not finite.
@@ -144,13 +144,32 @@ def deletion_insertion(
     order = torch.from_numpy(pixel_order(relevance, seed)).to(images.device)[:, None]
     reference = reference.to(images).expand_as(images)
     shares = np.linspace(0, 1, steps + 1) ** 2
-    curves = {"deletion": [], "insertion": []}
-    for count in np.round(shares * order[0].numel()):
-        chosen = order < count
-        curves["deletion"].append(predict_logits(model, torch.where(chosen, reference, images)))
-        curves["insertion"].append(predict_logits(model, torch.where(chosen, images, reference)))
-    curves = {name: output(np.stack(logits, axis=1)) for name, logits in curves.items()}
-    return pd.DataFrame({name: np.trapezoid(y, shares, axis=1) for name, y in curves.items()})
+    logits = [
+        predict_logits(model, torch.where(order < count, reference, images))
+        for count in np.round(shares * order[0].numel())
+    ]
+    return np.trapezoid(output(np.stack(logits, axis=1)), shares, axis=1)
+
+
+def deletion_insertion(
+    model: nn.Module,
+    images: torch.Tensor,
+    relevance: np.ndarray,
+    reference: torch.Tensor,
+    **options,
+) -> pd.DataFrame:
+    """`deletion`, and the same while the most relevant pixels of the images enter the reference.
+
+    Departure from Petsiuk et al. 2018: the reference is the same in both (RISE: gray, and blur).
+
+    Returns:
+        deletion, insertion; indexed 0 … N - 1.
+    """
+    whole = reference.to(images).expand_as(images)
+    deleted = deletion(model, images, relevance, whole, **options)
+    return pd.DataFrame(
+        {"deletion": deleted, "insertion": deletion(model, whole, relevance, images, **options)}
+    )
 
 
 def restoration(

@@ -23,7 +23,7 @@ from fwstudy.evaluation.models import MAIN, short, trained_models
 from fwstudy.interpretability.adversarial import attack_table
 from fwstudy.interpretability.agreement import mean_ranks, rank_agreement
 from fwstudy.interpretability.explainers import EXPLAINERS, Explainer, in_batches, occlusion
-from fwstudy.interpretability.faithfulness import deletion_insertion
+from fwstudy.interpretability.faithfulness import deletion
 from fwstudy.interpretability.measures import (
     COLUMNS,
     GLOSSARY,
@@ -148,7 +148,7 @@ def image_scores(
     few, maps = crops.evenly(num_attacked), subject.explained_maps(key, "whole")
     places = pd.Index(crops.manifest["row"]).get_indexer(few.manifest["row"])
     pairs = crops.tensor(device), originals_of(crops, device)
-    curves = deletion_insertion(subject.model, pairs[0], maps, pairs[1], seed=subject.seed)
+    areas = deletion(subject.model, pairs[0], maps, pairs[1], seed=subject.seed)
     attacked = attack_table(
         subject.model, few.tensor(device), maps[places], seed=subject.seed, **ATTACK
     )
@@ -157,7 +157,7 @@ def image_scores(
     tables = [
         map_scores(subject, key, "whole"),
         *parts,
-        about(crops, curves, randomized_absolute_rank=similarity),
+        about(crops, deletion=areas, randomized_absolute_rank=similarity),
         about(few, attacked[["sufficiency", "accuracy_drop"]]),
     ]
     long = pd.concat([table.melt(["row", "group"], var_name="measure") for table in tables])
