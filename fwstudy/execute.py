@@ -23,7 +23,7 @@ ENVIRONMENT = {
 }
 """How PyTorch waits and how it keeps memory, unless the user says otherwise. Its OpenMP threads spin at a
 barrier for ever by default: beside one other busy process a step of training then takes 3 to 29 times as
-long; with 1,000 spins, twice (with 10,000, three times), and an idle machine is as fast. glibc gives the
+long; with 1,000 spins, 2.5 times (10,000: four), and an idle machine is as fast. glibc gives the
 memory of freed tensors back to the system, which fills it with zeros when the next step asks for it: a
 sixth of the time of training was seen to go there."""
 VOLATILE_METADATA = ("papermill", "execution")
