@@ -79,7 +79,8 @@ def read_image(path: Path) -> np.ndarray:
 def resized(sample: Sample, scale: float) -> Sample:
     """The picture and its landmarks at another size."""
     image = cv2.resize(sample[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return image, [points * scale for points in sample[1]]
+    middle = (scale - 1) / 2  # whole numbers are the centers of pixels
+    return image, [points * scale + middle for points in sample[1]]
 
 
 def turned(sample: Sample, turns: int) -> Sample:
@@ -98,9 +99,9 @@ def pasted(samples: Sequence[Sample], columns: int, size: int) -> Sample:
     canvas = np.full((rows * size, columns * size, 3), 128, np.uint8)
     for place, (image, known) in enumerate(samples):
         corner = np.array([place % columns, place // columns]) * size
-        small, _ = resized((image, []), size / max(image.shape[:2]))
+        small, known = resized((image, known), size / max(image.shape[:2]))
         canvas[corner[1] :, corner[0] :][: small.shape[0], : small.shape[1]] = small
-        faces += [points * (size / max(image.shape[:2])) + corner for points in known]
+        faces += [points + corner for points in known]
     return canvas, faces
 
 

@@ -56,6 +56,29 @@ def stages_to_run() -> tuple[dict[str, set[str]], dict[str, float]]:
     return found, {name: minutes[name] for name in found}
 
 
+def stages_whatever_the_lock(kept: Path) -> tuple[dict[str, set[str]], dict[str, float]]:
+    """`stages_to_run`, without a dvc.lock that cannot be read.
+
+    DVC 3.67.1 writes dvc.lock in place. Whoever is killed meanwhile leaves it empty or in part, and DVC
+    does not start any more. Without it, DVC finds what was done in its run-cache.
+
+    Args:
+        kept: where a dvc.lock that cannot be read is put.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        return stages_to_run()
+    except DvcException as error:
+        if "dvc.lock'" not in str(error):
+            raise
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        os.replace("dvc.lock", kept)
+        told = " ".join(str(error).split())
+        print(f"{told} (perhaps a run was killed); it is now {kept}, and finished work is kept")
+    return stages_to_run()
+
+
 def minutes_left(graph: dict[str, set[str]], minutes: Mapping[str, float]) -> dict[str, float]:
     """For each name the minutes of the longest chain that begins with it: the critical path's rule."""
     left = dict.fromkeys(graph, 0.0)
@@ -205,7 +228,7 @@ def main() -> None:
         parser.error(f"--jobs: at least 1, not {jobs}")
     try:
         os.chdir(project_root())
-        graph, minutes = stages_to_run()
+        graph, minutes = stages_whatever_the_lock(Path("data", "partial", "dvc.lock"))
     except (DvcException, FileNotFoundError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     if not graph:

@@ -1,5 +1,7 @@
 """A clip file: what is written is read, what is damaged is named."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,9 @@ def test_clip_round_trip(tmp_path):
         assert load_header(path)["sources"][name] == variant.source
     assert [file.name for file in tmp_path.iterdir()] == ["003_1.npz"]
     written = path.read_bytes()
-    assert save_clip(tmp_path, read).read_bytes() == written  # no time in it
+    assert save_clip(tmp_path, read).read_bytes() == written
+    with zipfile.ZipFile(path) as archive:  # no time in it; ZIP counts in steps of two seconds
+        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_damaged_clip_is_named(tmp_path):

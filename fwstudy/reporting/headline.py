@@ -67,7 +67,9 @@ def layer_speed(benchmarks: Path) -> str:
     models = table[(table["section"] == "model") & (table["mode"] == "TF32")]
     slowest = models.groupby("method")["ratio"].max()
     told = ", ".join(f"{1 / slowest[method]:.2f} {name}" for name, method in LAYERS.items())
-    return f"With it Xception trains at least at {told} of BatchNorm's images a second (GPU, 299 px)"
+    return (
+        f"With it Xception trains at least at {told} of BatchNorm's images a second (GPU, 299 px)"
+    )
 
 
 def block_of(name: str) -> re.Pattern:
