@@ -86,14 +86,18 @@ def disturb(project: Path, seconds: float, way: str) -> tuple[str, str]:
     known = log.stat().st_size if log.exists() else 0  # what earlier runs have said
     process = start(project, command)
     try:
-        process.wait(seconds)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
+        running = alive(project)
         end(process, project)
     else:
-        return "none: it had ended", "0"
+        return f"none: it had {'failed' if code else 'ended'}", "0"
     process.wait()
     begun = time.monotonic()
-    while alive(project) and time.monotonic() - begun < PATIENCE:
+    while time.monotonic() - begun < PATIENCE:
+        # DVC takes a killed process for alive until the system has forgotten its number
+        if not (alive(project) or any(Path("/proc", number).exists() for number in running)):
+            break
         time.sleep(0.5)
     told = log.read_bytes()[known:].decode(errors="replace")
     stages = re.findall(r"^(?:Running stage '|)(\S+?)(?:':| started)$", told, re.MULTILINE)
