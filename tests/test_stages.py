@@ -71,19 +71,22 @@ def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project
     assert stages_to_run() == ({"left": set(), "last": {"left"}}, {"left": 3, "last": 0})
 
 
-def test_a_lock_file_that_was_cut_off_costs_no_work(project, capsys):
+def test_a_lock_file_that_was_cut_off_costs_no_work(tmp_path, monkeypatch, capsys):
     """DVC 3.67.1 writes dvc.lock in place, and starts no more where it was killed meanwhile."""
-    assert run().returncode == 0
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").touch()
+    Path("source").write_text("1")
+    only = {"only": stage("cp source first; echo once >> runs", ["source"], "first")}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": only}))
+    with Repo.init(no_scm=True) as repo:
+        repo.reproduce()
     Path("dvc.lock").write_text("")
     kept = Path("data", "partial", "dvc.lock")
-    graph, _ = stages_whatever_the_lock(kept)
-    assert set(graph) == set(project) and kept.exists()
+    assert stages_whatever_the_lock(kept)[0] == {"only": set()} and kept.exists()
     assert f"it is now {kept}, and finished work is kept" in capsys.readouterr().out
-    for name in ("left", "right"):
-        Path(name).unlink()
-    with Repo() as repo:  # a stage that ran now would wait for the other
-        assert {stage.name for stage in repo.reproduce()} == set(project)
-    assert stages_to_run() == ({}, {})
+    with Repo() as repo:
+        repo.reproduce()
+    assert Path("runs").read_text() == "once\n" and stages_to_run() == ({}, {})
 
 
 def test_stages_that_fail_are_named_with_what_they_said(project):
