@@ -41,9 +41,10 @@ def stages_to_run() -> tuple[dict[str, set[str]], dict[str, float]]:
     Raises:
         DvcException: dvc.yaml cannot be read, or another run writes what a stage reads.
     """
-    from dvc.repo import Repo  # a second to import
+    from dvc.repo import Repo, lock_repo  # a second to import
 
-    with Repo(_wait_for_lock=True) as repo:
+    # under DVC's lock, as another run may be writing dvc.lock
+    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
         stages = repo.index.graph
         graph = {stage.addressing: {s.addressing for s in stages[stage]} for stage in stages}
         minutes = {stage.addressing: (stage.meta or {}).get("minutes", 0.0) for stage in stages}
