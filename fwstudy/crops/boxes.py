@@ -29,7 +29,7 @@ def crop(image: np.ndarray, box: np.ndarray, size: int, interpolation: int) -> n
         image: (H, W) or (H, W, 3) uint8.
         box: (4,) int as from `face_box`.
         size: side of the result, pixels.
-        interpolation: an OpenCV flag, e.g. ``cv2.INTER_AREA``; ``cv2.INTER_NEAREST`` for labels.
+        interpolation: an OpenCV flag, e.g. ``cv2.INTER_AREA``; ``cv2.INTER_NEAREST_EXACT`` for labels.
 
     Returns:
         (size, size) or (size, size, 3) uint8.

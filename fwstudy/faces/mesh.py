@@ -154,4 +154,5 @@ def _eye(image: np.ndarray, corners: np.ndarray, line: np.ndarray, mirror: bool)
     points = points.reshape(-1, 3)[list(IRIS_POINTS), :2]
     if mirror:
         points = (EYE_SIDE, 0) + points * (-1, 1)
-    return transform(points, cv2.invertAffineTransform(matrix))
+    # The network counts from the edge of the first pixel, the matrix from its center.
+    return transform(points - 0.5, cv2.invertAffineTransform(matrix))

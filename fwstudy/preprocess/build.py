@@ -54,7 +54,7 @@ def crop_video(clip: Clip, size: int) -> list[tuple]:
             box = np.array([0, 0, *image.shape[1::-1]])
             how = cv2.INTER_AREA if size <= len(image) else cv2.INTER_LINEAR
             changed = crop_mask(variant.mask[number], box, size, how)
-            parts = crop(clip.parsing[number], box, size, cv2.INTER_NEAREST)
+            parts = crop(clip.parsing[number], box, size, cv2.INTER_NEAREST_EXACT)
             crops.append((row, crop(image, box, size, how), changed, parts))
     return crops
 
@@ -107,7 +107,7 @@ def crop_clip(path: Path, qualities: list[str], settings: dict) -> list[tuple]:
         return crops + (parts_one_by_one(crops) if clip.video.quality == qualities[0] else [])
     boxes = [face_box(points, settings["crop_scale"]) for points in clip.landmarks]
     parts = [
-        crop(part, box, size, cv2.INTER_NEAREST)
+        crop(part, box, size, cv2.INTER_NEAREST_EXACT)
         for part, box in zip(clip.parsing, boxes, strict=True)
     ]
     for name, variant in clip.variants.items():

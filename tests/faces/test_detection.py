@@ -50,6 +50,19 @@ def test_parts_lie_where_they_were_marked_by_hand(marked):
         assert mean[brow] > 0.52, (mean, worst)
 
 
+def test_eyes_of_a_mirrored_face_are_mirrored():
+    """Pixels have their centers at whole numbers; only one of the two eyes is looked at mirrored."""
+    gaps = []
+    for image in map(read_image, PHOTOGRAPHS):
+        shapes = (fit_first(one, detect_faces(one)) for one in (image, image[:, ::-1].copy()))
+        middles = [
+            [s.outlines[f"{side}_eye"].mean(0) for side in ("left", "right")] for s in shapes
+        ]
+        there, mirrored = np.array(middles)[..., 0]
+        gaps.append(there - (image.shape[1] - 1 - mirrored[::-1]))
+    assert abs(np.mean(gaps)) < 0.4, gaps
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_photographs_are_turned_upright_and_it_is_said(turns):
     image = read_image(PHOTOGRAPHS[0])
