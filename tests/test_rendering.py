@@ -17,7 +17,7 @@ from fwstudy.faces.rendering.motion import (
     sample_clip_states,
     sample_driven_clip,
 )
-from fwstudy.faces.rendering.render import Person, apply_camera, render
+from fwstudy.faces.rendering.render import Person, apply_camera, pool_labels, render
 from fwstudy.faces.rendering.scene import even_directions, harmonics_of, sample_scene
 from fwstudy.labels import FAMILIES, FORGED_PARTS, ORIGINAL, PART_PREFIX, PARTS, SKIN_TONES
 
@@ -256,3 +256,18 @@ def test_interrupted_run_is_taken_up(data_set, tmp_path):
 def test_odd_number_of_people_is_refused(tmp_path):
     with pytest.raises(ValueError, match="num_identities must be even"):
         render_dataset(tmp_path, 3, 1, 1, SIZE, SEED, 1)
+
+
+def test_part_maps_are_not_shifted_to_any_side():
+    labels = np.random.default_rng(SEED).integers(0, 4, (32, 48), dtype=np.uint8)
+    pooled = pool_labels(labels, 2)
+    assert pooled.shape == (16, 24) and pooled.dtype == np.uint8
+    for turned in (np.fliplr, np.flipud, np.transpose):
+        np.testing.assert_array_equal(pool_labels(turned(labels), 2), turned(pooled))
+
+
+def test_most_of_a_square_gives_its_label():
+    labels = np.kron([[2, 5], [5, 0]], np.ones((2, 2), np.uint8))
+    np.testing.assert_array_equal(pool_labels(labels, 2), labels[::2, ::2])
+    labels[0, 0], labels[1, 3] = 9, 0
+    np.testing.assert_array_equal(pool_labels(labels, 2), [[2, 5], [5, 0]])

@@ -320,12 +320,28 @@ def render(person: Person, scene: Scene, state: State, size: int) -> Rendering:
     color[..., :3] += background(scene, side) * (1 - color[..., 3:])
     _draw_layers(person, screen, surface, lamps, depth, color, parts)
     landmarks = screen[person.head.landmarks]
-    half = SUPERSAMPLING // 2
     return Rendering(
         linear=cv2.resize(color[..., :3], (size, size), interpolation=cv2.INTER_AREA),
         landmarks=(landmarks[:, :2] / SUPERSAMPLING - 0.5).astype(np.float32),
-        parsing=np.ascontiguousarray(parts[half::SUPERSAMPLING, half::SUPERSAMPLING]),
+        parsing=pool_labels(parts, SUPERSAMPLING),
     )
+
+
+def pool_labels(labels: np.ndarray, factor: int) -> np.ndarray:
+    """One label of each square of `factor` x `factor` pixels, without a shift to any side.
+
+    Args:
+        labels: (H, W) of whole numbers; H and W are multiples of `factor`.
+        factor: side of a square, in pixels.
+
+    Returns:
+        (H / factor, W / factor), of the same dtype: the lower median of each square, which is the label
+        of most of it where two labels meet.
+    """
+    height, width = labels.shape
+    squares = labels.reshape(height // factor, factor, width // factor, factor).swapaxes(1, 2)
+    middle = (factor**2 - 1) // 2
+    return np.partition(squares.reshape(*squares.shape[:2], -1), middle, axis=2)[..., middle]
 
 
 def _draw_layers(
