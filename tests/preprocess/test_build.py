@@ -77,17 +77,31 @@ def test_no_clips(tmp_path):
         build.build_crops([], tmp_path, ["c23"], SHARES, 0, {}, 1)
 
 
-def video_crops(num_frames=6, without_original=False):
-    """The crops of a clip that was cut out of a video."""
+def video_clip(num_frames=6, without_original=False):
+    """A clip that was cut out of a video."""
     clip = make_clip(0, 0, num_frames)
     origin = VideoOrigin("c23", list(range(10, 10 + num_frames)), None, None, [], [])
     names = [ORIGINAL, *FAMILIES][1 if without_original else 0 :]
     variants = {name: clip.variants[name] for name in names}
-    return build.crop_video(dataclasses.replace(clip, variants=variants, video=origin), SIZE)
+    return dataclasses.replace(clip, variants=variants, video=origin)
+
+
+@pytest.mark.parametrize("size", [SIZE // 2 + 1, 2 * SIZE - 5])
+def test_part_maps_of_videos_lie_where_the_pixels_do(size):
+    """The same where crops of videos are scaled, up or down."""
+    clip, mouth = video_clip(), PARTS.index("mouth")
+    forgery = clip.variants["FaceSwap"]
+    clip = dataclasses.replace(clip, parsing=np.where(forgery.mask, mouth, 0).astype(np.uint8))
+    crops = build.crop_video(clip, size)
+    forged = [crop for crop in crops if crop[0]["variant"] == "FaceSwap"]
+    assert forged
+    for _, _, changed, parts in forged:
+        gap = np.argwhere(parts == mouth).mean(axis=0) - np.argwhere(changed).mean(axis=0)
+        np.testing.assert_allclose(gap, 0, atol=0.15)
 
 
 def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
-    crops = video_crops()
+    crops = build.crop_video(video_clip(), SIZE)
     found = build.parts_one_by_one(crops)
     # Frames 10 and 14 of 10 to 15; the square of the forgeries covers the eye, nose and mouth in part.
     assert {row["frame"] for row, *_ in found} == {10, 14}
@@ -106,4 +120,5 @@ def test_a_film_without_forged_parts_lends_them_from_whole_forgeries():
 
 
 def test_no_parts_without_an_original():
-    assert build.parts_one_by_one(video_crops(without_original=True)) == []
+    crops = build.crop_video(video_clip(without_original=True), SIZE)
+    assert build.parts_one_by_one(crops) == []

@@ -10,7 +10,7 @@ from fwstudy.labels import FORGED_PARTS, PARTS
 from fwstudy.training import batches
 from fwstudy.training.batches import PairedBatches
 
-GOLDEN = {  # seed 1, step 3, by the code before batches were divided: means of images, changed pixels
+GOLDEN = {  # seed 1, step 3, one process or several: means of images, changed pixels
     ("whole", "part"): (
         [-0.052, 0.0703, 0.0696, 0.0377, -0.0622, 0.08, 0.0725, 0.0366],
         [1332, 1122, 0, 292, 0, 0, 110, 0],
