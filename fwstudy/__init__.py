@@ -25,7 +25,8 @@ them. Each stage of dvc.yaml runs one notebook on the rooms that it declares. So
     clips.py                             the same, and preprocess; training if the crops change
     preprocess/                          reruns preprocess and other_crops; training if the crops change,
                                          a column of manifest.csv included
-    crops/                               reruns preprocess and trains every model (boxes.py: faces too)
+    crops/                               reruns preprocess and other_crops, and trains every model
+                                         (boxes.py: faces too)
     whitening/, training/                trains every model, on the crops that are there
     outside/                             measures detectors of others anew
     evaluation/, interpretability/       measures and compares anew; trains nothing

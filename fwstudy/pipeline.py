@@ -2,8 +2,10 @@
 
 DVC runs one stage after another, and a small network cannot use many cores. Here a stage starts as soon
 as those are done that it depends on, first the one that the most work waits for: ``meta: {minutes: …}``
-of dvc.yaml says how long each is known to take. DVC itself reproduces every one, so that ``dvc repro``
-finds nothing left to do; it remains the way to run the study one stage after another.
+of dvc.yaml says how long each is known to take. Stages of which it says nothing are quick and run
+before all others. What is left to do is then asked again, as they may leave what others read as it was.
+DVC itself reproduces every stage, so that ``dvc repro`` finds nothing left to do; it remains the way to
+run the study one stage after another.
 """
 
 import argparse
@@ -237,7 +239,7 @@ def main() -> None:
         return
     threads = str(max(1, joblib.cpu_count() // jobs))
     stages = Stages({"OMP_NUM_THREADS": threads} | os.environ, Path("data", "partial", "log"))
-    done: list[str] = []
+    done, count = [], len(graph)
     one_line = Column(no_wrap=True, overflow="ellipsis")
     text = TextColumn("{task.description}", markup=False, table_column=one_line)
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -259,7 +261,7 @@ def main() -> None:
         if went_well:
             done.append(name)
             took = (time.monotonic() - start) / 60
-            console.print(f"{len(done)} of {len(graph)}: {name}, {took:.1f} min")
+            console.print(f"{len(done)} of {count}: {name}, {took:.1f} min")
         elif not stages.stopping.is_set():
             console.print(*last, f"{name} failed; what runs beside it comes to its end", sep="\n")
         return went_well
@@ -267,8 +269,13 @@ def main() -> None:
     for number in STOPS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
             signal.signal(number, stages.stop)
+    quick = {name: set() for name in graph if not graph[name] and not minutes[name]}
     with progress:
-        failed = run_all(graph, run, jobs, minutes)
+        failed = run_all(quick, run, jobs)
+        if quick and not failed:
+            graph, minutes = stages_to_run()
+            count = len(done) + len(graph)
+        failed = failed or run_all(graph, run, jobs, minutes)
     if failed:
         places = ", ".join(str(stages.log(name)) for name in failed)
         raise SystemExit(f"error: failed: {', '.join(failed)}; all they said is in {places}")

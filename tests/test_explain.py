@@ -627,3 +627,8 @@ import torch
 assert torch._dynamo.is_compiling() is False  # the compiler itself is still there
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_detector_in_the_box_fits_this_version():
+    shipped = bundle.read(ROOT / bundle.SHIPPED)
+    assert shipped.names == tuple(name.replace("_", " ") for name in FORGED_PARTS)

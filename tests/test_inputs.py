@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,8 @@ from PIL import Image
 from fwstudy.faces import inputs
 from fwstudy.faces.inputs import find_face, find_faces, list_inputs
 from fwstudy.faces.mesh import NO_MESH
-from fwstudy.faces.videos.footage import InputError, read_frames, spread
+from fwstudy.faces.videos import footage as videos
+from fwstudy.faces.videos.footage import InputError, open_video, read_frames, spread
 
 SIZE, SCALE = 64, 1.3
 ORIENTATIONS = {  # EXIF: how a photograph was turned before it was stored
@@ -243,6 +245,52 @@ def test_seeking_finds_the_frames_that_decoding_all_finds(tmp_path, suffix, coun
     expected = [levels[n] for n in (16, 50, 83)] if count == 3 else levels
     assert levels_of(footage) == pytest.approx(expected, abs=4)
     assert footage.times == pytest.approx([(level - 20) / 50 for level in expected], abs=0.09)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "mts"])
+@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "3", "flags": "+ildct+ilme"}, {"bf": "0"}])
+def test_frames_that_are_not_wanted_change_no_pixel_of_those_that_are(tmp_path, suffix, options):
+    """H.264: frames that no other refers to are not decoded; of AVI frames are taken in order."""
+    wall = np.random.default_rng(0).integers(0, 255, (48, 160, 3), dtype=np.uint8)
+    moving = [np.ascontiguousarray(wall[:, n : n + 64]) for n in range(90)]
+    options = options | {"g": "60", "crf": "10"}
+    video = open_video(write_clip(tmp_path / f"v.{suffix}", moving, codec_options=options))
+    every = list(video.frames(video.numbers))
+    away = [[cv2.norm(one, other, cv2.NORM_L1) for other in moving] for one in every]
+    assert np.argmin(away, axis=1).tolist() == list(range(len(moving)))
+    for step in (2, 7, 30):
+        some = video.frames(video.numbers[1::step])
+        np.testing.assert_array_equal(np.stack(list(some)), np.stack(every[1::step]))
+
+
+@pytest.mark.parametrize(("suffix", "skippable"), [("mp4", True), ("mkv", True), ("mts", False)])
+def test_frames_that_no_other_refers_to_are_passed_over(tmp_path, suffix, skippable):
+    """In MPEG-TS a packet may be half a frame: nothing is passed over."""
+    path, options = tmp_path / f"v.{suffix}", {"bf": "3", "g": "60"}
+    write_clip(path, gray_frames(range(20, 200, 2)), codec_options=options)
+    index = videos._index(path)
+    assert index.skippable == skippable and len(index.stamps) == 90
+    with videos._opened(path) as (container, stream):
+        needed = {int(index.stamps[-1])}
+        seen = [frame.pts for frame in videos._undamaged(container, stream, needed)]
+    assert needed < set(seen) and len(seen) < 75
+
+
+def test_behind_damage_frames_of_avi_are_missing_and_not_shifted(tmp_path):
+    wall = np.random.default_rng(0).integers(0, 255, (48, 160, 3), dtype=np.uint8)
+    moving = [np.ascontiguousarray(wall[:, n : n + 64]) for n in range(90)]
+    path = write_clip(tmp_path / "v.avi", moving, codec_options={"bf": "3", "g": "60"})
+    sound = list(open_video(path).frames(range(90)))
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [p for p in container.demux(video=0) if p.size][45]
+    begin = data.index(bytes(packet))
+    data[begin : begin + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    damaged = list(open_video(path).frames(range(90)))
+    there = [n for n, image in enumerate(damaged) if image is not None]
+    assert 35 <= len(there) < 90 and there == list(range(len(there)))
+    np.testing.assert_array_equal(damaged[:35], sound[:35])
 
 
 def test_odd_sizes_and_pixels_that_are_not_square(tmp_path):

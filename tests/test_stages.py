@@ -71,6 +71,18 @@ def test_independent_stages_run_at_the_same_time_and_leave_nothing_to_do(project
     assert stages_to_run() == ({"left": set(), "last": {"left"}}, {"left": 3, "last": 0})
 
 
+def test_what_a_quick_stage_leaves_as_it_was_starts_nothing(project):
+    project["first"]["cmd"] = "head -c 1 source > first"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
+    assert "4 of 4: last" in run("--jobs", "2").stdout
+    Path("source").write_text("1, and more")
+    assert len(stages_to_run()[0]) == 4
+    done = run("--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0] == "first started" and "left" not in done.stdout
+    assert stages_to_run() == ({}, {})
+
+
 def test_a_lock_file_that_was_cut_off_costs_no_work(tmp_path, monkeypatch, capsys):
     """DVC 3.67.1 writes dvc.lock in place, and starts no more where it was killed meanwhile."""
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 UNSHUFFLE = 4  # side of the square of pixels that becomes one position
 CHANNELS = (48, 96, 128)  # of the stages; each but the first halves the map
-DEPTH = 2  # residual blocks a stage
+DEPTHS = (1, 2, 2)  # residual blocks of the stages; one where maps are largest, and cost most
 STRIDE = 16  # pixels of the image a position of the last map
 
 
@@ -51,11 +51,11 @@ class SmallBackbone(nn.Module):
         self.head_hidden_size = self.num_features
         self.unshuffle = nn.PixelUnshuffle(UNSHUFFLE)
         stages, inputs = [], in_chans * UNSHUFFLE**2
-        for number, channels in enumerate(CHANNELS):
+        for number, (channels, depth) in enumerate(zip(CHANNELS, DEPTHS, strict=True)):
             kernel, stride = (3, 2) if number else (1, 1)
             first = ConvNormAct(inputs, channels, kernel, stride, act_layer=nn.SiLU)
             blocks = [
-                DepthwiseSeparableConv(channels, channels, act_layer=nn.SiLU) for _ in range(DEPTH)
+                DepthwiseSeparableConv(channels, channels, act_layer=nn.SiLU) for _ in range(depth)
             ]
             stages.append(nn.Sequential(first, *blocks))
             inputs = channels
@@ -111,5 +111,5 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def fwstudy_small(pretrained: bool = False, **kwargs) -> SmallBackbone:
-    """218,177 parameters with one output; see `SmallBackbone` for the arguments."""
+    """215,249 parameters with one output; see `SmallBackbone` for the arguments."""
     return build_model_with_cfg(SmallBackbone, "fwstudy_small", pretrained, **kwargs)

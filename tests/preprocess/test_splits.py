@@ -25,6 +25,20 @@ def test_split_keeps_lenders_together_and_shares():
     assert split != split_identities(groups, SHARES, seed=4)
 
 
+def test_nobody_is_tested_on_whom_settings_were_chosen():
+    """The study's split of 160 people, and that of its first 120, by which settings were chosen."""
+
+    def split(people, shares, seed):
+        pairs = [(f"{i:03d}", f"{i ^ 1:03d}") for i in range(people)]
+        return split_identities(lending_groups(pairs), shares, seed)
+
+    former = split(120, SHARES, seed=0)
+    now = split(160, {"train": 0.5, "validation": 0.15, "test": 0.35}, seed=35)
+    assert pd.Series(now).value_counts().to_dict() == {"train": 80, "test": 56, "validation": 24}
+    chose = {name for name, part in former.items() if part == "validation"}
+    assert len(chose) == 24 and not any(now[name] == "test" for name in chose)
+
+
 def test_split_of_one_group_is_refused():
     groups = lending_groups([("a", "b"), ("b", "c"), ("c", "a")])
     with pytest.raises(ValueError, match="3 identities form 1 group"):

@@ -335,8 +335,8 @@ def pool_labels(labels: np.ndarray, factor: int) -> np.ndarray:
         factor: side of a square, in pixels.
 
     Returns:
-        (H / factor, W / factor), of the same dtype: the lower median of each square, which is the label
-        of most of it where two labels meet.
+        (H / factor, W / factor), of the same dtype: the lower median of each square. Where two labels
+        meet that is the label of most of it, and the lower one if both have half.
     """
     height, width = labels.shape
     squares = labels.reshape(height // factor, factor, width // factor, factor).swapaxes(1, 2)

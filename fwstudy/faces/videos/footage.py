@@ -8,7 +8,7 @@ then as a video (PyAV, FFmpeg); a folder is a video of numbered pictures. Whatev
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +31,7 @@ WIDE_GAMUTS = {
     ColorPrimaries.SMPTE432: "Display P3",
 }
 BT709 = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
+WHOLE_FRAMES = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"  # containers with one frame a packet
 UNREADABLE_MATRICES = {  # ITU-T H.273; FFmpeg's swscale does not convert them
     8: "YCgCo",
     10: "BT.2020 with constant luminance",
@@ -98,7 +99,7 @@ def _read_clip(path: Path, count: int) -> Frames:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What the packets of a video tell without decoding.
+    """What the packets of a video and its first frame tell.
 
     Args:
         stamps: (F,) int, when each frame is shown, sorted, in units of ``time_base``.
@@ -107,6 +108,11 @@ class VideoIndex:
         time_base: seconds.
         notes: as in `Frames`.
         still: a picture of a kind that only FFmpeg reads.
+        skippable: frames that no other refers to can be told and passed over: H.264, progressive, of
+            which each packet is a frame.
+        counted: frames come in order, but with the stamps of others: H.264 in AVI, which stores no times
+            of showing. Decoding then begins at the first key frame, and frames are given the times of
+            decoding in order.
     """
 
     stamps: np.ndarray
@@ -115,6 +121,8 @@ class VideoIndex:
     time_base: Fraction
     notes: list[str]
     still: bool
+    skippable: bool
+    counted: bool
 
 
 @contextmanager
@@ -139,9 +147,11 @@ def _opened(path: Path) -> Iterator[tuple]:
 
 def _index(path: Path) -> VideoIndex:
     with _opened(path) as (container, stream):
-        stamps, keys = [], []
+        stamps, keys, whole = [], [], False
+        is_h264, kind = stream.codec_context.codec.name == "h264", container.format.name
+        counted = is_h264 and kind == "avi"
         for packet in container.demux(stream):
-            pts = packet.pts if packet.pts is not None else packet.dts
+            pts = packet.pts if packet.pts is not None and not counted else packet.dts
             if pts is None:
                 continue
             if not packet.is_discard:  # an edit list hides it
@@ -150,12 +160,13 @@ def _index(path: Path) -> VideoIndex:
                 keys.append((pts, packet.dts if packet.dts is not None else pts))
         # Read before the container is closed: a stream's memory is freed with it.
         time_base, told = stream.time_base, float((stream.duration or 0) * stream.time_base)
-        still = container.format.name.endswith("_pipe")
+        still = kind.endswith("_pipe")
         notes = _stream_notes(container, stream)
         if keys:
             container.seek(min(keys)[1], stream=stream)
             for frame in _undamaged(container, stream):
                 notes += _frame_notes(frame)
+                whole = kind in WHOLE_FRAMES and not frame.interlaced_frame
                 break
     if not keys or not stamps:
         raise ValueError("its pictures carry no time stamps")
@@ -165,7 +176,8 @@ def _index(path: Path) -> VideoIndex:
     seconds = float((end - stamps[0]) * time_base)
     if told > 1.1 * seconds + 0.5:
         notes.insert(0, f"truncated: the file ends after {seconds:.1f} of {told:.1f} s")
-    return VideoIndex(stamps, end, sorted(keys), time_base, notes, still)
+    keys = sorted(keys)[: 1 if counted else None]
+    return VideoIndex(stamps, end, keys, time_base, notes, still, is_h264 and whole, counted)
 
 
 def _stream_notes(container, stream) -> list[str]:
@@ -222,32 +234,52 @@ def spread(stamps: np.ndarray, end: float, count: int) -> np.ndarray:
 
 
 def _images(path: Path, index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple]:
-    """Time stamp and image of the frames at (or next after) the wanted time stamps.
+    """Time stamp and image of the frames at the wanted time stamps, or of the next that is decoded.
 
     Seeks only where that saves decoding.
     """
     # One reformatter: its table for HDR takes seconds to make, and is kept from frame to frame.
     position, decoded, reformatter = None, iter(()), VideoReformatter()
+    needed = set(wanted.tolist()) if index.skippable else None
     with _opened(path) as (container, stream):
         aspect = stream.sample_aspect_ratio or 1
         for pts in wanted.tolist():
             key = index.keys[max(0, bisect_right(index.keys, (pts, pts)) - 1)]
             if position is None or key[0] > position:
                 container.seek(key[1], stream=stream)
-                decoded = _undamaged(container, stream)
-            for frame in decoded:
-                position = frame.pts if frame.pts is not None else pts
+                if index.counted:
+                    stamps = index.stamps[index.stamps >= key[0]].tolist()
+                    decoded = zip(stamps, _until_damaged(container, stream), strict=False)
+                else:
+                    frames = _undamaged(container, stream, needed)
+                    decoded = ((frame.pts, frame) for frame in frames)
+            for stamp, frame in decoded:
+                position = stamp if stamp is not None else pts
                 if position >= pts:
                     yield position, _upright(frame, _to_rgb(frame, reformatter), aspect)
                     break
 
 
-def _undamaged(container, stream) -> Iterator[av.VideoFrame]:
+def _undamaged(container, stream, needed: set[int] | None = None) -> Iterator[av.VideoFrame]:
+    """Frames that can be decoded; with ``needed``, those of other time stamps only where others refer to them.
+
+    Of a sound stream the pixels of the needed frames are the same.
+    """
     for packet in container.demux(stream):
+        if needed is not None:
+            free = packet.pts is not None and packet.pts not in needed
+            stream.codec_context.skip_frame = "NONREF" if free else "DEFAULT"
         try:
             yield from packet.decode()
         except av.error.FFmpegError:
             continue  # the caller counts what is missing
+
+
+def _until_damaged(container, stream) -> Iterator[av.VideoFrame]:
+    """Frames up to the first that cannot be decoded: behind it they could not be counted."""
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            yield from packet.decode()
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
