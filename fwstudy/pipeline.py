@@ -2,8 +2,9 @@
 
 DVC runs one stage after another, and a small network cannot use many cores. Here a stage starts as soon
 as those are done that it depends on, first the one that the most work waits for: ``meta: {minutes: …}``
-of dvc.yaml says how long each is known to take. Stages of which it says nothing are quick and run
-before all others. What is left to do is then asked again, as they may leave what others read as it was.
+of dvc.yaml says how long each is known to take. Stages of which it says nothing, and which wait for no
+other, are quick and run first. What is left to do is then asked again, as they may leave what others
+read as it was.
 DVC itself reproduces every stage, so that ``dvc repro`` finds nothing left to do; it remains the way to
 run the study one stage after another.
 """
@@ -16,9 +17,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
@@ -213,10 +214,20 @@ def default_jobs() -> int:
     return max(1, min(joblib.cpu_count(), int(memory() / MEMORY_OF_A_STAGE)))
 
 
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End the command where DVC cannot tell what is to be done, or this is no folder of the project."""
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except (DvcException, FileNotFoundError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
+
+
 def main() -> None:
     """Read the command line and run what has changed."""
     import joblib
-    from dvc.exceptions import DvcException
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column
@@ -229,11 +240,9 @@ def main() -> None:
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     if jobs < 1:
         parser.error(f"--jobs: at least 1, not {jobs}")
-    try:
+    with errors_in_one_line():
         os.chdir(project_root())
         graph, minutes = stages_whatever_the_lock(Path("data", "partial", "dvc.lock"))
-    except (DvcException, FileNotFoundError) as error:
-        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     if not graph:
         print("Every stage is up to date.")
         return
@@ -272,9 +281,13 @@ def main() -> None:
     quick = {name: set() for name in graph if not graph[name] and not minutes[name]}
     with progress:
         failed = run_all(quick, run, jobs)
-        if quick and not failed:
+    if quick and not failed:  # outside: the display would repeat the bars of DVC line by line
+        with errors_in_one_line():
             graph, minutes = stages_to_run()
-            count = len(done) + len(graph)
+        count = len(done) + len(graph)
+        if not graph:
+            console.print("Every other stage is up to date.")
+    with progress:
         failed = failed or run_all(graph, run, jobs, minutes)
     if failed:
         places = ", ".join(str(stages.log(name)) for name in failed)

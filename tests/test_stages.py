@@ -80,7 +80,17 @@ def test_what_a_quick_stage_leaves_as_it_was_starts_nothing(project):
     done = run("--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[0] == "first started" and "left" not in done.stdout
+    assert "Every other stage is up to date." in done.stdout
     assert stages_to_run() == ({}, {})
+
+
+def test_what_cannot_be_asked_again_is_an_error_in_one_line(project):
+    project["first"]["cmd"] = "cp source first; echo nonsense > dvc.yaml"
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": project}))
+    done = run("--jobs", "2")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and "dvc.yaml' validation failed" in last
 
 
 def test_a_lock_file_that_was_cut_off_costs_no_work(tmp_path, monkeypatch, capsys):

@@ -26,11 +26,15 @@ def headline_table(results: Path, quality: str) -> str:
     """Detection and interpretability of the three main models, as Markdown.
 
     Args:
-        results: folder with detection.csv and ablations.csv.
+        results: folder with detection.csv, ablations.csv and measures.csv.
         quality: the study's.
     """
     detection = pd.read_csv(results / "detection.csv")
     compared = pd.read_csv(results / "ablations.csv").set_index("variant")
+    measures = pd.read_csv(results / "measures.csv").set_index(
+        ["topic", "subset", "measure", "model"]
+    )
+    blind = measures.loc[("localization", "all", "relevance_mass", "no model"), "value"].max()
     main = detection[detection["quality"] == quality]
     frames = main[main["level"] == "frame"].set_index(["model", "family"])
     video = main[(main["level"] == "video") & (main["family"] == "all")].set_index("model")["auc"]
@@ -47,12 +51,12 @@ def headline_table(results: Path, quality: str) -> str:
         f"has seen; means over {first['num_seeds']:.0f} training seeds; intervals resample pairs of "
         "people who lend each other faces. Against the BatchNorm model fine-tuned as long, the "
         f"whitened model's AUC differs by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
-        f"{gap['difference_high']:+.3f}; seeds {gap['difference_least']:+.3f} to "
-        f"{gap['difference_most']:+.3f}). Its concept axes: {gap['concept_share']:.0%} of the "
-        f"verdict's variance, purity {gap['purity']:.2f}, forged part found "
-        f"{gap['part_top1']:.0%} (chance {1 / len(FORGED_PARTS):.0%}), relevance mass on the "
-        f"changed pixels {gap['relevance_mass']:.2f}, correlation of a part's evidence with the "
-        f"fall of the logit on its repair {gap['restoration_correlation']:.2f}."
+        f"{gap['difference_high']:+.3f}, clips and seeds resampled too; seeds "
+        f"{gap['difference_least']:+.3f} to {gap['difference_most']:+.3f}). Its concept axes: "
+        f"{gap['concept_share']:.0%} of the verdict's variance; one part forged: purity "
+        f"{gap['purity']:.2f}, part found {gap['part_top1']:.0%} (chance "
+        f"{1 / len(FORGED_PARTS):.0%}); whole faces: relevance mass on changed pixels "
+        f"{gap['relevance_mass']:.2f} (without a model {blind:.2f})."
     )
     return "\n".join([markdown(rows), note, ""])
 

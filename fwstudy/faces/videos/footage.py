@@ -261,9 +261,9 @@ def _images(path: Path, index: VideoIndex, wanted: np.ndarray) -> Iterator[tuple
 
 
 def _undamaged(container, stream, needed: set[int] | None = None) -> Iterator[av.VideoFrame]:
-    """Frames that can be decoded; with ``needed``, those of other time stamps only where others refer to them.
+    """Frames that can be decoded; with ``needed``, others only where frames may refer to them.
 
-    Of a sound stream the pixels of the needed frames are the same.
+    Of a sound stream the pixels of the frames with these time stamps are the same.
     """
     for packet in container.demux(stream):
         if needed is not None:
@@ -346,7 +346,7 @@ class Video:
 
 
 def open_video(path: Path | str) -> Video:
-    """Look at a video without decoding it.
+    """Look at a video without decoding more than its first frame.
 
     Raises:
         InputError: missing, empty, truncated, without a picture, or of an unknown format; the message
