@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from fwstudy.labels import ORIGINAL
 
-COMPRESSION = 1  # of zlib: half the time of its default, files 4 to 8 % larger
+COMPRESSION = 1  # of DEFLATE: half the time of zlib's default, files 4 to 8 % larger
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,18 @@ def clip_file(folder: Path, name: str, quality: str | None = None) -> Path:
 
 
 def write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """What `numpy.savez_compressed` writes, in half the time: its level of compression cannot be set."""
+    """What `numpy.savez_compressed` writes, in a tenth of the time.
+
+    The level of its compression cannot be set, and ISA-L's DEFLATE takes a fifth of zlib's time for as
+    small a file. `zipfile` has no public place for another compressor: if its private one should move, zlib
+    does the work.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                member._compressor = isal_zlib.compressobj(
+                    COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS
+                )
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
 

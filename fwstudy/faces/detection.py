@@ -16,7 +16,7 @@ from fwstudy.faces.videos.footage import Frames
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
 SIDES = (640, 320)  # px, longer side at which a picture is searched; the next if nothing is found
-MIN_FACE = 16  # px, width of a face at the first of them
+MIN_FACE = 16  # px, width of a face at the larger of them
 MIN_SCORE = 0.7
 OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped
 
@@ -47,7 +47,7 @@ def _detector() -> cv2.FaceDetectorYN:
     )
 
 
-def detect_faces(image: np.ndarray) -> list[Face]:
+def detect_faces(image: np.ndarray, sides: tuple[int, ...] = SIDES, enough: int = 0) -> list[Face]:
     """All upright faces in a picture, the largest first.
 
     A face that is wider than most of `SIDES` has a low score, so that a picture in which none is found
@@ -55,6 +55,8 @@ def detect_faces(image: np.ndarray) -> list[Face]:
 
     Args:
         image: (H, W, 3) uint8, RGB.
+        sides: px, longer sides at which the picture is searched, one after the other.
+        enough: px, width that the largest face must have there to end the search.
 
     Returns:
         One `Face` for each detection of at least `MIN_SCORE` and `MIN_FACE`; an empty list if there is none.
@@ -62,13 +64,13 @@ def detect_faces(image: np.ndarray) -> list[Face]:
     Raises:
         ValueError: the weights are missing or altered.
     """
-    scales = list(dict.fromkeys(min(1.0, side / max(image.shape[:2])) for side in SIDES))
-    least = MIN_FACE / scales[0]
+    scales = list(dict.fromkeys(min(1.0, side / max(image.shape[:2])) for side in sides))
+    least = MIN_FACE / max(scales)
     if min(image.shape[:2]) < least:
         return []
     for scale in scales:
         found = [face for face in _search(image, scale) if face.box[2] - face.box[0] >= least]
-        if found:
+        if found and scale * max(face.box[2] - face.box[0] for face in found) >= enough:
             break
     return sorted(found, key=lambda face: -np.prod(face.box[2:] - face.box[:2]))
 

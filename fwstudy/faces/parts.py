@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.ndimage import binary_fill_holes
 
 from fwstudy.faces.forging.warp import (
     PART_LANDMARKS,
@@ -58,20 +57,38 @@ def shape_from_landmarks(landmarks: np.ndarray) -> FaceShape:
     return FaceShape(landmarks, {"skin": face_outline(landmarks)} | outlines)
 
 
-def looks_like_skin(image: np.ndarray, face: FaceShape) -> np.ndarray:
-    """(H, W) bool: colors that the middle of the face has too, by their distance in CIELAB."""
-    colors = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.0), cv2.COLOR_RGB2LAB).astype(float)
+def looks_like_skin(image: np.ndarray, face: FaceShape, where: np.ndarray) -> np.ndarray:
+    """Which pixels have colors that the middle of the face has too, by their distance in CIELAB.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        face: in its pixels.
+        where: (H, W) bool, the pixels that are asked for.
+
+    Returns:
+        (H, W) bool, False elsewhere.
+    """
+    colors = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.0), cv2.COLOR_RGB2LAB)
     middle = face.landmarks[[*range(31, 36), 36, 39, 42, 45, 48, 54]]
-    middle = hull_mask(middle, image.shape[:2]) > 0.5
+    middle = hull_mask(middle, image.shape[:2])
     for name, outline in face.outlines.items():
         if name not in ("nose", "skin"):
-            middle &= hull_mask(outline, image.shape[:2]) < 0.5
-    samples = colors[middle]
+            middle &= ~hull_mask(outline, image.shape[:2])
+    samples = colors[middle].astype(float)
     if len(samples) < 10:
-        return np.ones(image.shape[:2], bool)
+        return where
     spread = np.cov(samples.T) + np.diag([60.0, 8.0, 8.0])  # shadows change the lightness most
-    away = colors - np.median(samples, axis=0)
-    return np.einsum("hwi,ij,hwj->hw", away, np.linalg.inv(spread), away) < SKIN_LIMIT**2
+    away = colors[where] - np.median(samples, axis=0)
+    found = where.copy()
+    found[where] = ((away @ np.linalg.inv(spread)) * away).sum(1) < SKIN_LIMIT**2
+    return found
+
+
+def without_holes(region: np.ndarray) -> np.ndarray:
+    """(H, W) bool: a region, (H, W) uint8 of 0 and 1, and all that it encloses."""
+    around = cv2.copyMakeBorder(region, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cv2.floodFill(around, None, (0, 0), 2)
+    return around[1:-1, 1:-1] != 2
 
 
 def draw_parts(
@@ -89,13 +106,14 @@ def draw_parts(
     """
     drawn = np.zeros(shape, np.uint8)
     for name in PART_LANDMARKS:
-        drawn[hull_mask(face.outlines[name], shape) > 0.5] = PARTS.index(name)
-    skin = hull_mask(face.outlines["skin"], shape) > 0.5
+        drawn[hull_mask(face.outlines[name], shape)] = PARTS.index(name)
+    skin = hull_mask(face.outlines["skin"], shape)
     if image is not None:
         unit = interocular(face.landmarks)
         rim = feather_inside(skin, RIM * unit) < 1
         sure = ~rim | (feather_outside(drawn > 0, PART_RIM * unit) > 0)
-        kept = (skin & (sure | looks_like_skin(image, face))).astype(np.uint8)
+        unsure = skin & ~sure
+        kept = (skin & sure | looks_like_skin(image, face, unsure)).astype(np.uint8)
         brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-        skin = binary_fill_holes(cv2.morphologyEx(kept, cv2.MORPH_OPEN, brush))
+        skin = without_holes(cv2.morphologyEx(kept, cv2.MORPH_OPEN, brush))
     return np.where(drawn > 0, drawn, skin * np.uint8(PARTS.index("skin")))

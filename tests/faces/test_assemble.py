@@ -17,9 +17,19 @@ from fwstudy.clips import load_clip, load_header
 from fwstudy.faces.parts import FaceShape
 from fwstudy.faces.videos import assemble
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
+from fwstudy.faces.videos.cutting import Shot, cut_beside, cut_masks, look_for_faces
 from fwstudy.faces.videos.footage import Video
 from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
-from fwstudy.faces.videos.tracking import follow, forged_face, is_cut, thumbnail
+from fwstudy.faces.videos.pairing import Original
+from fwstudy.faces.videos.remarks import Remarks
+from fwstudy.faces.videos.tracking import (
+    Candidate,
+    follow,
+    forged_face,
+    guide_picture,
+    is_cut,
+    thumbnail,
+)
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
 
@@ -402,14 +412,39 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
 
 
 def test_frames_behind_one_of_another_shape_are_not_laid_on_the_one_before(tmp_path):
-    reader = assemble.FrameReader(Video(tmp_path, np.arange(3), None, lambda n: iter(n), []),
-                                  np.arange(3), None)  # fmt: skip
-    readers, remarks, kept = ({ORIGINAL: reader, "X": reader}, {}), assemble.Remarks(tmp_path), []
-    for side in (8, 4, 8):  # the second picture of the original is of another shape
-        images = {ORIGINAL: np.zeros((8, side, 3)), "X": np.zeros((8, 8, 3))}
-        assemble.fitting(images, {}, readers, remarks)
-        kept.append([*images])
-    assert kept == [[ORIGINAL, "X"], [ORIGINAL], [ORIGINAL]] and len(remarks.rows) == 1
+    """A forgery of which the second picture is of another shape than the original's."""
+    sides = 8, 4, 8
+    video = Video(
+        tmp_path,
+        np.arange(3),
+        None,
+        lambda n: iter(np.zeros((8, sides[k], 3), np.uint8) for k in n),
+        [],
+    )
+    black = np.zeros((8, 8, 3), np.uint8)
+    face = Candidate(np.array([0, 0, 4, 4]), FaceShape(np.ones((68, 2)), {}), {}, {}, {})
+    shots = [Shot(number, (8, 8), guide_picture(black), black, [face]) for number in range(3)]
+    for cut_out, kind in ((cut_beside, "video"), (cut_masks, "mask")):
+        remarks = Remarks(tmp_path)
+        cuts = cut_out(shots, video, 4, remarks)
+        assert list(cuts.images) == [0] and not cuts.damaged
+        (row,) = remarks.rows
+        assert row["reason"] == f"{kind} of 4x8, the original has 8x8" and row["left_out"]
+
+
+def test_a_frame_that_cannot_be_decoded_in_one_video_is_passed_over_in_all(persons, tmp_path):
+    """Here a picture that is missing in the middle, in the original and in the forgery."""
+    one, _, forged = persons
+    for name, faces, gap in (("real", one, 1), ("fake", forged, 4)):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(scene((faces, LEFT))):
+            Image.fromarray(frame).save(tmp_path / name / f"{number:04d}.png")
+        (tmp_path / name / f"{gap:04d}.png").write_bytes(b"nothing")
+    clip, rows = only_clip(video_group(tmp_path / "real", tmp_path / "fake"), tmp_path)
+    assert clip.video.numbers == [0, 2, 3, 5]
+    assert {len(variant.frames) for variant in clip.variants.values()} == {4}
+    told = "1 of 6 frames missing or not decodable"
+    assert rows == {("real", told, False), ("fake", told, False)}
 
 
 def moving(face: np.ndarray, shift: int = 0, count: int = 12) -> np.ndarray:
@@ -506,7 +541,12 @@ def test_a_face_lies_in_its_crop_where_its_landmarks_do(side):
     spot = np.uint8(255 * np.exp(-(np.hypot(*(np.indices((400, 400)) - 200.0)) ** 2) / 72))
     frame, low = np.repeat(spot[..., None], 3, 2), 200 - side // 2
     boxed = np.array([low, low, low + side, low + side]), FaceShape(np.full((68, 2), 200.0), {})
-    (found,) = assemble.cut_candidates([boxed], frame, {ORIGINAL: frame}, {}, SIZE)
+    video = Video(Path("x"), np.arange(1), None, lambda numbers: iter([frame]), [])
+    only = np.arange(1)
+    (shot,), _ = look_for_faces(
+        video, only, ORIGINAL, lambda *_: ([boxed], 0), Original(video, only), SIZE, None
+    )
+    (found,) = shot.faces
     image = found.images[ORIGINAL][..., 0]
     places = np.average(np.indices(image.shape), axis=(1, 2), weights=np.stack([image, image]))
     np.testing.assert_allclose(found.face.landmarks[0], places, atol=0.05)

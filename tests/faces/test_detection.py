@@ -10,12 +10,12 @@ from skimage import data
 
 from benchmarks.detection import MARKED, overlaps, read_image, read_marked
 from benchmarks.mean_face import TEMPLATE, landmarks_from_points
-from fwstudy.faces import mesh, networks
+from fwstudy.faces import detection, mesh, networks
 from fwstudy.faces.detection import detect_faces, turn_upright
 from fwstudy.faces.inputs import find_face, find_faces
 from fwstudy.faces.mesh import NO_MESH, fit_first, fit_shape
 from fwstudy.faces.photos import five_points, load_face
-from fwstudy.faces.videos.assemble import find_boxes
+from fwstudy.faces.videos.cutting import find_boxes
 from fwstudy.faces.videos.footage import Frames, InputError
 
 LONDON = Path(__file__).parents[1] / "data" / "london"
@@ -108,6 +108,31 @@ def test_faces_are_found_at_any_size_and_sorted_by_it():
     canvas[:128, :128] = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
     first, second = detect_faces(canvas)
     assert first.box[0] > 128 > second.box[0]
+
+
+def test_a_large_face_of_a_video_is_searched_at_half_the_size(monkeypatch):
+    """Its parts lie where they lay; what is too small for that size beside it is overlooked."""
+    sizes = []
+    search = detection._search
+    monkeypatch.setattr(
+        detection, "_search", lambda image, scale: sizes.append(scale) or search(image, scale)
+    )
+    image = read_image(PHOTOGRAPHS[2])
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    frame[100:356, 300:556] = image
+    alone, _ = find_boxes(frame, 1.3)
+    frame[20:52, 40:72] = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    both, _ = find_boxes(frame, 1.3)
+    again, _ = find_boxes(frame, 1.3, both)
+    assert sizes == [1.0, 1.0, 0.5]
+    assert len(detect_faces(frame)) == 2 and len(again) == 1
+    eyes = both[0][1].landmarks[36:48]
+    apart = np.linalg.norm(again[0][1].landmarks - alone[0][1].landmarks, axis=1).mean()
+    assert apart < 0.04 * np.linalg.norm(eyes[:6].mean(0) - eyes[6:].mean(0))
+    # It leaves, the small one stays: searched at the full size again.
+    frame[100:356, 300:556] = 90
+    find_boxes(frame, 1.3, again)
+    assert sizes[-2:] == [0.5, 1.0]
 
 
 def test_nothing_is_found_where_there_is_no_face():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fwstudy.faces.videos.footage import open_video
-from fwstudy.faces.videos.pairing import Match, Original, match
+from fwstudy.faces.videos.pairing import Match, Original, shrink
 
 from ..test_inputs import write_clip
 
@@ -56,7 +56,15 @@ def pictures(folder: Path, places=MOVING, first=1) -> Path:
 
 
 def found(original: Path, forged: Path) -> Match:
-    return match(Original(open_video(original), boxes), open_video(forged))
+    real, fake = open_video(original), open_video(forged)
+    shown = Original(real, real.numbers)
+    comparison = shown.compared_with(fake)
+    near, probes = np.array(sorted(shown.near)), np.array(sorted(comparison.probes))
+    for number, frame in zip(near.tolist(), real.frames(near), strict=True):
+        shown.show(number, frame, boxes(frame) if number in shown.probes else [])
+    for number, frame in zip(probes, fake.frames(probes + comparison.shift), strict=True):
+        comparison.show(int(number), frame)
+    return comparison.result()
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +122,24 @@ def test_what_does_not_lie_on_it_is_told(real, tmp_path):
     fast = film(tmp_path / "fast.mp4", STILL[:12], True, times=range(0, 10**6, 80))
     assert found(still, fast).reason.startswith("12.5 frames a second, its original 25")
     assert found(still, film(tmp_path / "short.mp4", STILL[:12], True)) == Match()
+
+
+def test_frames_that_are_read_anyway_are_compared(real):
+    """Unless there are too few of them."""
+    video = open_video(real)
+    for wanted, pool in (
+        (np.arange(1, COUNT, 2), np.arange(1, COUNT, 2)),
+        (np.arange(3), video.numbers),
+    ):
+        original = Original(video, wanted)
+        probes = original.compared_with(video).probes
+        assert len(probes) == 4 and probes <= set(pool.tolist()) and max(probes) > COUNT / 2
+        assert original.probes == probes < original.near
+
+
+@pytest.mark.parametrize(("shape", "size"), [((1080, 1920), (160, 90)), ((97, 131), (30, 22))])
+def test_a_picture_shrunk_in_steps_is_the_mean_of_areas(shape, size):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 4)
+    once = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    assert np.abs(shrink(image, size).astype(int) - once).max() <= 2

@@ -155,7 +155,7 @@ def deepfakes(
     )
     face = Portrait(generated, aligned.landmarks, aligned.parsing)
     support = _face_support(target, face) & (inside > 0)
-    support &= warp.hull_mask(warp.face_outline(face.landmarks), shape) > 0.5
+    support &= warp.hull_mask(warp.face_outline(face.landmarks), shape)
     forged = _settle(face, target, support, rng, skill)
     return _blend(forged, target, support, rng.uniform(*DEEPFAKE_FEATHER))
 
@@ -262,7 +262,7 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 def _face_support(target: Portrait, warped: Portrait) -> np.ndarray:
     """(H, W) bool: just inside the target's outline, where both show face and not hair."""
-    hull = warp.hull_mask(warp.face_outline(target.landmarks), target.parsing.shape) > 0.5
+    hull = warp.hull_mask(warp.face_outline(target.landmarks), target.parsing.shape)
     inner = cv2.distanceTransform(hull.astype(np.uint8), cv2.DIST_L2, 5)
     deep = inner > FACE_INSET * warp.interocular(target.landmarks)
     foreign = [warp.is_part(p.parsing, "background", "hair", "clothes") for p in (target, warped)]
@@ -276,7 +276,7 @@ def _shared_support(target: Portrait, donor: Portrait, outline: np.ndarray) -> n
     """
     covered = [warp.is_part(p.parsing, "hair", "clothes") for p in (target, donor)]
     behind = [warp.is_part(p.parsing, "background") for p in (target, donor)]
-    hull = warp.hull_mask(outline, target.parsing.shape) > 0.5
+    hull = warp.hull_mask(outline, target.parsing.shape)
     return hull & ~_grown(covered[0] | covered[1] | (behind[1] & ~behind[0]))
 
 

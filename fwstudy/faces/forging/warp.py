@@ -45,19 +45,18 @@ def smoothstep(values: np.ndarray) -> np.ndarray:
 
 
 def hull_mask(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Antialiased convex hull.
+    """Pixels of which a convex hull covers more than half.
 
     Args:
         points: (N, 2) pixel coordinates (x, y), N >= 1.
         shape: height and width of the mask.
 
     Returns:
-        (H, W) float32, coverage in 0..1.
+        (H, W) bool.
     """
-    mask = np.zeros(shape, np.uint8)
+    coverage = np.zeros(shape, np.uint8)
     hull = cv2.convexHull(np.round(np.asarray(points) * 16).astype(np.int32))
-    cv2.fillConvexPoly(mask, hull, 255, cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return cv2.fillConvexPoly(coverage, hull, 255, cv2.LINE_AA, 4) > 127
 
 
 def face_outline(landmarks: np.ndarray) -> np.ndarray:
@@ -194,7 +193,7 @@ def part_core(portrait: Portrait, part: str) -> np.ndarray:
     """(H, W) bool: the part itself, by its landmarks' hull and, near it, by the part map."""
     labels = FORGED_PARTS[part]
     points = [number for label in labels for number in PART_LANDMARKS[label]]
-    hull = hull_mask(portrait.landmarks[points], portrait.parsing.shape) > 0.5
+    hull = hull_mask(portrait.landmarks[points], portrait.parsing.shape)
     near = feather_outside(hull, PART_MARGINS[part] * interocular(portrait.landmarks)) > 0
     return hull | (near & is_part(portrait.parsing, *labels))
 

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from fwstudy.faces.parts import FaceShape
+from fwstudy.faces.videos.pairing import highest, shrink
 
 DIFFERENCE = 6.0  # gray levels of a small picture by which a forged one differs from its original
 GUIDE_SIDE = 160  # px, longer side of the map that says where a frame was forged
@@ -43,35 +44,40 @@ class Candidate:
         return sum(self.shares.values()) / len(self.shares) if self.shares else None
 
 
-def where_forged(
-    original: np.ndarray | None, image: np.ndarray, mask: np.ndarray | None
-) -> np.ndarray | None:
-    """A small map of where a frame was forged: from its mask, else from the difference to the original.
+def guide_picture(image: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A small picture of a frame, by which `where_different` compares; of a given shape, or of its own."""
+    height, width = image.shape[:2]
+    scale = GUIDE_SIDE / max(height, width)
+    height, width = (
+        shape[:2] if shape else (max(1, round(side * scale)) for side in (height, width))
+    )
+    return shrink(image, (width, height))
+
+
+def where_different(original: np.ndarray, image: np.ndarray) -> np.ndarray | None:
+    """A small map of where a frame was forged, from the difference to the original.
 
     Args:
-        original: (H, W, 3) uint8, or None if there is none.
-        image: the forged frame, of its shape.
-        mask: (H, W) uint8, or None.
+        original: (h, w, 3) uint8, the original's `guide_picture`.
+        image: (H, W, 3) uint8, the forged frame.
 
     Returns:
-        (h, w) float32, of sum 1, or 0 where a mask says that nothing was forged; None where nothing tells.
+        (h, w) float32, of sum 1; None where they do not differ.
     """
-    if mask is None and original is None:
-        return None
-    height, width = (original if original is not None else image).shape[:2]
-    scale = GUIDE_SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-
-    def small(image: np.ndarray) -> np.ndarray:
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-
-    if mask is not None:
-        found = small(mask)
-        return found / max(1.0, float(found.sum()))
-    difference = np.abs(small(image) - small(original)).max(axis=-1)
-    found = difference * (difference > DIFFERENCE)
+    difference = highest(cv2.absdiff(guide_picture(image, original.shape), original))
+    found = np.float32(difference * (difference > DIFFERENCE))
     total = float(found.sum())
     return found / total if total else None
+
+
+def where_marked(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A small map of where a mask, (H, W) uint8, says that a frame was forged.
+
+    Returns:
+        (h, w) float32 of the given shape and of sum 1, or 0 where nothing was forged.
+    """
+    found = guide_picture(mask, shape).astype(np.float32)
+    return found / max(1.0, float(found.sum()))
 
 
 def share_inside(guide: np.ndarray, box: np.ndarray, width: int) -> float:
@@ -110,7 +116,7 @@ def by_face(frames: Sequence[Sequence[Candidate]], names: Iterable[str]) -> list
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
     """A small picture by which `is_cut` compares frames."""
-    return cv2.resize(frame, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return shrink(frame, THUMB).astype(np.float32)
 
 
 def is_cut(one: np.ndarray, other: np.ndarray) -> bool:
