@@ -47,11 +47,13 @@ def _detector() -> cv2.FaceDetectorYN:
     )
 
 
-def detect_faces(image: np.ndarray, sides: tuple[int, ...] = SIDES, enough: int = 0) -> list[Face]:
+def detect_faces(
+    image: np.ndarray, sides: tuple[int, ...] = SIDES, enough: float = 0
+) -> list[Face]:
     """All upright faces in a picture, the largest first.
 
     A face that is wider than most of `SIDES` has a low score, so that a picture in which none is found
-    is searched once more at a smaller size.
+    is searched at the next of them.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -68,8 +70,10 @@ def detect_faces(image: np.ndarray, sides: tuple[int, ...] = SIDES, enough: int 
     least = MIN_FACE / max(scales)
     if min(image.shape[:2]) < least:
         return []
+    found = []
     for scale in scales:
-        found = [face for face in _search(image, scale) if face.box[2] - face.box[0] >= least]
+        faces = _search(image, scale)
+        found = [face for face in faces if face.box[2] - face.box[0] >= least] or found
         if found and scale * max(face.box[2] - face.box[0] for face in found) >= enough:
             break
     return sorted(found, key=lambda face: -np.prod(face.box[2:] - face.box[:2]))

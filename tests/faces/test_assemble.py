@@ -171,6 +171,15 @@ def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path)
         assert [*clip.variants] == [ORIGINAL, "DFDC"] and clip.identity == "a"
         assert clip.variants["DFDC"].mask.mean() > 0.03
     assert ("right.mp4", "another face than in the first forgery: in its own clip", False) in rows
+    # One of which nothing can be cut joins nobody: its first picture is of another shape.
+    (tmp_path / "odd").mkdir()
+    for number, frame in enumerate(scene((one, LEFT), (other, RIGHT))):
+        picture = Image.fromarray(frame[:, : None if number else HEIGHT])
+        picture.save(tmp_path / "odd" / f"{number:04d}.png")
+    odd = Forgery("DFDC", tmp_path / "odd", "a")
+    clips, rows = cut(VideoGroup("video", "a", paths["real"], (odd, *made)), tmp_path)
+    assert [clip.name for clip in clips] == ["video", "video~DFDC~right"]
+    assert ("odd", "video of 150x150, the original has 330x150", True) in rows
     clip, rows = only_clip(video_group(paths["real"], paths["real"]), tmp_path)
     assert [*clip.variants] == [ORIGINAL]  # whom it changed cannot be told
     assert ("real.mp4", "no pixel of the face differs from its original", True) in rows

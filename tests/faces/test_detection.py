@@ -135,6 +135,13 @@ def test_a_large_face_of_a_video_is_searched_at_half_the_size(monkeypatch):
     assert sizes[-2:] == [0.5, 1.0]
 
 
+def test_a_face_found_at_one_size_is_kept_where_the_next_finds_none(monkeypatch):
+    face = detection.Face(np.float32([0, 0, 60, 60]), np.zeros((5, 2), np.float32), 0.9)
+    found = {0.5: [face], 1.0: []}
+    monkeypatch.setattr(detection, "_search", lambda image, scale: found[scale])
+    assert detect_faces(np.zeros((480, 640, 3), np.uint8), (320, 640), 40) == [face]
+
+
 def test_nothing_is_found_where_there_is_no_face():
     noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
     for image in (noise, noise[:8, :8], noise[:1], np.zeros((3, 3000, 3), np.uint8)):

@@ -171,16 +171,13 @@ def cut_all(
     Returns:
         one shot a frame; the forgeries that were cut; groups of their own for those that do not go with
         their original. A frame that cannot be decoded in one video is passed over in all. A variant is
-        missing from the end of its video on.
+        missing from the end of its video on, or from its first frame of another shape.
     """
     landmarks, numbers = video_group.landmarks, reference.evenly(num_frames)
     forgeries = open_forgeries(video_group, remarks) if video_group.original else {}
     original = Original(reference, numbers)
-    comparisons = {
-        name: original.compared_with(video)
-        for name, (_, video) in forgeries.items()
-        if landmarks is None
-    }
+    compared = forgeries if landmarks is None else {}
+    comparisons = {name: original.compared_with(video) for name, (_, video) in compared.items()}
 
     def find(number: int, image: np.ndarray, before: Sequence[Boxed]):
         if landmarks is None:
@@ -191,10 +188,10 @@ def cut_all(
     shots, damaged = look_for_faces(
         reference, numbers, first, find, original, size, remarks, video_group.face
     )
-    broken, others = {reference: damaged}, []
+    broken, cut_names, others = {reference: damaged}, [], []
     for name, (forgery, video) in forgeries.items():
         if landmarks is None:
-            found, cuts = cut_matched(shots, video, comparisons[name], size, remarks)
+            found, cuts = cut_matched(shots, video, comparisons.pop(name), size, remarks)
         else:
             found = Match(reason=apart(video, reference, landmarks, own_landmarks(forgery)))
             cuts = None if found.reason else cut_beside(shots, video, size, remarks)
@@ -205,10 +202,11 @@ def cut_all(
         report_match(found, video, reference, remarks)
         cuts.added_to(shots, name)
         broken[video] = cuts.damaged
+        if cuts.images:
+            cut_names.append(name)
         if forgery.mask:
             reached = [shot for shot in shots if shot.number in cuts.images]
             add_masks(reached, name, forgery.mask, video, found, size, remarks)
-    cut_names = [name for name, (_, video) in forgeries.items() if video in broken]
     if not video_group.original:
         cut_names = [first]
         if mask := video_group.forgeries[0].mask:

@@ -32,7 +32,7 @@ from fwstudy.faces.videos.tracking import (
 from fwstudy.labels import ORIGINAL
 
 MAX_FACES = 4  # of a frame, the largest, that are followed
-LARGE = 1 / 8  # of a frame's longer side, width of a face
+LARGE = 1 / 8  # of a frame's longer side, longer side of a face's landmarks
 MASK_LEVEL = 32  # gray level of a mask video above which a pixel is forged: codecs blur black
 
 
@@ -62,9 +62,9 @@ def find_boxes(
 ) -> tuple[list[Boxed], int]:
     """The largest faces of a frame, and how many there are besides that no mesh fits.
 
-    A frame is searched at half the size, in a quarter of the time, if the face in the frame before was large
-    (`LARGE`): it is found and its parts are placed as well. A face a third as wide beside it, of less than
-    24 px of 640, is overlooked then.
+    A frame is searched at half the size, in a quarter of the time, if a face in the frame before was large
+    (`LARGE`) and one at least half as wide is found: its parts are placed as well. Faces beside it of less
+    than 24 px of 640 are overlooked then.
 
     Args:
         frame: (H, W, 3) uint8, RGB.
@@ -73,7 +73,7 @@ def find_boxes(
     """
     widest = max((box[2] - box[0] for box, _ in before), default=0) / scale
     is_large = widest >= LARGE * max(frame.shape[:2])
-    faces = detect_faces(frame, *((SIDES[::-1], LARGE * SIDES[1]) if is_large else ()))
+    faces = detect_faces(frame, *((SIDES[::-1], LARGE * SIDES[1] / 2) if is_large else ()))
     shapes = [fit_shape(frame, face)[0] for face in faces[:MAX_FACES]]
     found = [shape for shape in shapes if shape is not None]
     return [(face_box(shape.landmarks, scale), shape) for shape in found], len(shapes) - len(found)
@@ -126,7 +126,8 @@ class Cuts:
     Args:
         images: number of the shot to a crop (S, S, 3) or, of masks, (S, S) uint8 of each face.
         shares: the same to the share of the forgery in each face's box, of frames that tell where it is.
-        damaged: numbers of the shots whose frames are missing or cannot be decoded.
+        damaged: numbers of the shots whose frames are missing or cannot be decoded; not of frames that
+            the original lacks, too.
     """
 
     images: dict[int, list[np.ndarray]]
@@ -136,11 +137,10 @@ class Cuts:
     def added_to(self, shots: Iterable[Shot], name: str, kind: str = "images") -> None:
         """Give them to the faces, as "images" or as "masks" of a variant."""
         for shot in shots:
-            for place, face in enumerate(shot.faces):
-                if shot.number in self.images:
-                    getattr(face, kind)[name] = self.images[shot.number][place]
-                if shot.number in self.shares:
-                    face.shares[name] = self.shares[shot.number][place]
+            for face, image in zip(shot.faces, self.images.get(shot.number, ()), strict=False):
+                getattr(face, kind)[name] = image
+            for face, share in zip(shot.faces, self.shares.get(shot.number, ()), strict=False):
+                face.shares[name] = share
 
 
 def frames_at(
@@ -158,7 +158,8 @@ def frames_at(
         shape: (H, W) to which frames are stretched, or None.
 
     Yields:
-        the numbers in rising order, each with its frame, None if that cannot be decoded.
+        the numbers in rising order, each with its frame, None if that cannot be decoded or lies before
+        the video's first.
     """
     first, last = video.numbers.min(), video.numbers.max()
     own = np.array(sorted(numbers), int) + shift
@@ -199,21 +200,23 @@ def look_for_faces(
     Returns:
         one shot a frame, and the numbers of those that cannot be decoded.
     """
-    wanted, boxes = set(numbers.tolist()), []
-    shots, damaged, unfit = [], set(), 0
-    for number, image in frames_at(reference, wanted | original.near, remarks):
+    wanted, near = set(numbers.tolist()), original.near
+    boxes, shots, damaged, unfit = [], [], set(), 0
+    for number, image in frames_at(reference, wanted | near, remarks):
         if image is None:
             damaged |= {number} & wanted
             continue
-        if number not in wanted | original.probes:
+        if number in near:
             original.show(number, image)
+        if number not in wanted and number not in original.probes:
             continue
         try:
             boxes, odd = find(number, image, boxes)
         except InputError as error:
             remarks.add(reference.path, str(error))
             boxes, odd = [], 0
-        original.show(number, image, [box for box, _ in boxes])
+        if number in original.probes:
+            original.show_faces(number, [box for box, _ in boxes], image.shape[:2])
         if number not in wanted:
             continue
         unfit += odd
@@ -308,7 +311,7 @@ def _cut_shot(
 def cut_matched(
     shots: Sequence[Shot], video: Video, comparison: Comparison, size: int, remarks: Remarks
 ) -> tuple[Match, Cuts]:
-    """Read a forgery once to compare it with its original and to cut it, again where it is shifted."""
+    """Read a forgery once to compare and to cut it; again where it is shifted or must be stretched."""
     told = Remarks(remarks.root)
     cuts = cut_beside(shots, video, size, told, comparison.shift, comparison=comparison)
     found = comparison.result()

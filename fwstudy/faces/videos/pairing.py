@@ -97,20 +97,21 @@ class Original:
         shift = first_shift(video, self.video)
         common = np.intersect1d(self.video.numbers, video.numbers - shift)
         read = np.intersect1d(common, self.wanted)
-        common = read if len(read) > PROBES else common
+        common = read if len(read) >= PROBES + 2 else common  # as many places, once each
         places = np.linspace(0, max(0, len(common) - 1), PROBES + 2)[1:-1].round().astype(int)
         probes = set(common[places].tolist()) if len(common) else set()
         self.probes |= probes
         return Comparison(self, video, shift, probes)
 
-    def show(self, number: int, image: np.ndarray, boxes: Sequence[np.ndarray] = ()) -> None:
-        """One of its frames, (H, W, 3) uint8, with the squares around its faces."""
-        if number not in self.near:
-            return
+    def show(self, number: int, image: np.ndarray) -> None:
+        """One of the frames `near`, (H, W, 3) uint8."""
         self.shown[number] = _small(image)
-        if number in self.probes and len(boxes):
-            self.shape = image.shape[:2]
-            self.around[number] = _around(self.shown[number].shape, boxes, self.shape)
+
+    def show_faces(self, number: int, boxes: Sequence[np.ndarray], shape: tuple[int, int]) -> None:
+        """The squares around the faces in one of `probes` that was shown, a frame of that shape."""
+        if boxes:
+            self.shape = shape
+            self.around[number] = _around(self.shown[number].shape, boxes, shape)
 
 
 class Comparison:
