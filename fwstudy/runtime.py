@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ def run(
 ) -> Iterator:
     """Call a function with each tuple of arguments; yields the results in the order of the tasks.
 
+    Where several processes share the cores, OpenCV has one thread in each: joblib tells BLAS and OpenMP so,
+    and OpenCV has threads of its own.
+
     Args:
         function: importable by its name.
         tasks: arguments.
@@ -72,16 +76,25 @@ def run(
     import joblib
     from tqdm import tqdm
 
-    count = len(tasks) if ahead is None else ahead * joblib.effective_n_jobs(num_workers)
+    processes = joblib.effective_n_jobs(num_workers)
+    called = joblib.delayed(function if processes == 1 else partial(_with_one_thread, function))
+    count = len(tasks) if ahead is None else ahead * processes
     blocks = [tasks[start : start + count] for start in range(0, len(tasks), max(1, count))]
     with (
         joblib.Parallel(n_jobs=num_workers, return_as="generator") as pool,
         tqdm(total=len(tasks), desc=label, unit=unit) as bar,
     ):
         for block in blocks:
-            for result in pool(joblib.delayed(function)(*task) for task in block):
+            for result in pool(called(*task) for task in block):
                 yield result
                 bar.update()
+
+
+def _with_one_thread(function: Callable, *task):
+    import cv2
+
+    cv2.setNumThreads(1)
+    return function(*task)
 
 
 def project_root() -> Path:

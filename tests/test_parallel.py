@@ -1,5 +1,6 @@
 import time
 
+import cv2
 import pytest
 
 from fwstudy.runtime import run, workers
@@ -40,3 +41,15 @@ def test_a_cluster_of_two_workers_gives_the_same(tmp_path):
         found = list(run(square, [(number, tmp_path) for number in range(6)], -1, "squares"))
     assert found == [number * number for number in range(6)]
     assert len(list(tmp_path.iterdir())) == 6
+
+
+def opencv_threads(_) -> int:
+    return cv2.getNumThreads()
+
+
+def test_processes_that_share_the_cores_have_one_thread_of_opencv_each():
+    """joblib 1.6.0 limits the threads of BLAS and OpenMP; OpenCV 4.14 starts one a core in each process."""
+    own = cv2.getNumThreads()
+    tasks = [(number,) for number in range(4)]
+    assert set(run(opencv_threads, tasks, 2, "threads")) == {1}
+    assert set(run(opencv_threads, tasks, 1, "threads")) == {own} == {cv2.getNumThreads()}

@@ -199,10 +199,15 @@ def answer(table: pd.DataFrame) -> str:
         f"- The rank correlation of two measures over explainers is {pairs['value'].mean():.2f} in the "
         f"mean of {len(pairs)} pairs, from {least} to {most}."
     )
+    dearest = passes[explainers.index].idxmax()
     third = (
         f"- Of the {len(near)} explainers whose intervals reach that of the best, {cheap} is the "
         f"cheapest: {passes[cheap]:.0f} forward passes an image at a mean rank of "
         f"{explainers.loc[cheap, 'mean_rank']:.1f}, against {passes[best.name]:.0f} of {best.name} and "
-        f"{passes[explainers.index].max():.0f} of {passes[explainers.index].idxmax()}."
+        f"{passes[dearest]:.0f} of {dearest}."
     )
-    return f"{first}\n{second}\n{third}"
+    alone = (
+        f"- No other explainer's interval reaches that of {best.name}, which takes "
+        f"{passes[best.name]:.0f} forward passes an image; {dearest} takes {passes[dearest]:.0f}."
+    )
+    return f"{first}\n{second}\n{third if len(near) > 1 else alone}"

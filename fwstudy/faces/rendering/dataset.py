@@ -9,7 +9,6 @@ by however many processes it is made.
 import functools
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fwstudy.clips import Clip, Portrait, is_finished, pristine, save_clip
@@ -153,7 +152,6 @@ def _build_pair(
     folder: Path, seed: int, pair: int, clips_per_identity: int, *shape: int | None
 ) -> list[Path]:
     """Write the clips of two people; those already there and readable are kept."""
-    cv2.setNumThreads(1)
     paths = []
     for clip_index in range(clips_per_identity):
         for identity_index in (2 * pair, 2 * pair + 1):
