@@ -10,17 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks import gpu, study, videos
-from benchmarks.whitening import (
-    CALLS,
-    LAYERS,
-    OURS,
-    QUICK,
-    SECTIONS,
-    compare,
-    draw_features,
-    judge,
-    main,
-)
+from benchmarks import whitening as bench
 from fwstudy.clips import save_clip
 from fwstudy.faces.videos.footage import open_video
 from fwstudy.whitening.statistics import whiteness
@@ -29,7 +19,7 @@ from fwstudy.whitening.statistics import whiteness
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
-    main(["--quick", "--output", str(folder)])
+    bench.main(["--quick", "--output", str(folder)])
     return folder
 
 
@@ -43,16 +33,16 @@ def methods(table, section, phase):
 
 
 def test_nothing_is_missing(table):
-    assert list(table["section"].unique()) == list(SECTIONS)
-    norms = {"BatchNorm2d", "iternorm", *OURS, "exact, 2 layers", "exact, 3 layers"}
-    assert methods(table, "layer", "train step") == set(LAYERS)
-    assert methods(table, "layer", "evaluation") == set(LAYERS)
+    assert list(table["section"].unique()) == list(bench.SECTIONS)
+    norms = {"BatchNorm2d", "iternorm", *bench.OURS, "exact, 2 layers", "exact, 3 layers"}
+    assert methods(table, "layer", "train step") == set(bench.LAYERS)
+    assert methods(table, "layer", "evaluation") == set(bench.LAYERS)
     assert methods(table, "model", "train step") == norms
     assert methods(table, "model", "evaluation") == norms | {"exact, folded"}
-    searches = {f"search, {count} calls" for count in QUICK.searches}
+    searches = {f"search, {count} calls" for count in bench.QUICK.searches}
     assert methods(table, "alignment", "alignment") == {"align_mean", "align_max"} | searches
     drift = table[table["section"] == "drift"]
-    assert len(drift) == 2 * len(QUICK.intervals) * len(QUICK.drifts)
+    assert len(drift) == 2 * len(bench.QUICK.intervals) * len(bench.QUICK.drifts)
     key = ["section", "model", "channels", "method", "phase"]
     assert not table.duplicated(key).any()
 
@@ -72,41 +62,43 @@ def test_measurements_are_finite(table):
 
 def test_report_shows_every_section_and_target(output, table):
     text = (output / "whitening.md").read_text(encoding="utf-8")
-    for _, title, _ in SECTIONS.values():
+    for _, title, _ in bench.SECTIONS.values():
         assert f"## {title}" in text
-    for row in judge(table, QUICK).itertuples():
+    for row in bench.judge(table, bench.QUICK).itertuples():
         assert row.target in text and row.met in ("yes", "**no**")
     assert "threads" in text and f"torch {torch.__version__.split('+')[0]}" in text
 
 
 def test_targets_follow_the_measurements(table):
     table["ratio"], table["mean_correlation"], table["objective_high"] = 0.01, 0.0, 1.1
-    met = judge(table, QUICK).groupby("target")["met"].unique().str[0]
+    met = bench.judge(table, bench.QUICK).groupby("target")["met"].unique().str[0]
     assert met["layer: train step <= 1/10 of iternorm"] == "yes"
     assert met["whiteness: mean correlation <= 0.01"] == "yes"
     assert met["alignment: search takes >= 100 align_mean"] == "**no**"
     assert met["alignment: objective <= align_mean's"] == "**no**"
     with pytest.raises(ValueError, match="nothing was measured for the target 'layer"):
-        judge(table[table["section"] != "layer"], QUICK)
+        bench.judge(table[table["section"] != "layer"], bench.QUICK)
 
 
 def test_memory_counts_what_a_call_allocates():
     calls = {"empty": lambda: torch.empty(2**18), "amortized": lambda: torch.empty(2**19)}
-    table = compare([calls, calls], "empty", 1e-4, phase="any").set_index("method")
+    table = bench.compare([calls, calls], "empty", 1e-4, phase="any").set_index("method")
     assert table["peak_mb"].to_dict() == {"empty": 1, "amortized": 2}
     assert list(table["rounds"]) == [2, 2] and table.loc["empty", "ratio"] == 1
 
 
 def test_amortised_calls_take_in_one_computation_of_the_matrix(monkeypatch):
-    layer, computed = LAYERS["amortized"](nn.BatchNorm2d(8)), []
+    layer, computed = bench.LAYERS["amortized"](nn.BatchNorm2d(8)), []
     monkeypatch.setattr(layer, "refresh", lambda: computed.append(1))
-    for features in islice(draw_features(8, 4, 2), 1 + CALLS["amortized"]):  # one is not timed
+    for features in islice(
+        bench.draw_features(8, 4, 2), 1 + bench.CALLS["amortized"]
+    ):  # one is not timed
         layer(features)
     assert len(computed) == 1
 
 
 def test_features_have_the_stated_condition_number():
-    features = next(draw_features(8, 64, 16))
+    features = next(bench.draw_features(8, 64, 16))
     assert features.shape == (16, 8, 64, 64)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert whiteness(features)["condition_number"] == pytest.approx(1e4, rel=0.05)

@@ -111,14 +111,12 @@ def command_line(notebook):
 
 
 def test_dead_kernel_is_one_line_and_marked(notebook, tmp_path):
-    done = subprocess.run(
-        command_line(rewritten(notebook, DYING)),
-        check=False,
-        cwd=tmp_path,
-        env=os.environ | {"DVC_STAGE": "train@0", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    command = command_line(rewritten(notebook, DYING))
+    options = {
+        "cwd": tmp_path,
+        "env": os.environ | {"DVC_STAGE": "train@0", "PYTHONPATH": str(ROOT)},
+    }
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
     message = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert message.startswith(f"error: stage train@0: {notebook}: the kernel died in cell 1")

@@ -15,26 +15,16 @@ from fwstudy.faces.videos import footage as videos
 from fwstudy.faces.videos.footage import InputError, open_video, read_frames, spread
 
 SIZE, SCALE = 64, 1.3
-ORIENTATIONS = {  # EXIF: how a photograph was turned before it was stored
-    1: lambda image: image,
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: np.rot90(image, -1),
-}
-MATRICES = {  # display matrix a, b, c, d: x' = a x + c y, y' = b x + d y
-    1: (1, 0, 0, 1),
-    2: (-1, 0, 0, 1),
-    3: (-1, 0, 0, -1),
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: (0, 1, -1, 0),
-    7: (0, -1, -1, 0),
-    8: (0, -1, 1, 0),
-}
+# Of each orientation of EXIF the display matrix a, b, c, d: x' = a x + c y, y' = b x + d y.
+SIDES = [(1, 0, 0, 1), (-1, 0, 0, 1), (-1, 0, 0, -1), (1, 0, 0, -1)]
+SIDES += [(0, 1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0), (0, -1, 1, 0)]
+MATRICES = dict(enumerate(SIDES, 1))
+
+
+def stored_as(orientation, upright):
+    """The pixels of a picture that is upright only once it is turned."""
+    a, b, c, d = MATRICES[orientation]
+    return upright[::d, ::a] if a else upright[::b, ::c].swapaxes(0, 1)
 
 
 def gray_frames(levels, height=48, width=64):
@@ -155,13 +145,13 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert (image[1, 1] == 255).all() and (image == 7).sum() == 45
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", MATRICES)
 def test_photographs_and_clips_are_turned_upright(tmp_path, orientation):
     upright = np.full((64, 96, 3), 60, np.uint8)
     upright[:24, :32], upright[:24, 64:], upright[40:, :32] = 200, 20, 120  # three corners differ
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = np.ascontiguousarray(ORIENTATIONS[orientation](upright))
+    stored = np.ascontiguousarray(stored_as(orientation, upright))
     Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
     path = write_clip(tmp_path / "clip.mp4", [stored])
     turn(path, orientation)

@@ -24,24 +24,15 @@ from fwstudy.interpretability.measures import COLUMNS
 from fwstudy.outside.rows import OUTSIDE_COLUMNS
 from fwstudy.reporting import leaderboard as board
 
+from . import project
 from .notebooks import run_here
-from .project import (
-    ENVIRONMENT,
-    FEW,
-    SMOKE,
-    call,
-    changed,
-    copy_of_the_project,
-    reproduce,
-    settings,
-)
 
 
 def smoke(stage) -> None:
     """A stage's command: notebooks in this process; the rest as it is."""
     words = shlex.split(stage.cmd)
     if words[:3] != ["python", "-m", "fwstudy.execute"]:
-        return call(stage)
+        return project.call(stage)
     source, output, *rest = words[3:]
     parameters = {rest[i + 1]: yaml.safe_load(rest[i + 2]) for i in range(0, len(rest), 3)}
     run_here(Path(source), Path(output), parameters)
@@ -66,12 +57,12 @@ def take_fewer(patch) -> None:
 def results(tmp_path_factory):
     """The results of the pipeline, run once; its project is the working folder."""
     here = Path.cwd()
-    copy_of_the_project(tmp_path_factory.mktemp("project"), SMOKE)
+    project.copy_of_the_project(tmp_path_factory.mktemp("project"), project.SMOKE)
     for photograph in sorted(Path("data/photos").glob("*.jpg"))[24:]:  # twelve people are enough
         photograph.unlink()
     with pytest.MonkeyPatch.context() as patch:
         take_fewer(patch)
-        reproduce(smoke)
+        project.reproduce(smoke)
     torch.use_deterministic_algorithms(False)
     yield Path("data/results").absolute()
     os.chdir(here)
@@ -97,7 +88,7 @@ def test_what_the_layer_does_is_seen_in_the_results(results):
     But the layer has raised what little varies, the bottleneck is tight, and two tables agree.
     """
     found = read(results, "ablations")
-    assert set(found) == {"baseline", "batch_norm", "whitened", *FEW["ablations.run"]}
+    assert set(found) == {"baseline", "batch_norm", "whitened", *project.FEW["ablations.run"]}
     assert found["bottleneck_full"]["concept_share"] == pytest.approx(1)
     white, batch = (found[name] for name in ("whitened", "batch_norm"))
     assert white["mean_variance"] > 2 * batch["mean_variance"]
@@ -136,9 +127,9 @@ def test_every_table_is_there(results):
 
 
 def test_nothing_is_left_to_do_and_metrics_can_be_shown(results):
-    assert not changed()
+    assert not project.changed()
     command = ["dvc", "metrics", "show"]
-    environment = os.environ | ENVIRONMENT | {"DVC_NO_ANALYTICS": "1"}
+    environment = os.environ | project.ENVIRONMENT | {"DVC_NO_ANALYTICS": "1"}
     shown = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     assert "detection.baseline.auc" in shown.stdout and "interpretability.purity" in shown.stdout
 
@@ -157,7 +148,7 @@ def test_a_face_can_be_explained(results, capsys):
 def test_without_a_second_data_set_its_tables_are_empty(results):
     source, output = Path("notebooks/12_cross_dataset.ipynb"), Path("alone.ipynb")
     before = {path: path.read_bytes() for path in results.rglob("cross_dataset*.*")}
-    with settings({"cross_dataset.sources": []}):
+    with project.settings({"cross_dataset.sources": []}):
         run_here(source, output, {})
     assert pd.read_csv(results / "cross_dataset.csv").empty
     assert read(results, "cross_dataset") == {}
@@ -167,7 +158,7 @@ def test_without_a_second_data_set_its_tables_are_empty(results):
 
 def test_unknown_key_is_found_before_anything_runs(results):
     command = [sys.executable, "-m", "fwstudy.params"]
-    with settings({"train.epochs": 3}):
+    with project.settings({"train.epochs": 3}):
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode != 0 and "train.epochs" in done.stderr
     assert "Traceback" not in done.stderr

@@ -49,26 +49,16 @@ def assert_offline(page: str, site=()) -> None:
         assert target.startswith(("data:", "#")) or target.split("#")[0] in site, target
 
 
-def test_page_is_offline(tmp_path):
-    write_notebook(tmp_path / "run.ipynb", "Title")
+def test_a_page_is_offline_its_code_can_be_unfolded_and_its_figure_is_named(tmp_path):
+    write_notebook(tmp_path / "run.ipynb", "Faces & parts")
     body = pages.notebook_body(tmp_path / "run.ipynb")
     pages.write_page(tmp_path / "page.html", "me & <you>", body)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert_offline(page)
     assert picture() in page and "a &lt;b&gt; claim" in page
     assert "<title>me &amp; &lt;you&gt;</title>" in page and "<h1" in page
-
-
-def test_code_can_be_unfolded(tmp_path):
-    write_notebook(tmp_path / "run.ipynb", "Title")
-    body = pages.notebook_body(tmp_path / "run.ipynb")
     folded = re.search(r"<details><summary>code</summary>(.*?)</details>", body, re.DOTALL)
     assert "secret" in folded[1] and "claim" not in folded[1]
-
-
-def test_a_figure_is_named_for_those_who_do_not_see_it(tmp_path):
-    write_notebook(tmp_path / "run.ipynb", "Faces & parts")
-    body = pages.notebook_body(tmp_path / "run.ipynb")
     assert re.findall(r'<img [^>]*alt="([^"]*)"', body) == ["Figure: Faces &amp; parts"]
 
 

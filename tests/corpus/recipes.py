@@ -1,7 +1,7 @@
 """Bad and odd inputs as recipes: each makes its input in an empty folder; beside it, what is to be said.
 
 A line of what is said is an error (``error: …``), a remark (``FILE: …``), or what was made of the input
-(``clip NAME: variants``, ``page``, ``read``).
+(``clip NAME: variants``, ``read``).
 """
 
 import json
@@ -14,10 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from fwstudy.crops.cropset import ARRAYS
+from fwstudy.crops.writers import WRITERS
 from fwstudy.training.models import save_weights
 from fwstudy.whitening.surgery import create_model
 
@@ -72,28 +71,13 @@ SETTINGS_RECIPES = {
     "missing": (lambda root: None, r"error: .*params\.yaml"),
     "byte order mark": (params(lambda text: text.encode("utf-8-sig")), "^read$"),
     "line ends of Windows": (params(lambda text: text.replace("\n", "\r\n")), "^read$"),
-    "tag of a Python object": (
-        replaced("seed: 0", "seed: !!python/object/apply:os.getcwd []"),
-        r"error: params\.yaml: line \d+: ",
-    ),
+    "tag of a Python object": (replaced("seed: 0", "seed: !!python/object/apply:os.getcwd []"), r"error: params\.yaml: line \d+: "),
     "control character": (replaced("seed: 0", "seed: 0\0"), r"error: params\.yaml: "),
-    "empty section": (
-        params(lambda text: re.sub(r"(?s)interpretability:.*?\n\n", "interpretability:\n\n", text)),
-        r"error: params\.yaml: *interpretability: ",
-    ),
+    "empty section": (params(lambda text: re.sub(r"(?s)interpretability:.*?\n\n", "interpretability:\n\n", text)), r"error: params\.yaml: *interpretability: "),
     "nameless key": (replaced("  seed: 0\n", "  seed: 0\n  : 1\n"), r"error: params\.yaml: "),
-    "variants as a list": (
-        params(lambda text: re.sub(r"(?s)  variants:.*?\n\n", "  variants: [a]\n\n", text)),
-        r"error: .*ablations\.variants: ",
-    ),
-    "a variant without values": (
-        replaced("    bottleneck_none:\n      bottleneck: 0.0\n", "    bottleneck_none:\n"),
-        r"error: .*ablations\.variants\.bottleneck_none: ",
-    ),
-    "profiles without values": (
-        params(lambda text: re.sub(r"(?s)\nprofiles:.*", "\nprofiles:\n", text)),
-        r"error: .*profiles: ",
-    ),
+    "variants as a list": (params(lambda text: re.sub(r"(?s)  variants:.*?\n\n", "  variants: [a]\n\n", text)), r"error: .*ablations\.variants: "),
+    "a variant without values": (replaced("    bottleneck_none:\n      bottleneck: 0.0\n", "    bottleneck_none:\n"), r"error: .*ablations\.variants\.bottleneck_none: "),
+    "profiles without values": (params(lambda text: re.sub(r"(?s)\nprofiles:.*", "\nprofiles:\n", text)), r"error: .*profiles: "),
 }  # fmt: skip
 
 
@@ -323,42 +307,24 @@ WEIGHT_RECIPES = {
 }  # fmt: skip
 
 
-# Explain your own
+# Crop sets
 
 
 def inside(name: str, make: Make) -> Make:
     return lambda root: make(root / name)
 
 
-EXPLAIN_RECIPES = {
-    "no UTF-8 in its name": (inside("input", lambda path: (picture(path / "a.png"), os.rename(path / "a.png", os.fsencode(path) + b"/a\xff.png"))), r"error: .*a\\udcff\.png: its name is no text in UTF-8"),
-}  # fmt: skip
-
-
-# Crop sets
-
-
 def crop_set(change: Make) -> Make:
     """Two crops, then changed."""
 
     def recipe(root: Path) -> None:
-        row = {
-            "clip": "a",
-            "frame": 0,
-            "quality": "c23",
-            "identity": "a",
-            "source": "a",
-            "group": "a",
-        }
-        rows = [
-            row | {"variant": name, "kind": "whole", "split": "test"} for name in ("original", "x")
-        ]
-        pd.DataFrame(rows).to_csv(root / "manifest.csv", index=False)
-        for name in ARRAYS:
-            np.save(
-                root / f"{name}.npy",
-                np.zeros((2, 8, 8, 3)[: 4 if name == "images" else 3], np.uint8),
-            )
+        writer = WRITERS["npy"](root)
+        row = dict.fromkeys(("clip", "identity", "source", "group"), "a")
+        row |= {"frame": 0, "quality": "c23", "kind": "whole", "split": "test"}
+        for name in ("original", "x"):
+            image = np.zeros((8, 8, 3), np.uint8)
+            writer.add(row | {"variant": name}, image, image[..., 0], image[..., 0])
+        writer.close()
         change(root)
 
     return recipe
@@ -384,7 +350,6 @@ RECIPES: dict[str, dict[str, tuple[Make, str]]] = {
     "folder": FRAMES,
     **TREE_RECIPES,
     "weights": WEIGHT_RECIPES,
-    "explain": EXPLAIN_RECIPES,
     "crops": CROP_RECIPES,
 }
 """By what is read, then by what is odd about it: the recipe, and a regular expression of a line said."""

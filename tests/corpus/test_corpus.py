@@ -9,8 +9,6 @@ import pytest
 from fwstudy import params as settings
 from fwstudy.clips import load_header
 from fwstudy.crops.cropset import CropSet
-from fwstudy.explain import __main__ as explain
-from fwstudy.explain.bundle import SHIPPED
 from fwstudy.faces.sources import SOURCES, build_faces
 from fwstudy.params import load_params
 from fwstudy.training.models import load_weights
@@ -43,11 +41,6 @@ def faces_of(source: str, root) -> list[str]:
     return said + [f"clip {path.stem}: {' '.join(load_header(path)['sources'])}" for path in paths]
 
 
-def explained(source: str, root) -> list[str]:
-    explain.main(["input", "--output", "page"])
-    return ["page"]
-
-
 def checked(source: str, root) -> list[str]:
     settings.main()
     return ["read"]
@@ -64,15 +57,15 @@ def opened(source: str, root) -> list[str]:
 
 
 ENTRIES = dict.fromkeys(SOURCES, faces_of)
-ENTRIES |= {"settings": checked, "weights": weighed, "explain": explained, "crops": opened}
+ENTRIES |= {"settings": checked, "weights": weighed, "crops": opened}
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project in the working folder, for a few small frames; `explain` has the shipped detector."""
+    """A project in the working folder, for a few small frames."""
     shutil.copy(ROOT / "tests" / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / SHIPPED, tmp_path / SHIPPED)
     (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "data" / "photos").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fwstudy.params"])
     videos = {"methods": ["Deepfakes"], "qualities": ["c23"], "frames_per_video": 6}
@@ -88,11 +81,7 @@ def test_recipe(kind, name, project, capsys):
     make, expected = RECIPES[kind][name]
     if kind == "deepfakebench":
         change({"faces.videos.methods": ["FaceForensics++"]})
-    root = (
-        project
-        if kind in ("settings", "explain")
-        else project / ("photos" if kind == "photos" else kind)
-    )
+    root = project if kind == "settings" else project / kind
     root.mkdir(exist_ok=True)
     if kind == "settings":
         (project / "params.yaml").unlink()

@@ -85,18 +85,11 @@ def test_predictions_are_read_with_their_seed(tmp_path):
 
 
 def test_mean_over_seeds_golden():
-    table = pd.DataFrame(
-        {
-            "seed": [0, 1, 0],
-            "model": ["a", "a", "b"],
-            "auc": [0.5, 0.7, 0.9],
-            "auc_low": [0.4, 0.6, 0.8],
-        }
-    )
+    rows = [(0, "a", 0.5, 0.4), (1, "a", 0.7, 0.6), (0, "b", 0.9, 0.8)]
+    table = pd.DataFrame(rows, columns=["seed", "model", "auc", "auc_low"])
     found = comparison.mean_over_seeds(table, ["model"], ["auc"]).set_index("model")
-    assert found.loc["a"].to_dict() == pytest.approx(
-        {"auc": 0.6, "auc_low": 0.5, "auc_least": 0.5, "auc_most": 0.7, "num_seeds": 2}
-    )
+    a = {"auc": 0.6, "auc_low": 0.5, "auc_least": 0.5, "auc_most": 0.7, "num_seeds": 2}
+    assert found.loc["a"].to_dict() == pytest.approx(a)
     assert found.loc["b", "num_seeds"] == 1
 
 
@@ -118,10 +111,7 @@ def test_varied_finds_what_differs_in_nothing_else():
     names = ["bottleneck_none", "bottleneck_full", "cholesky", "whitening_only", "iternorm_steps_2"]
     settings = {name: params.variant(name) for name in names}
     found = comparison.varied(settings, params.whitening, ["bottleneck"])
-    assert found.to_dict("list") == {
-        "variant": ["bottleneck_none", "bottleneck_full"],
-        "bottleneck": [0, 1],
-    }
+    assert found.to_dict("list") == {"variant": names[:2], "bottleneck": [0, 1]}
     found = comparison.varied(settings, params.whitening, ["solver", "bottleneck"])
     assert found["solver"].tolist() == ["eigh", "eigh", "cholesky"]
     assert comparison.varied({}, params.whitening, ["bottleneck"]).empty

@@ -15,21 +15,13 @@ from skimage import data
 
 from fwstudy.clips import load_clip, load_header
 from fwstudy.faces.parts import FaceShape
-from fwstudy.faces.videos import assemble
+from fwstudy.faces.videos import assemble, tracking
 from fwstudy.faces.videos.assemble import cut_group, video_dataset
 from fwstudy.faces.videos.cutting import Shot, cut_beside, cut_masks, look_for_faces
 from fwstudy.faces.videos.footage import Video
 from fwstudy.faces.videos.layouts import Forgery, Outline, VideoGroup
 from fwstudy.faces.videos.pairing import Original
 from fwstudy.faces.videos.remarks import Remarks
-from fwstudy.faces.videos.tracking import (
-    Candidate,
-    follow,
-    forged_face,
-    guide_picture,
-    is_cut,
-    thumbnail,
-)
 from fwstudy.labels import ORIGINAL
 from fwstudy.runtime import workers
 
@@ -40,6 +32,8 @@ HEIGHT, WIDTH = 150, 330
 LEFT, RIGHT = (12, 20), (12, 190)  # corners at which a person stands in the scene
 NUM_FRAMES = 6
 FINE = {"crf": "8"}
+SEVERAL = f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames"
+ANOTHER = "another face, or none that was forged, in {} of 6 frames: left out"
 
 
 def face() -> np.ndarray:
@@ -60,6 +54,10 @@ def scene(*placed, level=90, count=NUM_FRAMES, shape=(HEIGHT, WIDTH)) -> np.ndar
     for picture, (top, left) in placed:
         canvas[top : top + len(picture), left : left + picture.shape[1]] = picture
     return np.stack([canvas] * count)
+
+
+def film(*scenes: np.ndarray) -> np.ndarray:
+    return np.concatenate(scenes)
 
 
 def write(path: Path, frames: np.ndarray, **options) -> Path:
@@ -106,9 +104,8 @@ def likeness(crop: np.ndarray, person: np.ndarray) -> float:
 
 
 def is_of(clip, person, other) -> bool:
-    return all(
-        likeness(frame, person) < likeness(frame, other) for frame in clip.variants[ORIGINAL].frames
-    )
+    frames = clip.variants[ORIGINAL].frames
+    return all(likeness(frame, person) < likeness(frame, other) for frame in frames)
 
 
 # Two people
@@ -139,20 +136,14 @@ def test_of_two_people_the_forged_one_is_taken(two, persons, with_mask):
     variant = clip.variants["Deepfakes"]
     assert variant.mask_source == ("given" if with_mask else "difference")
     assert 0.05 < variant.mask.mean() < 0.8 and len(variant.frames) == NUM_FRAMES
-    assert (
-        "real.mp4",
-        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one forged or outlined was taken",
-        False,
-    ) in rows
+    assert ("real.mp4", f"{SEVERAL}: the one forged or outlined was taken", False) in rows
 
 
 def test_of_two_people_and_no_forgery_the_one_shown_most_is_taken(two, persons):
     one, other, _ = persons
     clip, rows = only_clip(video_group(two / "real.mp4"), two)
     assert is_of(clip, other, one)
-    assert {row[1] for row in rows} == {
-        f"several faces in {NUM_FRAMES} of {NUM_FRAMES} frames: the one shown most was taken"
-    }
+    assert {row[1] for row in rows} == {f"{SEVERAL}: the one shown most was taken"}
 
 
 def test_each_of_two_forgeries_keeps_the_face_that_it_changed(persons, tmp_path):
@@ -210,45 +201,37 @@ def test_of_two_people_in_a_picture_the_outlined_one_is_taken(persons, tmp_path)
 
 def test_a_cut_ends_a_track_even_where_the_next_face_is_in_the_same_place(persons, tmp_path):
     one, other, _ = persons
-    frames = np.concatenate(
-        [scene((one, LEFT), level=70, count=4), scene((other, LEFT), level=190, count=2)]
-    )
+    frames = film(scene((one, LEFT), level=70, count=4), scene((other, LEFT), level=190, count=2))
     clip, rows = only_clip(video_group(write(tmp_path / "cut.mp4", frames)), tmp_path)
     assert clip.video.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
-    assert rows == {
-        ("cut.mp4", "another face, or none that was forged, in 2 of 6 frames: left out", False)
-    }
+    assert rows == {("cut.mp4", ANOTHER.format(2), False)}
 
 
 def test_a_face_that_was_not_forged_is_left_out_where_a_mask_tells(persons, tmp_path):
     one, other, forged = persons
-    real, fake = (
-        np.concatenate(
-            [scene((face, LEFT), level=70, count=2), scene((other, LEFT), level=190, count=4)]
-        )
-        for face in (one, forged)
-    )
+    rest = scene((other, LEFT), level=190, count=4)
+    real, fake = (film(scene((face, LEFT), level=70, count=2), rest) for face in (one, forged))
     paths = [
         write(tmp_path / f"{name}.mp4", frames)
         for name, frames in (("real", real), ("fake", fake), ("mask", mask_of(real, fake)))
     ]
     clip, rows = only_clip(video_group(*paths), tmp_path)
     assert clip.video.numbers == [0, 1] and is_of(clip, one, other)
-    assert {row[1] for row in rows} == {
-        "another face, or none that was forged, in 4 of 6 frames: left out"
-    }
+    assert {row[1] for row in rows} == {ANOTHER.format(4)}
 
 
 def test_a_moving_face_is_no_cut(persons):
     steps = [scene((persons[0], (12, 20 + 25 * n)), count=1)[0] for n in range(6)]
-    small = [thumbnail(frame) for frame in steps]
-    assert not any(is_cut(a, b) for a, b in pairwise(small))
-    assert is_cut(thumbnail(scene(level=40)[0]), thumbnail(scene(level=90)[0]))
+    small = [tracking.thumbnail(frame) for frame in steps]
+    assert not any(tracking.is_cut(a, b) for a, b in pairwise(small))
+    assert tracking.is_cut(
+        tracking.thumbnail(scene(level=40)[0]), tracking.thumbnail(scene(level=90)[0])
+    )
 
 
 def test_nothing_to_follow():
-    assert follow([[], []], [False, False]) == [None, None]
-    assert follow([], []) == [] and forged_face([]) is None
+    assert tracking.follow([[], []], [False, False]) == [None, None]
+    assert tracking.follow([], []) == [] and tracking.forged_face([]) is None
 
 
 # What cannot be used
@@ -256,10 +239,7 @@ def test_nothing_to_follow():
 
 BROKEN = {
     "gone.mp4": (lambda path: None, "no such file"),
-    "cut.mp4": (
-        lambda path: path.write_bytes(write(path, scene()).read_bytes()[:-900]),
-        "cannot be read",
-    ),
+    "cut.mp4": (lambda p: p.write_bytes(write(p, scene()).read_bytes()[:-900]), "cannot be read"),
 }
 
 
@@ -312,9 +292,7 @@ def test_a_video_that_is_in_no_clip_is_reported(persons, tmp_path):
     """Its original shows no face; or shows it only after the forgery has ended."""
     one, _, forged = persons
     wall = write(tmp_path / "wall.mp4", scene())
-    late = write(
-        tmp_path / "late.mp4", np.concatenate([scene(count=4), scene((one, LEFT), count=2)])
-    )
+    late = write(tmp_path / "late.mp4", film(scene(count=4), scene((one, LEFT), count=2)))
     short = write(tmp_path / "short.mp4", scene(count=3))
     seen = write(tmp_path / "seen.mp4", scene((forged, LEFT)))
     options = {"size": SIZE, "num_frames": NUM_FRAMES, "scale": 1.3, "quality": "c23"}
@@ -338,7 +316,7 @@ def test_a_video_of_the_name_of_another_is_reported_too(person, tmp_path):
 
 
 def test_frames_without_the_face_are_counted(persons, tmp_path):
-    frames = np.concatenate([scene((persons[0], LEFT), count=4), scene(count=2)])
+    frames = film(scene((persons[0], LEFT), count=4), scene(count=2))
     clip, rows = only_clip(video_group(write(tmp_path / "gone.mp4", frames)), tmp_path)
     assert clip.video.numbers == [0, 1, 2, 3]
     assert rows == {("gone.mp4", "no face in 2 of 6 frames", False)}
@@ -423,16 +401,13 @@ def test_a_forgery_shorter_than_its_original_is_used_as_far_as_it_goes(persons, 
 def test_frames_behind_one_of_another_shape_are_not_laid_on_the_one_before(tmp_path):
     """A forgery of which the second picture is of another shape than the original's."""
     sides = 8, 4, 8
-    video = Video(
-        tmp_path,
-        np.arange(3),
-        None,
-        lambda n: iter(np.zeros((8, sides[k], 3), np.uint8) for k in n),
-        [],
-    )
+    read = lambda numbers: iter(np.zeros((8, sides[n], 3), np.uint8) for n in numbers)
+    video = Video(tmp_path, np.arange(3), None, read, [])
     black = np.zeros((8, 8, 3), np.uint8)
-    face = Candidate(np.array([0, 0, 4, 4]), FaceShape(np.ones((68, 2)), {}), {}, {}, {})
-    shots = [Shot(number, (8, 8), guide_picture(black), black, [face]) for number in range(3)]
+    face = tracking.Candidate(np.array([0, 0, 4, 4]), FaceShape(np.ones((68, 2)), {}), {}, {}, {})
+    shots = [
+        Shot(number, (8, 8), tracking.guide_picture(black), black, [face]) for number in range(3)
+    ]
     for cut_out, kind in ((cut_beside, "video"), (cut_masks, "mask")):
         remarks = Remarks(tmp_path)
         cuts = cut_out(shots, video, 4, remarks)
@@ -458,7 +433,7 @@ def test_a_frame_that_cannot_be_decoded_in_one_video_is_passed_over_in_all(perso
 
 def moving(face: np.ndarray, shift: int = 0, count: int = 12) -> np.ndarray:
     places = [20 + 6 * min(max(n - shift, 0), count - 1) for n in range(count)]
-    return np.concatenate([scene((face, (12, left)), count=1) for left in places])
+    return film(*(scene((face, (12, left)), count=1) for left in places))
 
 
 def test_a_forgery_lies_on_its_original_whatever_its_rate_and_number(persons, tmp_path):
@@ -501,16 +476,12 @@ def test_a_forgery_of_another_scene_stands_alone(persons, tmp_path):
 def test_a_lone_face_is_not_the_forged_one_where_the_difference_lies_elsewhere(persons, tmp_path):
     """In the last frames the one who was forged has turned away: a picture without a face."""
     one, other, forged = persons
-    away = [np.ascontiguousarray(face[::-1]) for face in (one, forged)]
-    real, fake = (
-        np.concatenate(
-            [
-                scene((face, LEFT), (other, RIGHT), count=4),
-                scene((turned, LEFT), (other, RIGHT), count=2),
-            ]
-        )
-        for face, turned in zip((one, forged), away, strict=True)
-    )
+
+    def turning(face: np.ndarray) -> np.ndarray:
+        shown = ((face, 4), (np.ascontiguousarray(face[::-1]), 2))
+        return film(*(scene((one, LEFT), (other, RIGHT), count=count) for one, count in shown))
+
+    real, fake = turning(one), turning(forged)
     paths = [write(tmp_path / "real.mp4", real), write(tmp_path / "fake.mp4", fake)]
     clip, _ = only_clip(video_group(*paths), tmp_path)
     assert clip.video.numbers == [0, 1, 2, 3] and is_of(clip, one, other)
@@ -581,9 +552,8 @@ def dataset(persons, tmp_path) -> list[VideoGroup]:
     for number, (face, swapped) in enumerate(((one, forged), (other, mirrored(other)))):
         real = write(tmp_path / "videos" / f"r{number}.mp4", scene((face, LEFT)))
         fake = write(tmp_path / "videos" / f"f{number}.mp4", scene((swapped, LEFT)))
-        video_groups.append(
-            VideoGroup(f"video{number}", f"p{number}", real, (Forgery("X", fake, "q"),))
-        )
+        made = (Forgery("X", fake, "q"),)
+        video_groups.append(VideoGroup(f"video{number}", f"p{number}", real, made))
     return video_groups
 
 

@@ -84,14 +84,8 @@ def test_faceforensics(faceforensics):
             ("manipulated_sequences/FaceShifter", 6, "000_003"),
         )
     }
-    assert summary(video_groups)["youtube-000"] == (
-        TRAIN,
-        "000.mp4",
-        [
-            ("Deepfakes", "000_003.mp4", "youtube-003"),
-            ("FaceShifter", "000_003.mp4", "youtube-003"),
-        ],
-    )
+    made = [(method, "000_003.mp4", "youtube-003") for method in METHODS]
+    assert summary(video_groups)["youtube-000"] == (TRAIN, "000.mp4", made)
     assert {g.name.removeprefix("youtube-"): g.split for g in video_groups} == {
         "000": TRAIN, "003": TRAIN, "001": VALIDATION, "870": VALIDATION, "002": TEST, "054": TEST,
     }  # fmt: skip
@@ -108,8 +102,6 @@ def test_faceforensics_at_further_qualities_is_for_the_test_split_alone(facefore
     video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
     assert [g.split for g in video_groups if g.quality == "c40"] == [TEST, TEST]
     assert len([g for g in video_groups if g.quality == "c23"]) == 6
-    with pytest.raises(FileNotFoundError, match=r"youtube.raw: no such folder"):
-        layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
     for folder in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
         (faceforensics / folder / "c40").rename(faceforensics / folder / "c0")
     video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
@@ -139,18 +131,6 @@ def test_faceforensics_reports_what_is_missing_and_what_is_too_much(faceforensic
     )
 
 
-def test_faceforensics_needs_the_official_lists(faceforensics):
-    (faceforensics / "val.json").rename(faceforensics / "lost.json")
-    with pytest.raises(FileNotFoundError, match=r"val\.json: no such file.*dataset/splits"):
-        layouts.faceforensics(faceforensics, METHODS, ["c23"])
-    touch(faceforensics, "splits/val.json")
-    with pytest.raises(ValueError, match=r"splits.val\.json is not readable JSON"):
-        layouts.faceforensics(faceforensics, METHODS, ["c23"])
-    with pytest.raises(FileNotFoundError, match="manipulated_sequences.Nonsense: no such folder"):
-        (faceforensics / "lost.json").rename(faceforensics / "splits" / "val.json")
-        layouts.faceforensics(faceforensics, ["Nonsense"], ["c23"])
-
-
 def test_actors_are_test_films_paired_by_scene(tmp_path):
     originals = "original_sequences/actors/c23/videos"
     forged = "manipulated_sequences/DeepFakeDetection/c23/videos"
@@ -158,11 +138,9 @@ def test_actors_are_test_films_paired_by_scene(tmp_path):
     touch(tmp_path, f"{forged}/01_02__exit_phone_room__YVGY8LOK.mp4")
     touch(tmp_path, f"{forged}/01_02__kitchen__ABCDEFGH.mp4")
     video_groups, report = layouts.faceforensics(tmp_path, ["DeepFakeDetection"], ["c23"])
-    assert summary(video_groups)["actor-01__exit_phone_room"] == (
-        TEST,
-        "01__exit_phone_room.mp4",
-        [("DeepFakeDetection", "01_02__exit_phone_room__YVGY8LOK.mp4", "actor-02")],
-    )
+    made = [("DeepFakeDetection", "01_02__exit_phone_room__YVGY8LOK.mp4", "actor-02")]
+    found = summary(video_groups)["actor-01__exit_phone_room"]
+    assert found == (TEST, "01__exit_phone_room.mp4", made)
     assert len(video_groups) == 3
     assert {g.identity for g in video_groups} == {"actor-01", "actor-02"}
     assert reasons(report) == [
@@ -219,39 +197,14 @@ def test_celeb_df_however_it_is_stored(celeb, tmp_path_factory, store):
     ]
 
 
-@pytest.mark.parametrize(
-    ("line", "error"),
-    [
-        (
-            "Celeb-real/id0_0000.mp4",
-            r"List_of_testing_videos\.txt: line 2: 'Celeb-real/id0_0000.mp4' is",
-        ),
-        ("real Celeb-real/id0_0000.mp4", r"testing_videos\.txt: line 2: .* no label \(0 or 1\)"),
-    ],
-)
-def test_celeb_df_names_a_line_that_it_cannot_read(celeb, line, error):
-    (celeb / "List_of_testing_videos.txt").write_text(f"1 YouTube-real/00170.mp4\n{line}\n")
-    with pytest.raises(ValueError, match=error):
-        celeb_df(celeb, [], ["c23"])
-
-
-def test_celeb_df_refuses_a_list_of_other_videos_and_doubts_a_label(celeb):
-    path = celeb / "List_of_testing_videos.txt"
-    path.write_text("1 Celeb-real/id77_0000.mp4\n")
-    with pytest.raises(ValueError, match=r"none of its 1 videos is in this folder.*id77_0000"):
-        celeb_df(celeb, [], ["c23"])
-    lines = [
-        "1 Celeb-real/id0_0000.mp4",
-        "0 YouTube-real/00170.mp4",
-        "0 Celeb-synthesis/id0_id1_0000.mp4",
-    ]
-    path.write_text("\n".join(lines))
+def test_celeb_df_doubts_a_label(celeb):
+    lines = ["1 Celeb-real/id0_0000.mp4", "0 YouTube-real/00170.mp4"]
+    lines += ["0 Celeb-synthesis/id0_id1_0000.mp4"]
+    (celeb / "List_of_testing_videos.txt").write_text("\n".join(lines))
     video_groups, report = celeb_df(celeb, [], ["c23"])
     assert summary(video_groups)["00170"] == (TEST, "00170.mp4", [])
-    assert any(
-        row["file"] == "YouTube-real/00170.mp4" and "contradicts its folder" in row["reason"]
-        for row in report
-    )
+    (row,) = (row for row in report if row["file"] == "YouTube-real/00170.mp4")
+    assert "contradicts its folder" in row["reason"]
 
 
 def test_celeb_df_plus_plus(tmp_path):
@@ -266,10 +219,8 @@ def test_celeb_df_plus_plus(tmp_path):
     (tmp_path / "List_of_testing_videos.txt").write_text("\n".join(listed))
     video_groups, report = celeb_df(tmp_path, [], ["c23"])
     found = summary(video_groups)
-    assert found["id0_0000"][::2] == (
-        TEST,
-        [("BlendFace", "id0_id1_0000.mp4", "id1"), ("SimSwap", "id0_id1_0000.mp4", "id1")],
-    )
+    made = [(method, "id0_id1_0000.mp4", "id1") for method in ("BlendFace", "SimSwap")]
+    assert found["id0_0000"][::2] == (TEST, made)
     assert found["id2_0000"][2] == [("LivePortrait", "id2_id3_0000.mp4", "id3")]
     assert found["FaceReenact-LIA-id2_id3_0000"][2] == [("LIA", "id2_id3_0000.mp4", "id3")]
     talking = next(group for group in video_groups if group.name.startswith("TalkingFace"))
@@ -279,31 +230,15 @@ def test_celeb_df_plus_plus(tmp_path):
     video_groups, report = celeb_df(tmp_path, ["SimSwap"], ["c23"])
     assert {f.family for group in video_groups for f in group.forgeries} == {"SimSwap"}
     assert len(not_read(report)) == 4
-    with pytest.raises(ValueError, match=r"none of Deepfakes; there are \['BlendFace', 'LIA'"):
-        celeb_df(tmp_path, ["Deepfakes"], ["c23"])
-
-
-def test_celeb_df_needs_its_list(celeb):
-    (celeb / "List_of_testing_videos.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"List_of_testing_videos\.txt: no such file"):
-        celeb_df(celeb, [], ["c23"])
-    with pytest.raises(FileNotFoundError, match="Celeb-real: no such folder"):
-        celeb_df(celeb / "YouTube-real", [], ["c23"])
 
 
 def test_dfdc(tmp_path):
     part = tmp_path / "dfdc_train_part_0"
     touch(part, "a.mp4", "b.mp4", "c.mp4", "lonely.mp4", "unknown.mp4")
-    write_json(
-        part / "metadata.json",
-        {
-            "a.mp4": {"label": "REAL", "split": "train"},
-            "b.mp4": {"label": "FAKE", "split": "train", "original": "a.mp4"},
-            "c.mp4": {"label": "FAKE", "split": "train", "original": "a.mp4"},
-            "lonely.mp4": {"label": "FAKE", "split": "train", "original": "gone.mp4"},
-            "lost.mp4": {"label": "REAL", "split": "train"},
-        },
-    )
+    fakes = {"b.mp4": "a.mp4", "c.mp4": "a.mp4", "lonely.mp4": "gone.mp4"}
+    known = {fake: {"label": "FAKE", "original": original} for fake, original in fakes.items()}
+    known |= {name: {"label": "REAL"} for name in ("a.mp4", "lost.mp4")}
+    write_json(part / "metadata.json", {n: {"split": "train", **row} for n, row in known.items()})
     touch(tmp_path, "test/x.mp4", "test/y.mp4")
     (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,1\ny.mp4,0\n")
     video_groups, report = layouts.dfdc(tmp_path, [], ["c23"])
@@ -323,35 +258,12 @@ def test_dfdc(tmp_path):
     assert not_read(layouts.dfdc(tmp_path, [], ["c23"])[1]) == {
         "dfdc_train_part_1/z.mp4": "not read"
     }
-    with pytest.raises(ValueError, match=r"no metadata\.json in a folder below it"):
-        layouts.dfdc(tmp_path / "test", [], ["c23"])
-    (part / "metadata.json").write_text("{")
-    with pytest.raises(ValueError, match=r"part_0.metadata\.json is not readable JSON"):
-        layouts.dfdc(tmp_path, [], ["c23"])
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (
-            "filename,label\nx.mp4,FORGED\n",
-            r"labels\.csv: line 2: label is 'FORGED'; expected one of 0, 1, real",
-        ),
-        ("filename,label\nx.mp4\n", r"labels\.csv: line 2: label is None"),
-        ("video,label\nx.mp4,1\n", r"labels\.csv: line 1: expected the columns filename and label"),
-    ],
-)
-def test_dfdc_names_a_label_that_it_cannot_read(tmp_path, content, error):
+def test_dfdc_takes_labels_in_words(tmp_path):
     touch(tmp_path, "test/x.mp4")
-    (tmp_path / "test/labels.csv").write_text(content)
-    with pytest.raises(ValueError, match=error):
-        layouts.dfdc(tmp_path, [], ["c23"])
     (tmp_path / "test/labels.csv").write_text("filename,label\nx.mp4,Fake\n")
     assert len(layouts.dfdc(tmp_path, [], ["c23"])[0][0].forgeries) == 1
-    write_json(tmp_path / "part_0/metadata.json", {"a.mp4": {"split": "train"}})
-    touch(tmp_path, "part_0/a.mp4")
-    with pytest.raises(ValueError, match=r"metadata\.json: a: label is None"):
-        layouts.dfdc(tmp_path, [], ["c23"])
 
 
 def test_dfdc_preview(tmp_path):
@@ -379,24 +291,21 @@ def test_dfdc_preview(tmp_path):
 
 def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
     data = "FaceForensics++"
-    names = [
-        f"{data}/original_sequences/youtube/c23/frames/000/000.png",
-        f"{data}/original_sequences/youtube/c23/landmarks/000/000.npy",
-        f"{data}/manipulated_sequences/Deepfakes/c23/frames/000_003/000.png",
-        f"{data}/manipulated_sequences/Deepfakes/c23/masks/000_003/000.png",
-        f"{data}/manipulated_sequences/Deepfakes/c40/frames/000_003/000.png",
-    ]
-    touch(tmp_path, *names)
-    real, fake, strong = names[0], names[2], names[4]
-    foreign = "E:\\bench\\" + fake.replace("/", "\\")
+    real = f"{data}/original_sequences/youtube/c23/frames/000/000.png"
+    fake = f"{data}/manipulated_sequences/Deepfakes/c23/frames/000_003/000.png"
+    strong, mask = fake.replace("c23", "c40"), fake.replace("frames", "masks")
+    landmarks = real.replace("frames", "landmarks").replace(".png", ".npy")
+    touch(tmp_path, real, landmarks, fake, mask, strong)
+
+    def shown(name: str, path: str) -> dict:
+        return {name: {"label": "x", "frames": [path]}}
+
+    foreign = shown("000_003", "E:\\bench\\" + fake.replace("/", "\\"))
     tree = {
-        "FF-real": {"test": {"c23": {"000": {"label": "FF-real", "frames": [f"/data/x/{real}"]}}}},
+        "FF-real": {"test": {"c23": shown("000", f"/data/x/{real}")}},
         "FF-DF": {
-            "test": {
-                "c23": {"000_003": {"label": "FF-DF", "frames": [foreign], "masks": []}},
-                "c40": {"000_003": {"label": "FF-DF", "frames": [strong], "masks": []}},
-            },
-            "train": {"c23": {"001_870": {"label": "FF-DF", "frames": ["/gone/001_870/0.png"]}}},
+            "test": {"c23": foreign, "c40": shown("000_003", strong)},
+            "train": {"c23": shown("001_870", "/gone/001_870/0.png")},
         },
     }
     write_json(tmp_path / "preprocessing/dataset_json/FaceForensics++.json", {data: tree})
@@ -409,15 +318,9 @@ def test_deepfakebench_finds_frames_by_the_end_of_foreign_paths(tmp_path):
     assert paired.landmarks.name == "000" and paired.landmarks.parent.name == "landmarks"
     assert paired.forgeries[0].mask == alone.forgeries[0].mask  # the masks of c23 serve all
     assert alone.quality == "c40"
-    assert reasons(report) == [
-        (
-            "FF-DF/001_870",
-            "named in FaceForensics++.json, but its frames are missing or lie among those of others",
-            True,
-        )
-    ]
-    with pytest.raises(FileNotFoundError, match=r"dataset_json.UADFV\.json: no such file, nor"):
-        deepfakebench(tmp_path, ["UADFV"], ["c23"])
+    missing = "its frames are missing or lie among those of others"
+    told = [("FF-DF/001_870", f"named in FaceForensics++.json, but {missing}", True)]
+    assert reasons(report) == told
 
 
 def bench(root: Path, name: str, tree: dict) -> None:
@@ -484,13 +387,8 @@ def test_deepfakebench_descends_to_the_frames_and_counts_what_is_left(tmp_path):
     bench(tmp_path, "Celeb-DF-v3", tree)
     (group,), report = deepfakebench(tmp_path, ["Celeb-DF-v3"], ["c23"])
     assert [f.family for f in group.forgeries] == ["BlendFace", "LIA"]
-    assert reasons(report) == [
-        (
-            "Celeb-DF-v3/CelebDFv3_fake/test/empty",
-            "in Celeb-DF-v3.json, but neither a split nor frames are named",
-            True,
-        )
-    ]
+    reason = "in Celeb-DF-v3.json, but neither a split nor frames are named"
+    assert reasons(report) == [("Celeb-DF-v3/CelebDFv3_fake/test/empty", reason, True)]
 
 
 def test_deepfakebench_gives_a_film_in_several_splits_to_test(tmp_path):
@@ -626,9 +524,6 @@ def test_openforensics(tmp_path):
         ("Train/a.jpg: face 2", "a face without a polygon", True),
     }
     assert not_read(report) == {"Images/Val/spare.jpg": "not read"}
-    write_json(tmp_path / "Val_poly.json", {"images": images})
-    with pytest.raises(ValueError, match=r"Val_poly\.json: not in COCO's form: 'annotations'"):
-        openforensics(tmp_path, [], ["c23"])
 
 
 @pytest.mark.parametrize("outline", [[1, 2, 3, 4, 5, 6], [[1, 2, 3, 4, 5, None]], [["1"] * 6]])
@@ -662,12 +557,47 @@ def test_of_a_folder_of_pictures_the_pictures_are_read_and_the_rest_reported(tmp
     }
 
 
-@pytest.mark.parametrize("missing", ["real", "fake"])
-def test_folder_without_one_half(tmp_path, missing):
-    touch(tmp_path, "real/a.png", "fake/a.png")
-    (tmp_path / missing / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{missing}: no such folder, or nothing in it"):
-        layouts.folder(tmp_path, [], ["c23"])
+FF = {"original_sequences/youtube/c40/videos/000.mp4": ""}
+FF |= {f"{name}.json": "[]" for name in ("train", "val", "test")}
+LIST = "List_of_testing_videos.txt"
+CELEB = {"Celeb-real/id0_0000.mp4": "", "Celeb-synthesis/id0_id1_0000.mp4": ""}
+CELEB_LIST = "1 Celeb-real/id0_0000.mp4\n"
+DFDC = {"test/x.mp4": "", "part_0/a.mp4": ""}
+LABELS, METADATA = "test/labels.csv", "part_0/metadata.json"
+FAKES = {f"Celeb-synthesis/FaceSwap/{name}/id0_id1_0000.mp4": "" for name in ("BlendFace", "LIA")}
+
+
+@pytest.mark.parametrize(
+    ("reader", "methods", "files", "error"),
+    [
+        (layouts.faceforensics, "Deepfakes", FF | {"val.json": None}, r"val\.json: no such file.*dataset/splits"),
+        (layouts.faceforensics, "Deepfakes", FF | {"val.json": None, "splits/val.json": ""}, r"splits.val\.json is not readable JSON"),
+        (layouts.faceforensics, "Nonsense", FF | {"original_sequences/youtube/c23/videos/000.mp4": ""}, "manipulated_sequences.Nonsense: no such folder"),
+        (layouts.faceforensics, "Deepfakes", FF, "youtube.c23: no such folder"),
+        (celeb_df, "", CELEB, rf"{LIST}: no such file"),
+        (celeb_df, "", {"id0_0000.mp4": ""}, "Celeb-real: no such folder"),
+        (celeb_df, "", CELEB | {LIST: f"{CELEB_LIST}Celeb-real/id0_0000.mp4\n"}, rf"{LIST}: line 2: 'Celeb-real/id0_0000.mp4' is"),
+        (celeb_df, "", CELEB | {LIST: f"{CELEB_LIST}real Celeb-real/id0_0000.mp4\n"}, rf"{LIST}: line 2: .* no label \(0 or 1\)"),
+        (celeb_df, "", CELEB | {LIST: "1 Celeb-real/id77_0000.mp4\n"}, "none of its 1 videos is in this folder.*id77_0000"),
+        (celeb_df, "Deepfakes", CELEB | FAKES | {LIST: CELEB_LIST}, r"none of Deepfakes; there are \['BlendFace', 'LIA'"),
+        (layouts.dfdc, "", {"x.mp4": ""}, r"no metadata\.json in a folder below it"),
+        (layouts.dfdc, "", DFDC | {METADATA: "{"}, r"part_0.metadata\.json is not readable JSON"),
+        (layouts.dfdc, "", DFDC | {METADATA: '{"a.mp4": {"split": "train"}}'}, r"metadata\.json: a: label is None"),
+        (layouts.dfdc, "", DFDC | {LABELS: "filename,label\nx.mp4,FORGED\n"}, r"labels\.csv: line 2: label is 'FORGED'; expected one of 0, 1, real"),
+        (layouts.dfdc, "", DFDC | {LABELS: "filename,label\nx.mp4\n"}, r"labels\.csv: line 2: label is None"),
+        (layouts.dfdc, "", DFDC | {LABELS: "video,label\nx.mp4,1\n"}, r"labels\.csv: line 1: expected the columns filename and label"),
+        (deepfakebench, "UADFV", {}, r"dataset_json.UADFV\.json: no such file, nor"),
+        (openforensics, "", {"a.jpg": "", "Val_poly.json": '{"images": []}'}, r"Val_poly\.json: not in COCO's form: 'annotations'"),
+        (layouts.folder, "", {"real/a.png": ""}, "fake: no such folder, or nothing in it"),
+        (layouts.folder, "", {"fake/a.png": ""}, "real: no such folder, or nothing in it"),
+    ],
+)  # fmt: skip
+def test_what_a_reader_cannot_use_is_named(tmp_path, reader, methods, files, error):
+    for name, content in files.items():
+        if content is not None:
+            (touch(tmp_path, name) / name).write_text(content)
+    with pytest.raises(FileNotFoundError if "no such" in error else ValueError, match=error):
+        reader(tmp_path, methods.split(), ["c23"])
 
 
 def test_a_long_report_is_counted_not_cut():

@@ -89,36 +89,27 @@ def faceforensics(root: Path, clips: list[Clip]) -> Path:
     return root
 
 
-def celeb_df(root: Path, clips: list[Clip]) -> Path:
+def celeb_df(root: Path, clips: list[Clip], methods: dict[str, str] | None = None) -> Path:
     """Celeb-DF-v2: a third of the couples is in the test list, and one video of YouTube-real."""
     listed, splits = [], split_of(clips)
     for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
         real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
         write_video(root / "Celeb-real" / real, video_of(clip, ORIGINAL))
-        write_video(root / "Celeb-synthesis" / fake, video_of(clip, FORGED))
-        if splits[target] == "test":
-            listed += [f"1 Celeb-real/{real}", f"0 Celeb-synthesis/{fake}"]
-    write_video(root / "YouTube-real" / "00000.mp4", video_of(clips[0], ORIGINAL)[:, :, ::-1])
-    (root / "List_of_testing_videos.txt").write_text(
-        "\n".join([*listed, "1 YouTube-real/00000.mp4"])
-    )
-    return root
-
-
-def celeb_df_plus(root: Path, clips: list[Clip]) -> Path:
-    """Celeb-DF++: one stem under several methods, in folders by kind; a third of the couples is for test."""
-    listed, splits = [], split_of(clips)
-    methods = {"FaceSwap/InSwapper": FORGED, "FaceReenact/LivePortrait": "Face2Face"}
-    for (target, source), clip in zip(pairs_of(clips), clips, strict=True):
-        real, fake = f"id{target}_0000.mp4", f"id{target}_id{source}_0000.mp4"
-        write_video(root / "Celeb-real" / real, video_of(clip, ORIGINAL))
-        fakes = {f"Celeb-synthesis/{method}/{fake}": name for method, name in methods.items()}
+        fakes = {f"Celeb-synthesis{at}/{fake}": to for at, to in (methods or {"": FORGED}).items()}
         for path, name in fakes.items():
             write_video(root / path, video_of(clip, name))
         if splits[target] == "test":
             listed += [f"1 Celeb-real/{real}", *(f"0 {path}" for path in fakes)]
-    (root / "List_of_testing_videos.txt").write_text("\n".join(listed))
+    write_video(root / "YouTube-real" / "00000.mp4", video_of(clips[0], ORIGINAL)[:, :, ::-1])
+    lines = [*listed, "1 YouTube-real/00000.mp4"]
+    (root / "List_of_testing_videos.txt").write_text("\n".join(lines))
     return root
+
+
+def celeb_df_plus(root: Path, clips: list[Clip]) -> Path:
+    """Celeb-DF++: one stem under several methods, in folders by kind."""
+    methods = {"/FaceSwap/InSwapper": FORGED, "/FaceReenact/LivePortrait": "Face2Face"}
+    return celeb_df(root, clips, methods)
 
 
 def dfdc(root: Path, clips: list[Clip]) -> Path:
@@ -248,16 +239,5 @@ def openforensics(root: Path, clips: list[Clip]) -> Path:
     return root
 
 
-TREES = {
-    tree.__name__: tree
-    for tree in (
-        faceforensics,
-        celeb_df,
-        celeb_df_plus,
-        dfdc,
-        dfdc_preview,
-        deepfakebench,
-        ffiw,
-        folder,
-    )
-}
+VIDEOS = faceforensics, celeb_df, celeb_df_plus, dfdc, dfdc_preview, deepfakebench, ffiw, folder
+TREES = {tree.__name__: tree for tree in VIDEOS}

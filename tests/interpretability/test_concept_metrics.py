@@ -14,6 +14,7 @@ from fwstudy.labels import FORGED_PART_OF, FORGED_PARTS, PARTS
 NUM_CONCEPTS = 3
 CONCEPTS = np.repeat(np.arange(NUM_CONCEPTS), 24)  # exclusive concepts
 CONCEPT_PEOPLE = np.tile(np.repeat(["a", "b", "c", "d", "e", "f"], 4), NUM_CONCEPTS)
+MAPS = np.ones((2, 6, 8, 8))
 NO_AXIS = "concept 2 has no axis: there are 2"
 
 
@@ -65,13 +66,9 @@ def test_ranks_of_random_axes_are_chance():
 def similarity_by_pairs(activations, concepts):
     cosine, numbers = cosine_similarity(activations), np.arange(len(concepts))
     others = numbers[:, None] != numbers
-    mean = [
-        [cosine[np.outer(concepts == i, concepts == j) & others].mean() for j in range(3)]
-        for i in range(3)
-    ]
-    return np.mean(
-        [mean[i][j] / np.sqrt(mean[i][i] * mean[j][j]) for i in range(3) for j in range(i)]
-    )
+    pairs = [(i, j) for i in range(3) for j in range(3)]
+    one = {(i, j): cosine[np.outer(concepts == i, concepts == j) & others].mean() for i, j in pairs}
+    return np.mean([one[i, j] / np.sqrt(one[i, i] * one[j, j]) for i, j in pairs if j < i])
 
 
 def test_similarity_ratio_against_all_pairs():
@@ -233,16 +230,12 @@ def test_summary_of_given_axes():
         ("channel_ranks", (np.ones((2, 5)), np.array([0, 2]), [0, 1]), NO_AXIS),
         ("concept_summary", (table_of(one_hot(CONCEPTS, 8)), [0, 1]), NO_AXIS),
         ("similarity_ratio", (np.full((2, 2), np.nan), np.array([0, 1])), "evidence hold NaN"),
-        (
-            "_permuted",
-            (np.ones((4, 2)), np.ones(4), [1, 2], 1, 0),
-            r"axes \[2\] are not among the 2",
-        ),
+        ("_permuted", (np.ones((4, 2)), np.ones(4), [1, 2], 1, 0), r"\[2\] are not among the 2"),
         ("_permuted", (np.ones((4, 2)), np.ones(3), [1], 1, 0), r"not \(4, 2\) and \(3,\)"),
         (
             "part_share",
-            (np.ones((2, 6, 8, 8)), np.ones((2, 9, 9))),
-            r"maps have shape \(2, 6, 8, 8\); parts and names call for \(2, 4, 9, 9\)",
+            (MAPS, MAPS[:, 0, 1:, 1:]),
+            r"shape \(2, 6, 8, 8\); .* call for \(2, 4, 7, 7\)",
         ),
     ],
 )

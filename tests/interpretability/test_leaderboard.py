@@ -109,6 +109,14 @@ def test_the_answer_has_numbers_of_the_table(board):
     best = ranks[list(QUICK)].idxmin()
     assert told.startswith(f"- {best} ranks best: its mean rank is {ranks[best]:.1f} ")
     assert len(told.splitlines()) == 3 and "nan" not in told.split("\n")[0]
+    ranked = table["topic"] == "ranks"
+    for width, words in (
+        (9, f"- Of the {len(QUICK)} explainers whose"),
+        (0, "- No other explainer's"),
+    ):
+        ends = {"low": table["value"] - width, "high": table["value"] + width}
+        third = text.answer(table.assign(**{k: v.where(ranked, table[k]) for k, v in ends.items()}))
+        assert third.splitlines()[2].startswith(words)
     beside = text.beside_concept_axes(table)
     assert len(beside) == 7 and beside["which"].nunique() == 1
     values = table.set_index(["model", "method", "measure"])["value"]

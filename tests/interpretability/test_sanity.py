@@ -4,7 +4,6 @@ import copy
 import io
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -237,20 +236,6 @@ def test_stability_of_the_verdict():
     brighter = {"bright": sanity.Perturbation(lambda images, rng: images + np.uint8(10))}
     model = Mean().train()
     table = sanity.stability(brightness, model, model, images, brighter)
-    assert table["verdict_flips"].tolist() == [0, 1, 0]
+    assert table["verdict_flips"].tolist() == [0, 1, 0] and table.index.tolist() == [0, 1, 2]
     np.testing.assert_allclose(table["stability_rank"], 1)
     assert model.training
-
-
-@pytest.mark.parametrize("explain", [grad_cam, evidence_maps])
-def test_real_maps_join_the_manifest(model, images, explain):
-    layer = model.get_submodule("bn2")
-    model.train()
-    table = sanity.stability(explain, model, layer, images)
-    assert model.training and layer.training
-    model.eval()
-    assert table["perturbation"].unique().tolist() == list(sanity.PERTURBATIONS)
-    manifest = pd.DataFrame({"row": [7, 9, 11, 13], "group": list("aabb")}, index=[3, 1, 4, 0])
-    joined = manifest.reset_index(drop=True).join(table[table["perturbation"] == "JPEG 75"])
-    assert joined["row"].tolist() == [7, 9, 11, 13] and joined["stability_rank"].notna().all()
-    assert set(table.columns) - {"perturbation"} <= set(sanity.MEASURES)

@@ -12,14 +12,7 @@ import pytest
 
 from fwstudy import export, score
 from fwstudy.crops.cropset import CropSet
-from fwstudy.outside.files import (
-    coverage,
-    crop_ids,
-    export_crops,
-    list_maps,
-    read_maps,
-    read_scores,
-)
+from fwstudy.outside import files
 from fwstudy.outside.rows import HANDED_BACK, NO_MAPS, measure_detector
 from fwstudy.params import OutsideDetector
 
@@ -30,7 +23,7 @@ ALL = ("train", "validation", "test")
 @pytest.fixture(scope="module")
 def exported(crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "crops"
-    export_crops(crops, folder, ("validation", "test"))
+    files.export_crops(crops, folder, ("validation", "test"))
     return folder
 
 
@@ -47,7 +40,7 @@ def test_files_hold_what_the_crop_set_holds(crops, exported):
     manifest = pd.read_csv(exported / "manifest.csv", dtype=str)
     chosen = crops.select(split=["validation", "test"])
     assert manifest["id"].is_unique and len(manifest) == len(chosen)
-    assert manifest["id"].tolist() == crop_ids(chosen.manifest).tolist()
+    assert manifest["id"].tolist() == files.crop_ids(chosen.manifest).tolist()
     assert len(list((exported / "masks").iterdir())) == (manifest["label"] == "1").sum()
     for place in (0, 7, len(chosen) - 1):
         row, name = chosen.manifest["row"].iloc[place], manifest["id"][place]
@@ -66,9 +59,9 @@ def test_files_hold_what_the_crop_set_holds(crops, exported):
 
 def test_a_folder_that_holds_something_is_left_alone(crops, exported):
     with pytest.raises(ValueError, match="crops is not empty"):
-        export_crops(crops, exported, ALL)
+        files.export_crops(crops, exported, ALL)
     with pytest.raises(ValueError, match="no crop of the split nowhere"):
-        export_crops(crops, exported.parent / "new", ("nowhere",))
+        files.export_crops(crops, exported.parent / "new", ("nowhere",))
 
 
 def test_round_trip_by_the_commands(crops, params, handed_back, tmp_path, monkeypatch, capsys):
@@ -128,13 +121,13 @@ def test_bad_scores_name_the_file_and_the_ids(tmp_path, text, message):
     path = tmp_path / "scores.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_scores(path)
+        files.read_scores(path)
 
 
 def test_probabilities_become_log_odds(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("id,probability\n007,0.5\na,0.9\nb,0\nc,1\n")
-    found = read_scores(path)
+    found = files.read_scores(path)
     assert found["007"] == 0 and found["a"] == pytest.approx(np.log(9))
     assert np.isfinite(found).all() and found["b"] < -30 and found["c"] > 30
 
@@ -142,12 +135,12 @@ def test_probabilities_become_log_odds(tmp_path):
 def test_a_comma_at_the_end_of_the_lines_shifts_no_column(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text("id,score\na,0.5,\nb,0.7,\n")
-    assert read_scores(path).to_dict() == {"a": 0.5, "b": 0.7}
+    assert files.read_scores(path).to_dict() == {"a": 0.5, "b": 0.7}
 
 
 def test_coverage_counts_and_names():
     manifest = pd.DataFrame({"id": list("abcdefgh"), "split": ["test"] * 7 + ["validation"]})
-    (found,) = coverage("score", manifest, ["a", "x", "train"], {*manifest["id"], "train"})
+    (found,) = files.coverage("score", manifest, ["a", "x", "train"], {*manifest["id"], "train"})
     assert found["split"] == "test" and found["share"] == pytest.approx(1 / 7)
     assert found["remark"] == (
         "no score of 6 (b, c, d, e, f, …) of 7 images; "
@@ -167,20 +160,20 @@ def test_coverage_counts_and_names():
 def test_bad_maps_name_the_file(tmp_path, array, message):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=message):
-        list_maps(tmp_path, 8)
+        files.list_maps(tmp_path, 8)
 
 
 def test_maps_are_read_at_the_size_of_the_crops(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(8))
     np.save(tmp_path / "b.npy", np.ones((2, 2), np.uint8))
     (tmp_path / "._a.npy").write_bytes(b"as macOS puts into archives")
-    files, remark = list_maps(tmp_path, 8)
+    listed, remark = files.list_maps(tmp_path, 8)
     assert remark == "maps of 2 x 2 were made 8 x 8 bilinearly"
-    maps = read_maps([files["a"], files["b"]], 8)
+    maps = files.read_maps([listed["a"], listed["b"]], 8)
     np.testing.assert_array_equal(maps, [np.eye(8), np.ones((8, 8))])
     np.save(tmp_path / "a.npy", np.full((8, 8), np.nan))
     with pytest.raises(ValueError, match="a.npy: holds NaN or infinity"):
-        read_maps([files["a"]], 8)
+        files.read_maps([listed["a"]], 8)
 
 
 def given(folder, text, **maps):
@@ -191,7 +184,7 @@ def given(folder, text, **maps):
 
 def test_partial_and_foreign_scores(crops, params, handed_back, tmp_path):
     scores = pd.read_csv(handed_back / "scores.csv")
-    named = crops.manifest.assign(id=crop_ids(crops.manifest))
+    named = crops.manifest.assign(id=files.crop_ids(crops.manifest))
     test = named[(named["split"] == "test") & (named["kind"] == "whole")]["id"]
     few = scores[scores["id"].isin(test[3:])]
     about = given(tmp_path, few.to_csv(index=False) + "nobody,1\n")
@@ -230,7 +223,7 @@ def test_bad_maps_leave_the_scores_as_they_are(crops, params, handed_back, tmp_p
 def test_long_names_of_videos_can_be_exported(crops, tmp_path):
     few = crops.select(split="test").take(slice(2))
     long = dataclasses.replace(few, manifest=few.manifest.assign(clip="a" * 300))
-    export_crops(long, tmp_path / "out", ["test"])
+    files.export_crops(long, tmp_path / "out", ["test"])
     assert len(list((tmp_path / "out" / "images").iterdir())) == 2
 
 
@@ -238,13 +231,13 @@ def test_a_picture_that_cannot_be_written_is_an_error(crops, tmp_path, monkeypat
     """OpenCV says so by what it returns alone."""
     monkeypatch.setattr(cv2, "imwrite", lambda path, picture: False)
     with pytest.raises(OSError, match=r"\.png: cannot be written"):
-        export_crops(crops.select(split="test").take(slice(2)), tmp_path / "out", ["test"])
+        files.export_crops(crops.select(split="test").take(slice(2)), tmp_path / "out", ["test"])
 
 
 @pytest.mark.parametrize("which", ["forged", "validation"])
 def test_one_class_alone_is_told(crops, params, handed_back, tmp_path, which):
     scores = pd.read_csv(handed_back / "scores.csv")
-    named = crops.manifest.assign(id=crop_ids(crops.manifest))
+    named = crops.manifest.assign(id=files.crop_ids(crops.manifest))
     kept = named["label"] == 1 if which == "forged" else named["split"] == "validation"
     text = scores[scores["id"].isin(named[kept]["id"])].to_csv(index=False)
     table, _ = measure_detector(given(tmp_path, text), params, crops, tmp_path)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fwstudy.interpretability.measures import GLOSSARY
+from fwstudy.interpretability.sanity import PERTURBATIONS
 from fwstudy.outside.rows import (
     NO_VALUE,
     OUTSIDE_COLUMNS,
@@ -17,12 +18,11 @@ from fwstudy.outside.rows import (
 )
 from fwstudy.params import OutsideDetector
 
-from .conftest import write_onnx
-
 KEYS = ["topic", "model", "method", "subset", "measure"]
 MODULES = {
     "layered": {"module": "planted:one", "layer": "edges"},
     "detached": {"module": "planted:Detached", "size": 64},
+    "bare": {"module": "planted:Shown"},
     "turned": {"module": "planted:reversed_labels"},
     "three": {"module": "planted:three"},
     "nan": {"module": "planted:Nan"},
@@ -55,7 +55,7 @@ def test_rows_have_the_form_of_the_studys_own(measured):
         wanted = {(topic.name, measure) for topic in TOPICS for measure in topic.measures}
         assert set(zip(rows["topic"], rows["measure"], strict=True)) == wanted
     assert table.loc[table["value"].isna() & (table["num_images"] == 0), "remark"].ne("").all()
-    assert set(predictions) == {"m_layered", "m_detached", "m_turned"}
+    assert set(predictions) == {"m_layered", "m_detached", "m_bare", "m_turned"}
 
 
 def test_a_planted_cue_is_detected_and_found(measured):
@@ -68,7 +68,8 @@ def test_a_planted_cue_is_detected_and_found(measured):
     randomized = found.loc[("randomization", "randomized_absolute_rank")]
     assert set(randomized["method"]) == {"Grad-CAM"}
     assert set(randomized["subset"]) == {"head", "edges"}
-    assert set(found.loc[("stability", "stability_rank"), "subset"]) >= {"blur", "c40"}
+    stable = found.loc[("stability", "stability_rank")]
+    assert set(stable["subset"]) == {*PERTURBATIONS, "c40"} and stable["value"].notna().all()
     assert found["remark"].eq("").all()
 
 
@@ -78,7 +79,14 @@ def test_without_gradients_there_is_occlusion(measured):
     assert set(refused["method"]) == {"Grad-CAM", "LayerCAM", "integrated gradients"}
     assert refused["remark"].str.endswith(": its logit has no gradients").all()
     assert set(found.loc["localization"].query("value.notna()")["method"]) == {"occlusion"}
-    assert found.loc["randomization", "value"].notna().any()
+    assert set(found.loc["parts", "method"]) == {"occlusion"}
+    for topic in ("randomization", "faithfulness"):
+        assert found.loc[topic, "value"].notna().any()
+
+
+def test_without_weights_nothing_is_randomized(measured):
+    found = of(measured, "bare").loc["randomization"]
+    assert found["value"].isna().all() and found["remark"].str.contains("weights").all()
 
 
 def test_an_explainer_that_fails_leaves_the_others(crops, params, folder):
@@ -130,30 +138,3 @@ def test_what_fails_is_rows_that_say_why(measured, name, message):
 def test_no_detector_is_an_empty_table(params, crops, folder):
     table, predictions = measure_detectors(params, crops, folder)
     assert list(table) == OUTSIDE_COLUMNS and not len(table) and not predictions
-
-
-def test_an_onnx_file_gives_what_the_module_gives(crops, params, folder, measured):
-    pytest.importorskip("onnxruntime")
-    kernel = np.array([[1, -1], [-1, 1]], np.float32) / 12
-    values = {"kernel": np.broadcast_to(kernel, (1, 3, 2, 2)).copy(), "gain": np.float32([40])}
-    nodes = [
-        ("Conv", ["images", "kernel"], "maps"),
-        ("Abs", ["maps"], "edges"),
-        ("GlobalMaxPool", ["edges"], "pooled"),
-        ("Flatten", ["pooled"], "flat"),
-        ("Mul", ["flat", "gain"], "logit"),
-    ]
-    write_onnx(folder / "planted.onnx", ["n", 3, 64, 64], nodes, values)
-    about = OutsideDetector(name="m_onnx", onnx="planted.onnx")
-    table, predictions = measure_detectors(
-        params.model_copy(update={"detectors": [about]}), crops, folder
-    )
-    expected = measured[1]["m_layered"]["score"]
-    np.testing.assert_allclose(predictions["m_onnx"]["score"], expected, atol=1e-3)
-    table = table.set_index("topic")
-    assert set(table.loc["parts", "method"]) == {"occlusion"}
-    told = table.loc[["localization"]].groupby("method")["remark"].first()
-    assert told["Grad-CAM"] == "no Grad-CAM: its logit has no gradients" and told["occlusion"] == ""
-    assert table.loc["faithfulness", "value"].notna().any()
-    assert table.loc[["randomization"], "value"].isna().all()
-    assert "weights" in table.loc[["randomization"], "remark"].iloc[0]

@@ -41,15 +41,12 @@ def test_the_study_s_quality_alone_is_seen(params):
 
 def test_models_have_files_of_their_own(params):
     found = all_studies(params, "photos")
-    files = {
-        run.weights.relative_to(Path.cwd() / "data").as_posix()
-        for s in found.values()
-        for run in s.runs
-    }
+    runs_of = [run for study in found.values() for run in study.runs]
+    files = {run.weights.relative_to(Path.cwd() / "data").as_posix() for run in runs_of}
     assert len(files) == 10
     assert "models/seed0/whitened.safetensors" in files
     assert "cross_dataset/photos/both/seed0/batch_norm.safetensors" in files
-    assert all(run.baseline.crops == run.crops for s in found.values() for run in s.runs)
+    assert all(run.baseline.crops == run.crops for run in runs_of)
 
 
 def test_unfinished_work_is_known_by_both_data_sets(params):

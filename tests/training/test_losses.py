@@ -112,13 +112,15 @@ def test_axes_answer_to_their_concepts(model, concepts):
     assert answers[2:].abs().max() < 0.01 * means.norm()
 
 
-def test_concept_without_counterpart_counts_from_the_running_mean(model, images):
-    alone = Concept("alone", images[:8], None, None)
-    mean = whitened_means(model.norm, model, [alone])[:, 0]
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_concept_counts_from_its_counterpart_or_the_running_mean(model, images, alone):
+    shown, absent = images[:8], images[8:16]
+    concept = Concept("shown", shown, None if alone else absent, None)
+    found = model.norm.rotation @ whitened_means(model.norm, model, [concept])[:, 0]
     with torch.no_grad():
-        maps = model.norm.normalize(model.conv(images[:8]))
-    expected = model.norm.rotation.T @ maps.mean(dim=(0, 2, 3))
-    assert_close(mean, expected, rtol=1e-3, atol=1e-4)
+        maps, others = (model.norm.normalize(model.conv(x)) for x in (shown, absent))
+    expected = maps.mean(dim=(0, 2, 3)) - (0 if alone else others.mean(dim=(0, 2, 3)))
+    assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture

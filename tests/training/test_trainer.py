@@ -85,23 +85,23 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
 
 @pytest.mark.parametrize("optimizer", trainer.OPTIMIZERS)
 def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path, optimizer):
-    schedule = SCHEDULE.model_copy(update={"optimizer": optimizer})
-    whole = tiny_model()
+    """Measures survive; they are taken at every evaluation and at the end, here none of the intervals."""
+    schedule = SCHEDULE.model_copy(update={"optimizer": optimizer, "steps": 7})
+    whole, steps = tiny_model(), []
     fit(whole, splits, schedule, 4, tmp_path / "whole")
 
-    class Stop(Exception):
-        pass
-
     def stop(step):
-        if step == 5:
-            raise Stop
+        steps.append(step)
+        if steps == [1, 2, 3, 4, 5]:
+            raise InterruptedError
 
-    with pytest.raises(Stop):
-        fit(tiny_model(), splits, schedule, 4, tmp_path / "state", after_step=stop)
-    steps = []
+    options = {"after_step": stop, "measure": lambda: {"taken_at": steps[-1]}}
+    with pytest.raises(InterruptedError):
+        fit(tiny_model(), splits, schedule, 4, tmp_path / "state", **options)
     resumed = tiny_model(seed=7)  # other weights: all must come from the checkpoint
-    history = fit(resumed, splits, schedule, 4, tmp_path / "state", after_step=steps.append)
-    assert steps == [5, 6] and history["step"].tolist() == [2, 4, 6]
+    history = fit(resumed, splits, schedule, 4, tmp_path / "state", **options)
+    assert steps == [1, 2, 3, 4, 5, 5, 6, 7]
+    assert history["step"].tolist() == history["taken_at"].tolist() == [2, 4, 6, 7]
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
@@ -120,30 +120,6 @@ def test_classification_loss_golden():
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.ones(2), torch.empty(0), torch.empty(0))
     loss = trainer.classification_loss(lambda images: torch.tensor([[0.0], [2.0]]), batch)
     assert loss.item() == pytest.approx((np.log(2) + np.log1p(np.exp(-2))) / 2)
-
-
-def test_measures_are_columns_of_the_history_and_survive_a_break(splits, tmp_path):
-    """Taken at every evaluation and at the end, which is none of the intervals here."""
-    schedule = SCHEDULE.model_copy(update={"steps": 5})
-    steps = []
-
-    def stop(step):
-        steps.append(step)
-        if step == 3:
-            raise InterruptedError
-
-    model = tiny_model()
-    with pytest.raises(InterruptedError):
-        fit(
-            model, splits, schedule, 4, tmp_path / "state",
-            after_step=stop, measure=lambda: {"taken_at": steps[-1]},
-        )  # fmt: skip
-    history = fit(
-        model, splits, schedule, 4, tmp_path / "state",
-        after_step=steps.append, measure=lambda: {"taken_at": steps[-1]},
-    )  # fmt: skip
-    assert steps == [1, 2, 3, 3, 4, 5]
-    assert history["step"].tolist() == history["taken_at"].tolist() == [2, 4, 5]
 
 
 def test_truncated_checkpoint_is_named(splits, tmp_path):

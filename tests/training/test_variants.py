@@ -10,7 +10,6 @@ from torch import nn
 from fwstudy.labels import PARTS
 from fwstudy.training import concept_sets, variants
 from fwstudy.training.concept_sets import CONCEPT_SETS
-from fwstudy.whitening.concepts import whitened_means
 from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
 from fwstudy.whitening.surgery import find_classifier
@@ -66,20 +65,6 @@ def test_parts_are_transplanted_where_the_data_set_has_none_forged(training):
     differs = (images != training.images[originals]).any(axis=-1)
     assert differs[part].mean() > 0.5 and differs.mean() < 0.2
     assert (training.manifest.set_index("row").loc[originals, "label"] == 0).all()
-
-
-def test_whitened_means_equal_means_of_whitened_maps(aligned, training):
-    concept = concept_sets.forged_part_concepts(training, None, 0, 3)[0]
-    means = whitened_means(aligned.layer, aligned.model, [concept])
-    found = []
-    hook = aligned.layer.register_forward_pre_hook(
-        lambda layer, inputs: found.append(layer.normalize(inputs[0]).mean(dim=(0, 2, 3)))
-    )
-    with torch.no_grad():
-        aligned.model(concept.shown), aligned.model(concept.absent)
-    hook.remove()
-    rotated = aligned.layer.rotation @ means[:, 0]
-    torch.testing.assert_close(rotated, found[0] - found[1], rtol=1e-3, atol=1e-3)
 
 
 def test_updates_keep_the_rotation_orthogonal_and_the_residual_axes_still(

@@ -9,6 +9,7 @@ import torch
 from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
+import fwstudy.training.backbone  # noqa: F401 - registers fwstudy_small
 from fwstudy.whitening.folding import fold
 from fwstudy.whitening.iternorm import IterNormWhitening
 from fwstudy.whitening.layer import FeatureWhitening
@@ -21,6 +22,7 @@ MERGED, INSERTED = 0, 1  # convolutions that are added
 CASES = {  # architecture, its options, norm (None: the last), convolutions added
     "efficientnet": ("test_efficientnet", {}, None, MERGED),
     "efficientnet, middle": ("test_efficientnet", {}, "blocks.2.0.bn2", MERGED),
+    "small": ("fwstudy_small", {}, None, INSERTED),
     "mobilenetv2": ("mobilenetv2_035", {}, None, MERGED),
     "mobilenetv2, depthwise": ("mobilenetv2_035", {}, "blocks.2.1.bn2", INSERTED),
     "mobilenetv3": ("mobilenetv3_small_050", {}, "blocks.5.0.bn1", MERGED),
@@ -220,35 +222,31 @@ def test_shared_outputs_and_layers():
 
 
 @pytest.mark.parametrize(
-    "layers",
+    ("between", "num_added"),
     [
-        [nn.ReLU(inplace=True)],  # hands on the very tensor that the convolution gave, changed
-        [nn.MaxPool2d(2)],
-        [nn.BatchNorm2d(4)],
-        [nn.Linear(7, 7)],
+        # hands on the very tensor that the convolution gave, changed
+        (lambda conv: [conv, nn.ReLU(inplace=True)], INSERTED),
+        (lambda conv: [conv, nn.MaxPool2d(2)], INSERTED),
+        (lambda conv: [conv, nn.BatchNorm2d(4)], INSERTED),
+        (lambda conv: [conv, nn.Linear(7, 7)], INSERTED),
+        (lambda conv: [nn.utils.parametrizations.weight_norm(conv)], INSERTED),
+        (lambda conv: [nn.utils.spectral_norm(conv)], INSERTED),
+        (lambda conv: [conv, nn.Identity(), nn.Dropout()], MERGED),
     ],
 )
-def test_layer_in_between(layers):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), *layers, random_layer(4))
-    check(model.eval(), torch.randn(2, 3, 9, 9), INSERTED)
+def test_between_convolution_and_layer(between, num_added):
+    model = nn.Sequential(*between(nn.Conv2d(3, 4, 3)), random_layer(4), nn.Conv2d(4, 2, 1))
+    check(model.eval(), torch.randn(2, 3, 9, 9), num_added)
 
 
-def test_nothing_in_between():
-    layers = nn.Identity(), nn.Dropout()
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), *layers, random_layer(4), nn.Conv2d(4, 2, 1))
-    check(model.eval(), torch.randn(2, 3, 9, 9), MERGED)
-
-
-@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
-def test_convolution_that_computes_its_weight(norm):
-    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), random_layer(4))
-    check(model.eval(), torch.randn(2, 3, 9, 9), INSERTED)
-
-
-@pytest.mark.parametrize("kind", [FeatureWhitening, IterNormWhitening])
-def test_after_training_and_the_model_is_unchanged(kind):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(FeatureWhitening, {}), (FeatureWhitening, {"whiten_every": 100}), (IterNormWhitening, {})],
+)
+def test_after_training_and_the_model_is_unchanged(kind, options):
+    """Though an amortized layer's matrix is out of date."""
     model = create_model("test_efficientnet")
-    replace_norm(model, "bn2", partial(kind.from_batch_norm, num_groups=4))
+    replace_norm(model, "bn2", partial(kind.from_batch_norm, num_groups=4, **options))
     images = smooth_images(4)
     for _ in range(3):
         model(images)
@@ -261,19 +259,6 @@ def test_after_training_and_the_model_is_unchanged(kind):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in folded.modules())
     assert_same_logits(folded(images), model.eval()(images))
-
-
-def test_amortised_layer_is_brought_up_to_date():
-    layer = FeatureWhitening(4, whiten_every=100)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), layer)
-    images = torch.randn(4, 3, 8, 8)
-    for _ in range(5):
-        model(images)
-    outdated = layer.whitening.clone()
-    folded = fold(model, images)
-    assert torch.equal(layer.whitening, outdated)
-    assert_same_logits(folded(images), model.eval()(images))
-    assert not torch.allclose(layer.whitening, outdated)
 
 
 def test_few_images_behind_the_covariance():
