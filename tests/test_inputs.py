@@ -266,6 +266,17 @@ def test_frames_that_no_other_refers_to_are_passed_over(tmp_path, suffix, skippa
     assert needed < set(seen) and len(seen) < 75
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_frames_that_an_avi_leaves_out_are_none(tmp_path, codec):
+    """AVI has a chunk of no bytes for each; FFmpeg 8 passes over them and keeps the others' times."""
+    times = [40 * number for number in (0, 1, 2, 5, 6, 9)]
+    levels = list(range(20, 140, 20))
+    images = [np.full((48, 64, 3), level, np.uint8) for level in levels]
+    video = open_video(write_clip(tmp_path / "v.avi", images, times, codec))
+    assert [round(frame.mean(), -1) for frame in video.frames(video.numbers)] == levels
+    assert video.step == pytest.approx(0.36 / 5, abs=0.021) and not video.notes
+
+
 def test_behind_damage_frames_of_avi_are_missing_and_not_shifted(tmp_path):
     wall = np.random.default_rng(0).integers(0, 255, (48, 160, 3), dtype=np.uint8)
     moving = [np.ascontiguousarray(wall[:, n : n + 64]) for n in range(90)]
