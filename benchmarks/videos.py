@@ -74,7 +74,7 @@ class Scale:
 
     seconds: int = 10
     pairs: int = 1  # of people, a take each
-    rounds: int = 2
+    rounds: int = 3
     num_frames: int = 32
     lengths: tuple[int, ...] = (10, 60, 600)  # seconds, of videos whose memory is measured
     counts: tuple[int, ...] = (10, 100, 1000)  # of takes
@@ -187,10 +187,9 @@ def speed(scale: Scale, people: list[Path], folder: Path) -> pd.DataFrame:
         ]
         for workers in (1, 2):
             os.sched_setaffinity(0, range(workers))  # decoders have threads of their own
-            if workers > 1:  # untimed: processes start and import
-                for run in METHODS.values():
-                    with tempfile.TemporaryDirectory() as place:
-                        run(video_groups, kind, 1, workers, Path(place))
+            for run in METHODS.values():  # untimed: processes start, networks are loaded
+                with tempfile.TemporaryDirectory() as place:
+                    run(video_groups, kind, scale.num_frames, workers, Path(place))
             for turn in tqdm(range(scale.rounds), f"{name}, {workers}"):
                 for method, run in METHODS.items():
                     with tempfile.TemporaryDirectory() as place:
