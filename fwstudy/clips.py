@@ -119,8 +119,8 @@ def write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """What `numpy.savez_compressed` writes, in a tenth of the time.
 
     The level of its compression cannot be set, and ISA-L's DEFLATE takes a fifth of zlib's time for as
-    small a file. `zipfile` has no public place for another compressor: if its private one should move, zlib
-    does the work.
+    small a file; its bytes depend on the processor, what is read from them does not. `zipfile` has no
+    public place for another compressor: if its private one should move, zlib does the work.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION) as archive:
         for name, array in arrays.items():

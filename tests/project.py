@@ -12,36 +12,51 @@ import yaml
 from dvc.repo import Repo
 
 ROOT = Path(__file__).parents[1]
-COPIED = "dvc.yaml params.yaml fwstudy notebooks .dvcignore data/assets data/detectors data/photos"
-# Stages depend on these folders, which a setting may leave empty.
-KEPT = "data/cross_dataset/.gitkeep data/leave_one_out/.gitkeep"
+COPIED = [
+    "dvc.yaml",
+    "params.yaml",
+    "fwstudy",
+    "notebooks",
+    ".dvcignore",
+    "data/assets",
+    "data/cross_dataset/.gitkeep",  # stages depend on these folders, which a setting may leave empty
+    "data/detectors",
+    "data/leave_one_out/.gitkeep",
+    "data/photos",
+]
 FEW = {
     "train.seeds": [0],
     "ablations.seeds": [0],
     "ablations.run": ["bottleneck_full", "whitening_only"],
     "generalization.families": ["FaceSwap"],
 }
-RENDERED = {"num_identities": 12, "clips_per_identity": 1, "frames_per_clip": 2, "part_frames": 1}
-BACKBONE = {"name": "test_efficientnet", "options": {}, "weights": None}
-SCHEDULES = {"train.baseline": (8, 4), "train.fine_tune": (4, 2), "explanations.schedule": (2, 2)}
 SMOKE = FEW | {
     "faces.size": 96,
-    "faces.rendered": RENDERED,
+    "faces.rendered": {
+        "num_identities": 12,
+        "clips_per_identity": 1,
+        "frames_per_clip": 2,
+        "part_frames": 1,
+    },
     "faces.num_workers": 1,
     "preprocess.crop_size": 64,
     "preprocess.num_workers": 1,
     "preprocess.split": {"train": 0.34, "validation": 0.33, "test": 0.33},  # two pairs each
-    "train.backbone": BACKBONE,
+    "train.backbone": {"name": "test_efficientnet", "options": {}, "weights": None},
     "train.batch_size": 8,
+    "train.baseline.steps": 8,
+    "train.baseline.evaluation_interval": 4,
+    "train.fine_tune.steps": 4,
+    "train.fine_tune.evaluation_interval": 2,
     "whitening.rotate_every": 2,
     "whitening.whiten_every": 2,
     "interpretability.num_images": 8,
     "explanations.num_images": 2,
     "explanations.num_attacked": 1,
     "explanations.networks": {"test_convnext": {"layer": "stages", "options": None}},
+    "explanations.schedule.steps": 2,
+    "explanations.schedule.evaluation_interval": 2,
 }
-for name, (steps, interval) in SCHEDULES.items():
-    SMOKE |= {f"{name}.steps": steps, f"{name}.evaluation_interval": interval}
 ENVIRONMENT = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -59,7 +74,7 @@ def change(changes: dict) -> None:
 
 def copy_of_the_project(folder: Path, changes: dict) -> None:
     """A new DVC project with the study's pipeline, which becomes the working folder."""
-    for name in f"{COPIED} {KEPT}".split():
+    for name in COPIED:
         source = ROOT / name
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -299,6 +299,13 @@ def test_what_cannot_be_explained_is_a_row_that_says_why(explained, detector, fo
     assert list(only.columns) == ["file", "problem"] and none == []
 
 
+def test_another_layer_is_refused(trained):
+    model = nn.Sequential(FeatureWhitening(3), nn.Conv2d(3, 3, 1), *trained.model[1:]).eval()
+    other = dataclasses.replace(trained, model=model, layer=model[0])
+    with pytest.raises(ValueError, match="not before the pooling"):
+        explain_crops(other, flat_faces(np.array([[180, 128, 128]])))
+
+
 def test_a_fault_of_the_model_is_no_problem_of_the_file(detector, folder):
     """It is raised, and not written down as if the photograph were to blame."""
     earlier = detector.model.get_submodule("blocks.1.0.bn2")
@@ -583,6 +590,11 @@ def test_a_folder_becomes_a_page_a_table_and_a_notebook(ready, folder, monkeypat
     assert not re.search(r"<script|<link|@import|(src|href)=[\"'](?!data:|#)", written)
     table = pd.read_csv(output / "evidence.csv")
     assert len(table) == 4 and table["problem"].notna().sum() == 2
+    named = [name.replace("_", " ") for name in FORGED_PARTS]
+    done = table[table["problem"].isna()]
+    total = done[[files.BOUNDARY, *named, files.RESIDUAL]].sum(axis=1)
+    np.testing.assert_allclose(total, done["log_odds"], atol=1e-9)
+    assert ((total > 0) == (done["verdict"] == "forged")).all()
     for text in (written, (output / "explain.ipynb").read_text()):
         assert text.count("data:image/png;base64") == (1 + 2) * (4 + 4) + 1
         for claim in ("UNLIKE THE TRAINING DATA", "wall.png: NOT EXPLAINED, no face", "photo ☃"):

@@ -15,7 +15,7 @@ from fwstudy.faces.networks import read_weights
 from fwstudy.faces.videos.footage import Frames
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
-SIDES = (640, 320)  # px, longer side at which a picture is searched; the next if nothing is found
+SIDES = (640, 320)  # px, longer sides at which a picture is searched, one after the other
 MIN_FACE = 16  # px, width of a face at the larger of them
 MIN_SCORE = 0.7
 OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped
@@ -52,16 +52,17 @@ def detect_faces(
 ) -> list[Face]:
     """All upright faces in a picture, the largest first.
 
-    A face that is wider than most of `SIDES` has a low score, so that a picture in which none is found
-    is searched at the next of them.
+    A face that is wider than most of `SIDES` has a low score. So a picture in which none is found, or
+    none that is large enough, is searched at the next of them.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        sides: px, longer sides at which the picture is searched, one after the other.
-        enough: px, width that the largest face must have there to end the search.
+        sides: px, see `SIDES`.
+        enough: px of the searched size, width of the largest face that ends the search.
 
     Returns:
-        One `Face` for each detection of at least `MIN_SCORE` and `MIN_FACE`; an empty list if there is none.
+        One `Face` for each detection of at least `MIN_SCORE` and `MIN_FACE`, of the last size at which there
+        was any; an empty list if there is none.
 
     Raises:
         ValueError: the weights are missing or altered.

@@ -132,6 +132,19 @@ def test_crop_reaches_outside_by_mirroring():
     np.testing.assert_array_equal(cut, np.pad(image, 1, mode="reflect")[:4, :4])
 
 
+def test_image_and_mask_are_cut_alike():
+    rng = np.random.default_rng(0)
+    image = np.zeros((50, 60, 3), np.uint8)
+    mask = np.zeros((50, 60), np.uint8)
+    y, x = rng.integers(10, 40, 2)
+    image[y : y + 5, x : x + 5] = mask[y : y + 5, x : x + 5] = 255
+    box = np.array([-7, 3, 61, 71])
+    a = boxes.crop(image, box, 32, cv2.INTER_AREA)
+    b = boxes.crop(mask, box, 32, cv2.INTER_AREA)
+    np.testing.assert_array_equal(a[..., 0], b)
+    assert b.any()
+
+
 # One part of a face taken from its forgery
 
 

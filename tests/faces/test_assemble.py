@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -411,13 +412,13 @@ def test_frames_behind_one_of_another_shape_are_not_laid_on_the_one_before(tmp_p
     for cut_out, kind in ((cut_beside, "video"), (cut_masks, "mask")):
         remarks = Remarks(tmp_path)
         cuts = cut_out(shots, video, 4, remarks)
-        assert list(cuts.images) == [0] and not cuts.damaged
+        assert list(cuts.faces) == [0] and not cuts.damaged
         (row,) = remarks.rows
         assert row["reason"] == f"{kind} of 4x8, the original has 8x8" and row["left_out"]
 
 
 def test_a_frame_that_cannot_be_decoded_in_one_video_is_passed_over_in_all(persons, tmp_path):
-    """Here a picture that is missing in the middle, in the original and in the forgery."""
+    """Here a picture that is none, one in the original and another in the forgery."""
     one, _, forged = persons
     for name, faces, gap in (("real", one, 1), ("fake", forged, 4)):
         (tmp_path / name).mkdir()
@@ -460,6 +461,26 @@ def test_a_forgery_lies_on_its_original_whatever_its_rate_and_number(persons, tm
         share = (expected & variant.mask).sum() / (expected | variant.mask).sum()
         assert len(variant.frames) == 4 and share > (0.4 if given else 0.85), (path, share)
         assert [row[1] for row in rows] == ([reason] if reason else [])
+
+
+def test_a_forgery_written_from_stored_pixels_is_stretched_with_its_original(persons, tmp_path):
+    """What was said of it before it was stretched, that it has another shape, is not reported."""
+    one, _, forged = (
+        cv2.resize(face, None, fx=0.75, fy=1, interpolation=cv2.INTER_AREA) for face in persons
+    )
+    real, fake = scene((one, LEFT)), scene((forged, LEFT))
+    original = write(tmp_path / "real.mp4", real, sample_aspect_ratio=Fraction(4, 3))
+    group = video_group(
+        original,
+        write(tmp_path / "fake.mp4", fake),
+        write(tmp_path / "mask.mp4", mask_of(real, fake)),
+    )
+    clip, rows = only_clip(group, tmp_path)
+    told = "its pixels are not square as its original's say: stretched to its shape"
+    assert rows == {("fake.mp4", told, False)}
+    variant = clip.variants["Deepfakes"]
+    assert variant.mask_source == "given" and len(variant.frames) == NUM_FRAMES
+    assert 0.3 < variant.mask.mean() < 0.7
 
 
 def test_a_forgery_of_another_scene_stands_alone(persons, tmp_path):

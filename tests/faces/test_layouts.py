@@ -102,6 +102,8 @@ def test_faceforensics_at_further_qualities_is_for_the_test_split_alone(facefore
     video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["c23", "c40"])
     assert [g.split for g in video_groups if g.quality == "c40"] == [TEST, TEST]
     assert len([g for g in video_groups if g.quality == "c23"]) == 6
+    with pytest.raises(FileNotFoundError, match=r"youtube.raw: no such folder"):
+        layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
     for folder in ("original_sequences/youtube", "manipulated_sequences/Deepfakes"):
         (faceforensics / folder / "c40").rename(faceforensics / folder / "c0")
     video_groups, _ = layouts.faceforensics(faceforensics, ["Deepfakes"], ["raw"])
@@ -588,14 +590,16 @@ FAKES = {f"Celeb-synthesis/FaceSwap/{name}/id0_id1_0000.mp4": "" for name in ("B
         (layouts.dfdc, "", DFDC | {LABELS: "video,label\nx.mp4,1\n"}, r"labels\.csv: line 1: expected the columns filename and label"),
         (deepfakebench, "UADFV", {}, r"dataset_json.UADFV\.json: no such file, nor"),
         (openforensics, "", {"a.jpg": "", "Val_poly.json": '{"images": []}'}, r"Val_poly\.json: not in COCO's form: 'annotations'"),
-        (layouts.folder, "", {"real/a.png": ""}, "fake: no such folder, or nothing in it"),
-        (layouts.folder, "", {"fake/a.png": ""}, "real: no such folder, or nothing in it"),
+        (layouts.folder, "", {"real/a.png": "", "fake/": None}, "fake: no such folder, or nothing in it"),
+        (layouts.folder, "", {"fake/a.png": "", "real/": None}, "real: no such folder, or nothing in it"),
     ],
 )  # fmt: skip
 def test_what_a_reader_cannot_use_is_named(tmp_path, reader, methods, files, error):
     for name, content in files.items():
         if content is not None:
             (touch(tmp_path, name) / name).write_text(content)
+        elif name.endswith("/"):
+            (tmp_path / name).mkdir()
     with pytest.raises(FileNotFoundError if "no such" in error else ValueError, match=error):
         reader(tmp_path, methods.split(), ["c23"])
 

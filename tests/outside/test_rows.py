@@ -18,6 +18,8 @@ from fwstudy.outside.rows import (
 )
 from fwstudy.params import OutsideDetector
 
+from .conftest import write_onnx
+
 KEYS = ["topic", "model", "method", "subset", "measure"]
 MODULES = {
     "layered": {"module": "planted:one", "layer": "edges"},
@@ -82,6 +84,33 @@ def test_without_gradients_there_is_occlusion(measured):
     assert set(found.loc["parts", "method"]) == {"occlusion"}
     for topic in ("randomization", "faithfulness"):
         assert found.loc[topic, "value"].notna().any()
+
+
+def test_an_onnx_file_gives_what_the_module_gives(crops, params, folder, measured):
+    pytest.importorskip("onnxruntime")
+    kernel = np.array([[1, -1], [-1, 1]], np.float32) / 12
+    values = {"kernel": np.broadcast_to(kernel, (1, 3, 2, 2)).copy(), "gain": np.float32([40])}
+    nodes = [
+        ("Conv", ["images", "kernel"], "maps"),
+        ("Abs", ["maps"], "edges"),
+        ("GlobalMaxPool", ["edges"], "pooled"),
+        ("Flatten", ["pooled"], "flat"),
+        ("Mul", ["flat", "gain"], "logit"),
+    ]
+    write_onnx(folder / "planted.onnx", ["n", 3, 64, 64], nodes, values)
+    about = OutsideDetector(name="m_onnx", onnx="planted.onnx")
+    table, predictions = measure_detectors(
+        params.model_copy(update={"detectors": [about]}), crops, folder
+    )
+    expected = measured[1]["m_layered"]["score"]
+    np.testing.assert_allclose(predictions["m_onnx"]["score"], expected, atol=1e-3)
+    table = table.set_index("topic")
+    assert set(table.loc["parts", "method"]) == {"occlusion"}
+    told = table.loc[["localization"]].groupby("method")["remark"].first()
+    assert told["Grad-CAM"] == "no Grad-CAM: its logit has no gradients" and told["occlusion"] == ""
+    assert table.loc["faithfulness", "value"].notna().any()
+    assert table.loc[["randomization"], "value"].isna().all()
+    assert "weights" in table.loc[["randomization"], "remark"].iloc[0]
 
 
 def test_without_weights_nothing_is_randomized(measured):

@@ -85,7 +85,7 @@ def test_fit_learns_and_keeps_the_best(splits, tmp_path):
 
 @pytest.mark.parametrize("optimizer", trainer.OPTIMIZERS)
 def test_interrupted_run_ends_like_an_uninterrupted_one(splits, tmp_path, optimizer):
-    """Measures survive; they are taken at every evaluation and at the end, here none of the intervals."""
+    """Measures survive; they are taken at every evaluation, and at the end, which is none of them here."""
     schedule = SCHEDULE.model_copy(update={"optimizer": optimizer, "steps": 7})
     whole, steps = tiny_model(), []
     fit(whole, splits, schedule, 4, tmp_path / "whole")

@@ -130,23 +130,27 @@ def add_masks(
     count, wanted = len(mask.numbers), len(video.numbers)
     if count != wanted:
         remarks.add(path, f"{count} frames, its video {wanted}")
-    own = first_shift(mask, video)
+    shift = first_shift(mask, video)
     begins = mask.numbers[0], video.numbers[0]
-    if own:
-        remarks.add(path, f"numbered {own:+d} from its video: laid on it in order")
+    if shift:
+        remarks.add(path, f"numbered {shift:+d} from its video: laid on it in order")
     elif begins[0] != begins[1]:
         what = f"numbered from {begins[0]}, its video from {begins[1]}"
         remarks.add(path, f"{what}: laid on it by number")
-    cuts = cut_masks(shots, mask, size, remarks, found.shift + own, found.shape)
-    cuts.added_to(shots, name, "masks")
+    cuts = cut_masks(shots, mask, size, remarks, found.shift + shift, found.shape)
+    cuts.added_to(shots, name, are_masks=True)
 
 
 def on_its_own(video_group: VideoGroup, name: str, forgery: Forgery) -> VideoGroup:
     """The group of a forgery that does not go with its original."""
-    own = own_landmarks(forgery)
-    own = own if video_group.landmarks and own.is_dir() else None
-    title = f"{video_group.name}{VIDEO_MARK}{name}"
-    return replace(video_group, name=title, original=None, forgeries=(forgery,), landmarks=own)
+    landmarks = own_landmarks(forgery)
+    return replace(
+        video_group,
+        name=f"{video_group.name}{VIDEO_MARK}{name}",
+        original=None,
+        forgeries=(forgery,),
+        landmarks=landmarks if video_group.landmarks and landmarks.is_dir() else None,
+    )
 
 
 def own_landmarks(forgery: Forgery) -> Path:
@@ -179,7 +183,7 @@ def cut_all(
     compared = forgeries if landmarks is None else {}
     comparisons = {name: original.compared_with(video) for name, (_, video) in compared.items()}
 
-    def find(number: int, image: np.ndarray, before: Sequence[Boxed]):
+    def find(number: int, image: np.ndarray, before: list[Boxed]) -> tuple[list[Boxed], int]:
         if landmarks is None:
             return find_boxes(image, scale, before)
         return read_landmarks(landmarks / f"{number:03d}.npy", image)
@@ -190,7 +194,7 @@ def cut_all(
     )
     broken, cut_names, others = {reference: damaged}, [], []
     for name, (forgery, video) in forgeries.items():
-        if landmarks is None:
+        if landmarks is None:  # popped: what is compared is large
             found, cuts = cut_matched(shots, video, comparisons.pop(name), size, remarks)
         else:
             found = Match(reason=apart(video, reference, landmarks, own_landmarks(forgery)))
@@ -202,23 +206,22 @@ def cut_all(
         report_match(found, video, reference, remarks)
         cuts.added_to(shots, name)
         broken[video] = cuts.damaged
-        if cuts.images:
+        if cuts.faces:
             cut_names.append(name)
         if forgery.mask:
-            reached = [shot for shot in shots if shot.number in cuts.images]
-            add_masks(reached, name, forgery.mask, video, found, size, remarks)
+            add_masks(cuts.reached(shots), name, forgery.mask, video, found, size, remarks)
     if not video_group.original:
         cut_names = [first]
         if mask := video_group.forgeries[0].mask:
             add_masks(shots, first, mask, reference, Match(), size, remarks)
     if len(numbers) < num_frames:
         remarks.add(reference.path, f"short: {len(numbers)} of {num_frames} frames")
-    for video, missing in broken.items():
-        if missing:
-            told = f"{len(missing)} of {len(numbers)} frames missing or not decodable"
+    for video, lost in broken.items():
+        if lost:
+            told = f"{len(lost)} of {len(numbers)} frames missing or not decodable"
             remarks.add(video.path, told)
-    missing = set().union(*broken.values())
-    return [shot for shot in shots if shot.number not in missing], cut_names, others
+    passed_over = set().union(*broken.values())
+    return [shot for shot in shots if shot.number not in passed_over], cut_names, others
 
 
 def cut_group(

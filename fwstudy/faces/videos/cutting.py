@@ -1,9 +1,9 @@
 """The faces of a group's videos, cut out one video after another.
 
-The faces are looked for in one video, the original if there is one. All others are read once, and of each
-frame the same squares are cut out; nothing but these crops and small pictures is kept, so that memory does
-not grow with a video's length. Crops keep the compression of the video; they are encoded once, by whoever
-made the data set.
+The faces are looked for in one video, the original if there is one. The others are read once, or a second
+time where they are shifted or stretched, and of each frame the same squares are cut out. Nothing but these
+crops and small pictures is kept, so that memory does not grow with a video's length. Crops keep the
+compression of the video; they are encoded once, by whoever made the data set.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,9 +62,9 @@ def find_boxes(
 ) -> tuple[list[Boxed], int]:
     """The largest faces of a frame, and how many there are besides that no mesh fits.
 
-    A frame is searched at half the size, in a quarter of the time, if a face in the frame before was large
-    (`LARGE`) and one at least half as wide is found: its parts are placed as well. Faces beside it of less
-    than 24 px of 640 are overlooked then.
+    A frame is searched at half the size first, in a quarter of the time, if there was a large face in the
+    frame before (`LARGE`); at the full size then only where none half as large is found. Parts are placed as
+    well; faces of less than about 24 px of 640 beside a large one are overlooked (benchmarks/README.md).
 
     Args:
         frame: (H, W, 3) uint8, RGB.
@@ -72,8 +72,9 @@ def find_boxes(
         before: what was found in the frame before.
     """
     widest = max((box[2] - box[0] for box, _ in before), default=0) / scale
-    is_large = widest >= LARGE * max(frame.shape[:2])
-    faces = detect_faces(frame, *((SIDES[::-1], LARGE * SIDES[1] / 2) if is_large else ()))
+    was_large = widest >= LARGE * max(frame.shape[:2])
+    small_first = {"sides": SIDES[::-1], "enough": LARGE * SIDES[1] / 2}
+    faces = detect_faces(frame, **(small_first if was_large else {}))
     shapes = [fit_shape(frame, face)[0] for face in faces[:MAX_FACES]]
     found = [shape for shape in shapes if shape is not None]
     return [(face_box(shape.landmarks, scale), shape) for shape in found], len(shapes) - len(found)
@@ -121,26 +122,29 @@ class Shot:
 
 @dataclass(frozen=True)
 class Cuts:
-    """What was cut out of one video, or of one of masks, at the faces of `Shot` s.
+    """What was cut out of one video, or of one of masks, at the faces of each `Shot`.
 
     Args:
-        images: number of the shot to a crop (S, S, 3) or, of masks, (S, S) uint8 of each face.
-        shares: the same to the share of the forgery in each face's box, of frames that tell where it is.
+        faces: number of the shot to what is cut at each of its faces: a crop, (S, S, 3) or, of masks,
+            (S, S) uint8, and the share of the forgery in its box, None where the frame tells nothing of it.
         damaged: numbers of the shots whose frames are missing or cannot be decoded; not of frames that
             the original lacks, too.
     """
 
-    images: dict[int, list[np.ndarray]]
-    shares: dict[int, list[float]]
+    faces: dict[int, list[tuple[np.ndarray, float | None]]]
     damaged: set[int]
 
-    def added_to(self, shots: Iterable[Shot], name: str, kind: str = "images") -> None:
-        """Give them to the faces, as "images" or as "masks" of a variant."""
-        for shot in shots:
-            for face, image in zip(shot.faces, self.images.get(shot.number, ()), strict=False):
-                getattr(face, kind)[name] = image
-            for face, share in zip(shot.faces, self.shares.get(shot.number, ()), strict=False):
-                face.shares[name] = share
+    def reached(self, shots: Iterable[Shot]) -> list[Shot]:
+        """The shots at which something was cut."""
+        return [shot for shot in shots if shot.number in self.faces]
+
+    def added_to(self, shots: Iterable[Shot], name: str, are_masks: bool = False) -> None:
+        """Give them to the faces as images, or as masks, of a variant."""
+        for shot in self.reached(shots):
+            for face, (image, share) in zip(shot.faces, self.faces[shot.number], strict=True):
+                (face.masks if are_masks else face.images)[name] = image
+                if share is not None:
+                    face.shares[name] = share
 
 
 def frames_at(
@@ -254,7 +258,7 @@ def cut_beside(
         shift, shape: see `frames_at`.
         comparison: is shown the frames that it compares.
     """
-    by_number, cuts, fits = {shot.number: shot for shot in shots}, Cuts({}, {}, set()), True
+    by_number, cuts, fits = {shot.number: shot for shot in shots}, Cuts({}, set()), True
     probes = comparison.probes if comparison is not None else set()
     for number, image in frames_at(video, by_number.keys() | probes, remarks, shift, shape):
         if image is not None and number in probes:
@@ -281,7 +285,7 @@ def cut_masks(
     shape: tuple[int, int] | None = None,
 ) -> Cuts:
     """The same of a forgery's masks."""
-    by_number, cuts = {shot.number: shot for shot in shots}, Cuts({}, {}, set())
+    by_number, cuts = {shot.number: shot for shot in shots}, Cuts({}, set())
     for number, image in frames_at(mask, by_number, remarks, shift, shape):
         if image is None:
             continue
@@ -302,10 +306,13 @@ def _misfit(kind: str, image: np.ndarray, shot: Shot) -> str:
 def _cut_shot(
     cuts: Cuts, shot: Shot, image: np.ndarray, guide: np.ndarray | None, size: int
 ) -> None:
-    boxes = [face.box for face in shot.faces]
-    cuts.images[shot.number] = [cut(image, box, shot.shape, size) for box in boxes]
-    if guide is not None:
-        cuts.shares[shot.number] = [share_inside(guide, box, shot.shape[1]) for box in boxes]
+    cuts.faces[shot.number] = [
+        (
+            cut(image, face.box, shot.shape, size),
+            None if guide is None else share_inside(guide, face.box, shot.shape[1]),
+        )
+        for face in shot.faces
+    ]
 
 
 def cut_matched(
