@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.mean_face import landmarks_from_points
-from fwstudy.faces.detection import detect_faces, turn_upright
+from fwstudy.faces.detection import SIDES, _search, detect_faces, turn_upright
 from fwstudy.faces.mesh import fit_first
 from fwstudy.faces.parts import FaceShape, draw_parts, shape_from_landmarks
 from fwstudy.faces.videos.footage import Frames
@@ -37,6 +37,8 @@ MARKED = {
 """Of each part the hand-placed points around it, in order."""
 CANVAS = 640  # px, side of most pictures
 SMALL = 24  # px, width of the small faces
+WIDTHS = (16, 20, 24, 28, 32, 80, 120, 160)  # px, of faces searched at both sizes
+DRAWN = 80  # px, width of a face from which parts are compared
 TEMPLES = 0.75  # width of a face, share of that of all points, which the ears belong to
 DARK = 0.12  # share of the light
 BLUR = 0.12  # standard deviation as share of the interocular distance
@@ -105,10 +107,10 @@ def pasted(samples: Sequence[Sample], columns: int, size: int) -> Sample:
     return canvas, faces
 
 
-def small_in_large(sample: Sample, seed: int) -> Sample:
-    """A face `SMALL` px wide somewhere in a picture of `CANVAS` px."""
+def small_in_large(sample: Sample, seed: int, width: int = SMALL) -> Sample:
+    """A face so many px wide somewhere in a picture of `CANVAS` px."""
     image, (points,) = sample
-    small, (points,) = resized(sample, SMALL / (TEMPLES * np.ptp(points[:, 0])))
+    small, (points,) = resized(sample, width / (TEMPLES * np.ptp(points[:, 0])))
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, CANVAS - max(small.shape[:2]), 2)
     canvas = cv2.resize(image[:60, :60], (CANVAS, CANVAS))
@@ -279,6 +281,21 @@ def part_overlaps(portraits: Sequence[Sample], names: Sequence[str]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
+def half_size(portraits: Sequence[Sample]) -> pd.DataFrame:
+    """A row for each photograph, width of its face in a picture of `CANVAS` px, and size of the search."""
+    rows = []
+    for seed, sample in enumerate(portraits):
+        for width in WIDTHS:
+            image, (points,) = small_in_large(sample, seed, width)
+            for side in SIDES:
+                faces = _search(image, side / CANVAS)
+                shape = fit_first(image, faces) if width >= DRAWN else None
+                row = {"face": width, "side": side}
+                row["found"] = any(_inside(face.box, points) for face in faces)
+                rows.append(row | (overlaps(shape, points, image) if shape else {}))
+    return pd.DataFrame(rows)
+
+
 METHODS = {"YuNet": "YuNet and mesh", "MTCNN": "MTCNN and mean face"}
 
 
@@ -293,6 +310,8 @@ def write(tables: dict[str, pd.DataFrame], count: int, output: Path) -> None:
     parts = tables["parts"].groupby("method", sort=False)
     means, worst = parts.mean(), parts.min()
     shown = means.map("{:.2f}".format) + " (" + worst.map("{:.2f}".format) + ")"
+    sizes = tables["half_size"].groupby(["face", "side"])[["found", *MARKED]].mean()
+    sizes = sizes.reset_index().astype({"face": str, "side": str})
     text = "\n\n".join(
         [
             "# Faces found, and parts placed",
@@ -303,6 +322,8 @@ def write(tables: dict[str, pd.DataFrame], count: int, output: Path) -> None:
             tables["turns"].to_markdown(index=False),
             "## Parts: intersection over union with hand-placed outlines, mean (worst)",
             shown.reset_index().to_markdown(index=False),
+            f"## YuNet at two sizes, faces of some px in pictures of {CANVAS}: found, parts as above",
+            sizes.to_markdown(index=False, floatfmt=".2f", missingval=""),
         ]
     )
     (output / "detection.md").write_text(text + "\n", encoding="utf-8")
@@ -334,6 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "detection": detection(material(portraits, options.people), names),
         "turns": turns_found(portraits[:10]),
         "parts": part_overlaps(portraits, names),
+        "half_size": half_size(portraits),
     }
     write(tables, len(portraits), options.output)
 
