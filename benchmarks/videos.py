@@ -4,8 +4,8 @@ Writes videos.md to read and videos.csv, one row a measurement. Videos of render
 those of FaceForensics++ (640 × 480, one original, four forgeries, four mask videos) and of DFDC (1920 × 1080,
 one original, five forgeries). Beside this package runs the loop that is usual elsewhere: OpenCV decodes
 every frame, dlib's frontal face detector looks at the same frames as we do, once enlarged as in
-FaceForensics++'s own script, and crops go to PNG files. The two take turns in each round and ratios are
-taken within a round.
+FaceForensics++'s own script, and crops go to PNG files. After an untimed round, in which networks are loaded
+and processes start, the two take turns in each round, and ratios are taken within a round.
 """
 
 import argparse
